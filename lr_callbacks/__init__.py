@@ -1,0 +1,60 @@
+"""Lightning callbacks that watch every loss and adjust the learning rate, recorded in MLflow.
+
+Names load on first use: the pure core needs neither torch nor Lightning nor MLflow.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lr_callbacks.callbacks.adaptive import AdaptiveLearningRate
+    from lr_callbacks.controller import Controller
+    from lr_callbacks.core import Condition, Decision, Observation, Reading
+    from lr_callbacks.detectors import Drift, Oscillation, Progress, Spike
+    from lr_callbacks.policies import Guard, Hold
+    from lr_callbacks.scaler import LRScaler
+    from lr_callbacks.snapshots import Snapshots
+
+_HOMES = {
+    "AdaptiveLearningRate": "callbacks.adaptive",
+    "Condition": "core",
+    "Controller": "controller",
+    "Decision": "core",
+    "Drift": "detectors",
+    "Guard": "policies",
+    "Hold": "policies",
+    "LRScaler": "scaler",
+    "Observation": "core",
+    "Oscillation": "detectors",
+    "Progress": "detectors",
+    "Reading": "core",
+    "Snapshots": "snapshots",
+    "Spike": "detectors",
+}
+
+__all__ = [
+    "AdaptiveLearningRate",
+    "Condition",
+    "Controller",
+    "Decision",
+    "Drift",
+    "Guard",
+    "Hold",
+    "LRScaler",
+    "Observation",
+    "Oscillation",
+    "Progress",
+    "Reading",
+    "Snapshots",
+    "Spike",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""The Lightning adapters: everything that knows of a Trainer."""

@@ -1,0 +1,125 @@
+"""What goes to the Trainer's loggers: every loss, every rate, every decision and its reason."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+
+from lr_callbacks.callbacks.losses import Measured
+from lr_callbacks.core import Decision
+
+
+@runtime_checkable
+class DecisionLogger(Protocol):
+    """A logger that keeps a table of decisions beside its metrics."""
+
+    def log_decision(self, step: int, record: dict[str, Any]) -> None:
+        """Add one row."""
+        ...
+
+
+class Recorder:
+    """Hands steps and decisions to every logger, whatever `log_every_n_steps` says.
+
+    A logger that raises is reported once and left out from then on; training goes on.
+
+    Args:
+        trainer: its loggers are used, on rank 0 only.
+        names: the name of every group of every optimizer, in order.
+        counts: events recorded so far, by name; a resumed run hands in what it had.
+    """
+
+    def __init__(
+        self, trainer: Trainer, names: Sequence[str], counts: Mapping[str, int] | None = None
+    ) -> None:
+        self.trainer = trainer
+        self.counts: dict[str, int] = dict(counts or {})
+        self._rates = [f"lr/{name}" for name in names]
+        self._scales = [f"scale/{name}" for name in names]
+        self._loggers = list(trainer.loggers) if trainer.is_global_zero else []
+        self._scale: float | None = None
+
+    def step(self, measured: Measured, *, abandoned: bool = False) -> None:
+        """Record the loss and the rates of one optimizer step, and the scale where it changed.
+
+        Args:
+            measured: the step.
+            abandoned: its weights were left behind by a rollback decided meanwhile.
+        """
+        metrics = {
+            "train/loss": measured.loss,
+            **dict(zip(self._rates, measured.rates, strict=True)),
+        }
+        if measured.scale != self._scale:
+            self._scale = measured.scale
+            metrics.update(dict.fromkeys(self._scales, measured.scale))
+        if abandoned:
+            metrics |= self._count("abandoned")
+        self._log(metrics, measured.step)
+
+    def decision(self, measured: Measured, decision: Decision) -> None:
+        """Record a decision that has a reason: its event, its row, its line for a person."""
+        if not decision.reason:
+            return
+        done = action(decision, measured.scale)
+        condition = decision.condition.name.lower()
+        event = condition if decision.condition.trouble else done.replace(" ", "_")
+        self._log(self._count(event), measured.step)
+        record = {
+            "condition": condition,
+            "action": done,
+            "reason": decision.reason,
+            "loss": measured.loss,
+            "scale": decision.scale,
+        }
+        for logger in self._loggers:
+            if isinstance(logger, DecisionLogger):
+                self._guarded(logger, logger.log_decision, measured.step, record)
+        self._say(line(measured, decision))
+
+    def _count(self, event: str) -> dict[str, float]:
+        self.counts[event] = self.counts.get(event, 0) + 1
+        return {f"events/{event}": float(self.counts[event])}
+
+    def _log(self, metrics: dict[str, float], step: int) -> None:
+        for logger in self._loggers:
+            self._guarded(logger, logger.log_metrics, metrics, step)
+
+    def _guarded(self, logger: Any, call: Any, *arguments: Any) -> None:
+        try:
+            call(*arguments)
+        except Exception as error:
+            self._loggers = [other for other in self._loggers if other is not logger]
+            rank_zero_warn(
+                f"{type(logger).__name__} failed and gets no more losses and rates from "
+                f"AdaptiveLearningRate; training goes on. It said: {error!r}"
+            )
+
+    def _say(self, text: str) -> None:
+        bar = self.trainer.progress_bar_callback
+        if bar is not None and getattr(bar, "is_enabled", True):
+            bar.print(text)
+        else:
+            rank_zero_info(text)
+
+
+def action(decision: Decision, scale: float) -> str:
+    """Name what a decision does, in one word: observe, cut, raise, roll back, stop."""
+    if decision.stop:
+        return "stop"
+    if decision.restore is not None:
+        return "roll back"
+    if decision.scale == scale:
+        return "observe"
+    return "cut" if decision.scale < scale else "raise"
+
+
+def line(measured: Measured, decision: Decision) -> str:
+    """Tell a decision in one line: ``step 412: loss 2.31 → spike (9.1 > 6.4), lr ×0.5 → 0.05``."""
+    said = f"step {measured.step}: loss {measured.loss:.4g} → {decision.reason}"
+    if decision.scale == measured.scale:
+        return said
+    factor = decision.scale / measured.scale
+    rates = " ".join(f"{rate * factor:.3g}" for rate in dict.fromkeys(measured.rates))
+    return f"{said}, lr ×{factor:.3g} → {rates}"

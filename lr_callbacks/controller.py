@@ -1,0 +1,133 @@
+"""The controller: detectors and a policy in, decisions out. Knows nothing of torch or Lightning."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from lr_callbacks.core import (
+    NONFINITE,
+    Decision,
+    Detector,
+    Observation,
+    Policy,
+    Reading,
+    require,
+)
+from lr_callbacks.detectors import default_detectors
+from lr_callbacks.policies import Guard
+
+
+class ControllerState(NamedTuple):
+    """The states of the detectors, in their order, and of the policy."""
+
+    detectors: tuple[tuple[Any, ...], ...]
+    policy: tuple[Any, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Controller:
+    """Maps a stream of observations to a stream of decisions.
+
+    Args:
+        policy: what to do about the rate.
+        detectors: what to watch, by name; the names stand in reasons and readings.
+
+    >>> [d.condition.name for d in Controller().replay([1.0, 0.9, float("nan")])]
+    ['STABLE', 'STABLE', 'NONFINITE']
+    """
+
+    policy: Policy[Any] = field(default_factory=Guard)
+    detectors: Mapping[str, Detector[Any]] = field(default_factory=default_detectors)
+
+    def __post_init__(self) -> None:
+        for role, part in (("policy", self.policy), *self.detectors.items()):
+            known = callable(getattr(part, "init", None)) and callable(
+                getattr(part, "update", None)
+            )
+            require(known, role, "an object with `init` and `update`", part)
+
+    def init(self) -> ControllerState:
+        """Return the state before any observation."""
+        detectors = tuple(d.init() for d in self.detectors.values())
+        return ControllerState(detectors, self.policy.init())
+
+    def update(
+        self, state: ControllerState, observation: Observation
+    ) -> tuple[ControllerState, Decision]:
+        """Fold in one observation.
+
+        A non-finite loss is divergence by definition; no detector sees it. After a rollback the
+        detectors forget the level of the loss, which belonged to the weights that were left.
+        """
+        detectors, readings = state.detectors, {"loss": NONFINITE}
+        if math.isfinite(observation.loss):
+            detectors, readings = self._read(detectors, observation.loss)
+        policy, decision = self.policy.update(state.policy, observation, readings)
+        if decision.restore is not None:
+            detectors = tuple(
+                d.rebase(s) for d, s in zip(self.detectors.values(), detectors, strict=True)
+            )
+        return ControllerState(detectors, policy), decision._replace(readings=readings)
+
+    def replay(self, losses: Iterable[float]) -> Iterator[Decision]:
+        """Yield what would have been decided on a recorded loss curve, one decision a loss."""
+        state, scale = self.init(), 1.0
+        for step, loss in enumerate(losses):
+            state, decision = self.update(state, Observation(step, loss, scale))
+            scale = decision.scale
+            yield decision
+
+    def plain(self, state: ControllerState) -> dict[str, Any]:
+        """Return ``state`` as builtins that JSON and `torch.load` with ``weights_only`` take."""
+        names = list(self.detectors)
+        folded = {n: _listed(s) for n, s in zip(names, state.detectors, strict=True)}
+        return {"detectors": folded, "policy": [type(self.policy).__name__, _listed(state.policy)]}
+
+    def restore(self, saved: Mapping[str, Any]) -> tuple[ControllerState, list[str]]:
+        """Rebuild a state from what `plain` gave; the present configuration wins.
+
+        Returns:
+            The state, and the names of the parts that start afresh because they were not saved, or
+            were saved by another kind of detector or policy.
+        """
+        fresh: list[str] = []
+        detectors = []
+        for name, detector in self.detectors.items():
+            state = _like(detector.init(), saved["detectors"].get(name))
+            fresh += [name] if state is None else []
+            detectors.append(detector.init() if state is None else state)
+        kind, folded = saved["policy"]
+        policy = _like(self.policy.init(), folded if kind == type(self.policy).__name__ else None)
+        fresh += ["policy"] if policy is None else []
+        return ControllerState(tuple(detectors), policy or self.policy.init()), fresh
+
+    def _read(
+        self, states: tuple[tuple[Any, ...], ...], loss: float
+    ) -> tuple[tuple[tuple[Any, ...], ...], dict[str, Reading]]:
+        folded, readings = [], {}
+        for (name, detector), state in zip(self.detectors.items(), states, strict=True):
+            state, readings[name] = detector.update(state, loss)
+            folded.append(state)
+        return tuple(folded), readings
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _like(template: tuple[Any, ...], saved: Any) -> tuple[Any, ...] | None:
+    """Give ``saved`` lists the types of ``template``; None where they cannot be such a state."""
+    if saved is None or len(saved) != len(template):
+        return None
+    fields: list[Any] = [
+        _like(like, item) if hasattr(like, "_fields") else _tupled(item)
+        for like, item in zip(template, saved, strict=True)
+    ]
+    if any(f is None and i is not None for f, i in zip(fields, saved, strict=True)):
+        return None
+    return type(template)(*fields)
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(_tupled(item) for item in value) if isinstance(value, list) else value

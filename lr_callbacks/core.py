@@ -1,0 +1,140 @@
+"""READ FIRST: the vocabulary of detectors, policies and the controller. Standard library only.
+
+A detector or a policy is a frozen dataclass (its configuration) with pure methods: ``init`` gives
+the first state, ``update`` folds one input into a state and answers. States are NamedTuples of
+plain numbers, strings and tuples, so that a checkpoint, a replay and a comparison cost nothing
+per class.
+"""
+
+import math
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+
+
+class Condition(IntEnum):
+    """What the loss is doing, in order of severity."""
+
+    STABLE = 0
+    STALLED = 1
+    OSCILLATING = 2
+    SPIKING = 3
+    DIVERGING = 4
+    NONFINITE = 5
+
+    @property
+    def trouble(self) -> bool:
+        """Whether a rate that is too high may be the cause."""
+        return self >= Condition.OSCILLATING
+
+
+class Reading(NamedTuple):
+    """One detector's opinion of one loss: its dimensionless statistic, the limit, the verdict."""
+
+    statistic: float
+    limit: float
+    condition: Condition
+
+    @classmethod
+    def judge(cls, statistic: float, limit: float, alarm: Condition) -> "Reading":
+        """Answer ``alarm`` when ``statistic`` exceeds ``limit``, ``STABLE`` otherwise."""
+        return cls(statistic, limit, alarm if statistic > limit else Condition.STABLE)
+
+
+class Observation(NamedTuple):
+    """One optimizer step: its number (from 0), its loss, and the scale that was in force."""
+
+    step: int
+    loss: float
+    scale: float
+
+
+class Decision(NamedTuple):
+    """What is to be done after one observation. Whoever holds the optimizer carries it out.
+
+    Attributes:
+        scale: factor on the scheduled learning rate from the next step on, > 0.
+        condition: the most severe condition that the readings report.
+        save: name of the slot into which weights and optimizer state are to be copied, or None.
+        restore: name of the slot to return to, or None. Carried out before ``save``.
+        suspend_schedule: the rate in force is scale × initial rate while this holds.
+        probing: the next losses decide an experiment and should be read without delay.
+        stop: the training should end, for ``reason``.
+        reason: one clause for a person; empty when nothing changed.
+        readings: the opinion of each detector, by its name.
+    """
+
+    scale: float = 1.0
+    condition: Condition = Condition.STABLE
+    save: str | None = None
+    restore: str | None = None
+    suspend_schedule: bool = False
+    probing: bool = False
+    stop: bool = False
+    reason: str = ""
+    readings: Mapping[str, Reading] = {}
+
+
+S = TypeVar("S", bound=tuple[Any, ...])
+
+
+class Detector(Protocol[S]):
+    """Folds finite losses into a state, one at a time, and reports on each."""
+
+    def init(self) -> S:
+        """Return the state before any loss."""
+        ...
+
+    def update(self, state: S, loss: float) -> tuple[S, Reading]:
+        """Fold in one finite loss."""
+        ...
+
+    def rebase(self, state: S) -> S:
+        """Forget the level of the loss, keep its noise scale: the weights were changed."""
+        ...
+
+
+class Policy(Protocol[S]):
+    """Folds observations and the detectors' readings into a state, deciding after each.
+
+    Attributes:
+        slots: the names of all snapshots that its decisions may save or restore. Where this is not
+            empty, whoever carries the decisions out fills `START` before the first observation.
+    """
+
+    slots: ClassVar[tuple[str, ...]]
+
+    def init(self) -> S:
+        """Return the state before any observation."""
+        ...
+
+    def update(
+        self, state: S, observation: Observation, readings: Mapping[str, Reading]
+    ) -> tuple[S, Decision]:
+        """Fold in one observation; ``readings`` of a non-finite loss is ``{"loss": NONFINITE}``."""
+        ...
+
+
+#: The slot that holds the weights with which a training, or a resumed one, began.
+START = "start"
+
+NONFINITE = Reading(math.inf, 0.0, Condition.NONFINITE)
+
+
+def worst(readings: Mapping[str, Reading]) -> tuple[str, Reading]:
+    """Return the name and the reading of the most severe condition, the first of equals."""
+    if not readings:
+        return "", Reading(0.0, math.inf, Condition.STABLE)
+    return max(readings.items(), key=lambda item: item[1].condition)
+
+
+def require(valid: bool, name: str, rule: str, value: object) -> None:
+    """Refuse a setting.
+
+    Raises:
+        ValueError: ``valid`` is false; the message names the argument, the rule and the value.
+
+    >>> require(0.5 < 1, "cut", "between 0 and 1", 0.5)
+    """
+    if not valid:
+        raise ValueError(f"`{name}` must be {rule}, got {value!r}.")

@@ -1,0 +1,120 @@
+"""Progress: the loss has stopped falling, or falls too slowly to matter."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from lr_callbacks.core import Condition, Reading, require
+
+
+class ProgressState(NamedTuple):
+    """The block under way, the last block means, and the level at which a plateau was told."""
+
+    rows: int = 0
+    total: float = 0.0
+    means: tuple[float, ...] = ()
+    first: float = math.inf
+    best: float = math.inf
+    told: float = math.inf
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Watches for a plateau, and for progress too slow to matter.
+
+    The gain is the mid-mean of the older half of the last ``blocks`` block means less that of the
+    newer; mid-means weigh neither a spike nor its tail. Its standard error comes from median
+    differences of block means at lags 1 and 3, which allows for autocorrelation. Stalled when the
+    absolute gain is below two standard errors, or below ``share`` of all that the run has gained. A
+    recovery after a spike is a gain, a rise is a loss: neither is a plateau. Told once, then again
+    only after the level has moved by a tenth of all gain or by eight standard errors.
+
+    It cannot tell a rate that is too low from a noise floor or a converged run; a trial with
+    rollback can. In ``rebase`` the blocks are forgotten.
+
+    Args:
+        block: losses averaged, at least 2; usually 8.
+        blocks: block means compared, an even number of at least 8; usually 32.
+        share: in (0, 1); usually 0.01.
+
+    Delay: one window of ``block × blocks`` losses.
+
+    >>> progress, state = Progress(), ProgressState()
+    >>> for t in range(900):
+    ...     state, reading = progress.update(state, 0.5 ** (t / 50) + 0.01 * (t % 3))
+    ...     if reading.condition:
+    ...         break
+    >>> t, reading.condition.name
+    (519, 'STALLED')
+
+    References: Chee and Toulis 2018 (stationarity of SGD); Lang et al. 2019 (SASA).
+    """
+
+    block: int = 8
+    blocks: int = 32
+    share: float = 0.01
+
+    def __post_init__(self) -> None:
+        require(self.block >= 2, "block", "at least 2 losses", self.block)
+        valid = self.blocks >= 8 and self.blocks % 2 == 0
+        require(valid, "blocks", "an even number of at least 8", self.blocks)
+        require(0 < self.share < 1, "share", "between 0 and 1", self.share)
+
+    def init(self) -> ProgressState:
+        """Return the state before any loss."""
+        return ProgressState()
+
+    def rebase(self, state: ProgressState) -> ProgressState:
+        """Forget the blocks; what the run has gained stays known."""
+        return ProgressState(first=state.first, best=state.best)
+
+    def update(self, state: ProgressState, loss: float) -> tuple[ProgressState, Reading]:
+        """Fold in one finite loss."""
+        loss = max(-_FAR, min(_FAR, loss))
+        state = state._replace(rows=state.rows + 1, total=state.total + loss)
+        if state.rows < self.block:
+            return state, Reading(0.0, 1.0, Condition.STABLE)
+        mean = state.total / state.rows
+        state = ProgressState(
+            means=(*state.means[1 - self.blocks :], mean),
+            first=mean if state.first == math.inf else state.first,
+            best=min(state.best, mean),
+            told=state.told,
+        )
+        if len(state.means) < self.blocks:
+            return state, Reading(0.0, 1.0, Condition.STABLE)
+        return self._judge(state)
+
+    def _judge(self, state: ProgressState) -> tuple[ProgressState, Reading]:
+        gain, error, level = _gain(state.means)
+        gained = state.first - state.best
+        if state.told != math.inf and abs(level - state.told) > max(0.1 * gained, 8 * error):
+            state = state._replace(told=math.inf)
+        needed = max(2 * error, self.share * gained)
+        slowness = min(1e9, needed / abs(gain)) if gain else (1e9 if needed else 0.0)
+        if state.told == math.inf and slowness > 1:
+            return state._replace(told=level), Reading(slowness, 1.0, Condition.STALLED)
+        return state, Reading(min(slowness, 1.0), 1.0, Condition.STABLE)
+
+
+_FAR = 1e300
+
+
+def _gain(means: tuple[float, ...]) -> tuple[float, float, float]:
+    """Return the gain from the older to the newer half, its standard error, the newer level."""
+    half = len(means) // 2
+    older, newer = _mid_mean(means[:half]), _mid_mean(means[half:])
+    sd = 1.05 * max(_median_step(means, 1), _median_step(means, 3))
+    return older - newer, sd * math.sqrt(2.2 / half) + 1e-7 * abs(newer), newer
+
+
+def _mid_mean(values: tuple[float, ...]) -> float:
+    cut = len(values) // 4
+    middle = sorted(values)[cut : len(values) - cut]
+    return sum(middle) / len(middle)
+
+
+def _median_step(values: tuple[float, ...], lag: int) -> float:
+    return sorted([abs(a - b) for a, b in zip(values, values[lag:], strict=False)])[
+        (len(values) - lag) // 2
+    ]

@@ -1,0 +1,164 @@
+"""Applying a scale to an optimizer's learning rates, without its scheduler noticing."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lr_callbacks.core import require
+
+Rate = float | Tensor
+
+
+class _Written(NamedTuple):
+    """What the scaler wrote into one group, and how to recognise it without a host sync."""
+
+    scheduled: Rate
+    applied: Rate
+    version: int
+
+
+class LRScaler:
+    """Multiplies the scheduled rates of ``optimizer`` by a scale.
+
+    Between steps ``param_groups`` show the rates in force, as every other tool expects. A
+    scheduler, however, must see its own rates: six of fourteen torch schedulers compute the next
+    rate from the present one. So the scale is put on before each optimizer step, taken off when the
+    step is done, and put on again by `apply`. In a loop of one's own the order is
+    ``optimizer.step()``, ``scheduler.step()``, ``scaler.apply(scale)``.
+
+    A rate that someone else writes meanwhile is kept: only the scaler's own factor is divided out.
+    A rate that is a tensor (capturable or compiled optimizers) is changed in place. Every
+    ``optimizer.state_dict()`` holds the scheduled rates, and what is loaded counts as scheduled.
+
+    Args:
+        optimizer: any `torch.optim.Optimizer`; all its groups are scaled alike.
+
+    Attributes:
+        scale: the factor in force, dimensionless.
+        initial: the rate of each group with which the schedule began.
+        stepped: the rate of each group that the last optimizer step used.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        self.scale = 1.0
+        self.suspended = False
+        self.initial = [_float(g.get("initial_lr", g["lr"])) for g in optimizer.param_groups]
+        self.stepped: list[Rate] = self.rates()
+        self._written: list[_Written] = []
+        self._handles = [
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(lambda *_: self.release()),
+            optimizer.register_state_dict_post_hook(self._on_state_dict),
+            optimizer.register_load_state_dict_post_hook(lambda _: self._written.clear()),
+        ]
+
+    def apply(self, scale: float | None = None, *, suspended: bool | None = None) -> None:
+        """Put ``scale`` on the rates; None keeps the present one.
+
+        Args:
+            scale: factor on the scheduled rates, > 0.
+            suspended: the rates in force are scale × initial rate, whatever the schedule says.
+
+        Raises:
+            ValueError: ``scale`` is not a positive finite number.
+        """
+        if scale is not None:
+            require(0 < scale < float("inf"), "scale", "a positive finite number", scale)
+        self.release()
+        self.scale = self.scale if scale is None else scale
+        self.suspended = self.suspended if suspended is None else suspended
+        self._written = [self._write(i, g) for i, g in enumerate(self.optimizer.param_groups)]
+
+    def release(self) -> None:
+        """Show the scheduled rates again."""
+        for group, written in zip(self.optimizer.param_groups, self._written, strict=False):
+            rate = group["lr"]
+            if isinstance(rate, Tensor):
+                untouched = rate is written.applied and rate._version == written.version
+                rate.copy_(torch.as_tensor(written.scheduled)) if untouched else rate.div_(
+                    self.scale
+                )
+            else:
+                untouched = rate == written.applied
+                group["lr"] = written.scheduled if untouched else rate / self.scale
+        self._written = []
+
+    def rates(self) -> list[Rate]:
+        """Return the rate of each group as it now stands; tensors are copied, not read."""
+        return [_copy(group["lr"]) for group in self.optimizer.param_groups]
+
+    def close(self) -> None:
+        """Release the rates and detach from the optimizer."""
+        self.release()
+        for handle in self._handles:
+            handle.remove()
+
+    def _write(self, index: int, group: dict[str, Any]) -> _Written:
+        rate, scheduled = group["lr"], _copy(group["lr"])
+        if self.suspended and index < len(self.initial):
+            target: Rate = self.initial[index] * self.scale
+        else:
+            target = scheduled * self.scale
+        if isinstance(rate, Tensor):
+            rate.copy_(torch.as_tensor(target))
+            return _Written(scheduled, rate, rate._version)
+        group["lr"] = target
+        return _Written(scheduled, target, 0)
+
+    def _before_step(self, *_: object) -> None:
+        self.apply()
+        self.stepped = self.rates()
+
+    def _on_state_dict(self, _: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        """Give a saved copy the scheduled rates, which is what a resumed run expects."""
+        for saved, written in zip(state["param_groups"], self._written, strict=False):
+            if _same(saved["lr"], written):
+                saved["lr"] = _copy(written.scheduled)
+            else:
+                saved["lr"] = saved["lr"] / self.scale
+        return state
+
+
+def optimizer_names(
+    optimizers: Sequence[Optimizer], schedule_names: Sequence[str | None]
+) -> list[list[str]]:
+    """Name optimizers and their groups as Lightning's `LearningRateMonitor` does, less ``lr-``.
+
+    Args:
+        optimizers: the optimizers, in the Trainer's order.
+        schedule_names: for each, the ``name`` in its Lightning schedule configuration, or None.
+
+    Returns:
+        For each optimizer the names of its groups: ``SGD`` for a single one, ``SGD/pg1`` … for
+        more, or a group's own ``name``; a second optimizer of a class is ``SGD-1``.
+    """
+    names: list[list[str]] = []
+    seen: dict[str, int] = {}
+    for optimizer, given in zip(optimizers, schedule_names, strict=True):
+        base = given or type(optimizer).__name__
+        count = seen[base] = seen.get(base, -1) + 1
+        base = f"{base}-{count}" if count else base
+        groups = optimizer.param_groups
+        own = [
+            g.get("name") or (f"pg{i}" if len(groups) > 1 else "") for i, g in enumerate(groups, 1)
+        ]
+        names.append([f"{base}/{name}" if name else base for name in own])
+    return names
+
+
+def _same(rate: Rate, written: _Written) -> bool:
+    if isinstance(rate, Tensor):
+        return rate is written.applied and rate._version == written.version
+    return bool(rate == written.applied)
+
+
+def _copy(rate: Rate) -> Rate:
+    return rate.detach().clone() if isinstance(rate, Tensor) else rate
+
+
+def _float(rate: Rate) -> float:
+    return float(rate)

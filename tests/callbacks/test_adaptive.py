@@ -1,0 +1,225 @@
+"""AdaptiveLearningRate in real Trainers: the rate applied, what is recorded, rollback, refusals."""
+
+import lightning.pytorch
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import LearningRateMonitor
+from trainers import Kept, Regression, Script, loader, trainer
+
+from lr_callbacks import AdaptiveLearningRate, Hold
+from lr_callbacks.core import Decision
+
+SCALES = Script(s3=Decision(scale=0.5), s7=Decision(scale=0.125), s9=Decision(scale=2.0))
+
+
+def scale_at(step):
+    return 1.0 if step <= 3 else 0.5 if step <= 7 else 0.125 if step <= 9 else 2.0
+
+
+def test_every_step_has_its_loss_and_its_rate_whatever_the_trainer_logs():
+    kept, module = Kept(), Regression()
+    losses = []
+    step = module.training_step
+
+    def spy(batch, batch_idx):
+        loss = step(batch, batch_idx)
+        losses.append(loss.item())
+        return loss
+
+    module.training_step = spy
+    trainer([AdaptiveLearningRate(SCALES)], kept).fit(module, loader())
+    assert kept.series("train/loss") == list(enumerate(losses))
+    assert kept.series("lr/SGD") == [(t, 0.05 * scale_at(t)) for t in range(12)]
+    assert kept.series("scale/SGD") == [(0, 1.0), (4, 0.5), (8, 0.125), (10, 2.0)]
+
+
+def test_the_loss_under_accumulation_is_the_true_mean_also_in_a_short_last_window():
+    kept, module = Kept(), Regression(optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+    batches = loader(rows=40, batch_size=8)  # five batches: a window of three and one of two
+    trainer([AdaptiveLearningRate(Hold())], kept, max_epochs=2, max_steps=-1,
+            accumulate_grad_batches=3).fit(module, batches)  # fmt: skip
+    with torch.no_grad():
+        each = [module.training_step(batch, 0).item() for batch in batches]
+    means = [sum(each[:3]) / 3, sum(each[3:]) / 2] * 2
+    assert kept.values("train/loss") == pytest.approx(means, rel=1e-6)
+
+
+def test_between_steps_everyone_sees_the_rate_in_force():
+    kept = Kept()
+    monitor = LearningRateMonitor("step")
+    trainer([AdaptiveLearningRate(SCALES), monitor], kept, log_every_n_steps=1).fit(
+        Regression(), loader()
+    )
+    assert kept.series("lr-SGD") == kept.series("lr/SGD")
+
+
+def test_names_are_those_of_learning_rate_monitor():
+    def groups(parameters):
+        weight, bias = parameters
+        return torch.optim.Adam([{"params": [weight], "lr": 0.1}, {"params": [bias], "lr": 0.2}])
+
+    kept = Kept()
+    module = Regression(groups, lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.9))
+    trainer([AdaptiveLearningRate(Hold()), LearningRateMonitor("step")], kept,
+            log_every_n_steps=1).fit(module, loader())  # fmt: skip
+    for name in ("Adam/pg1", "Adam/pg2"):
+        assert kept.series(f"lr/{name}") == kept.series(f"lr-{name}")
+
+
+def weights(module):
+    return [p.detach().clone() for p in module.parameters()]
+
+
+class Remember(pl.Callback):
+    """Keeps the weights after each step, before AdaptiveLearningRate acts on them."""
+
+    def __init__(self):
+        self.after = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.after.append(weights(pl_module))
+
+
+def test_a_rollback_returns_to_the_very_weights_that_were_saved():
+    before, after = Remember(), Remember()
+    script = Script(s4=Decision(save="a"), s8=Decision(restore="a", reason="test"))
+    trainer([before, AdaptiveLearningRate(script), after], max_steps=10).fit(Regression(), loader())
+    assert all(torch.equal(a, b) for a, b in zip(after.after[8], before.after[4], strict=True))
+    assert not torch.equal(before.after[8][0], before.after[4][0])
+
+
+def test_a_slot_that_was_never_filled_returns_to_the_start():
+    module = Regression()
+    start, after = weights(module), Remember()
+    script = Script(s4=Decision(restore="a", reason="test"))
+    trainer([AdaptiveLearningRate(script), after], max_steps=5).fit(module, loader())
+    assert all(torch.equal(a, b) for a, b in zip(after.after[4], start, strict=True))
+
+
+def test_a_poisoned_batch_is_survived_told_and_recorded(caplog):
+    kept, module = Kept(), Regression(poison=[20])
+    trainer([AdaptiveLearningRate()], kept, max_steps=40).fit(module, loader())
+    assert all(p.isfinite().all() for p in module.parameters())
+    assert kept.series("events/nonfinite") == [(20, 1.0)]
+    ((step, record),) = kept.decisions
+    assert step == 20
+    assert record["action"] == "roll back"
+    assert record["reason"].startswith("non-finite loss; rolled back to ")
+    assert "step 20: loss nan → non-finite loss; rolled back to" in caplog.text
+    assert "lr ×0.05 → 0.0025" in caplog.text
+
+
+def test_the_weights_after_the_last_step_are_judged_too():
+    module = Regression(poison=[11])
+    trainer([AdaptiveLearningRate()], max_steps=12).fit(module, loader())
+    assert all(p.isfinite().all() for p in module.parameters())
+
+
+def test_a_stop_ends_the_training_with_finite_weights():
+    module = Regression(poison=range(5, 100))
+    fit = trainer([AdaptiveLearningRate()], max_steps=90)
+    fit.fit(module, loader())
+    assert fit.global_step < 40
+    assert all(p.isfinite().all() for p in module.parameters())
+
+
+def test_reading_in_blocks_decides_the_same_and_flags_what_was_abandoned():
+    kept, module = Kept(), Regression(poison=[18])
+    trainer([AdaptiveLearningRate(read_every=8)], kept, max_steps=40).fit(module, loader())
+    assert [step for step, _ in kept.series("train/loss")] == list(range(40))
+    assert kept.series("events/nonfinite") == [(18, 1.0)]
+    assert [step for step, _ in kept.series("events/abandoned")] == [19]  # an epoch has 4 batches
+    assert all(p.isfinite().all() for p in module.parameters())
+
+
+def test_the_same_object_serves_a_second_fit():
+    callback, first, second = AdaptiveLearningRate(), Kept(), Kept()
+    trainer([callback], first).fit(Regression(poison=[5]), loader())
+    trainer([callback], second).fit(Regression(), loader())
+    assert first.series("events/nonfinite")
+    assert not second.series("events/nonfinite")
+    assert set(second.values("lr/SGD")) == {0.05}
+
+
+def test_module_bar_and_optimizer_are_given_back():
+    module = Regression(schedule=lambda o: torch.optim.lr_scheduler.StepLR(o, 100))
+    fit = trainer([AdaptiveLearningRate(SCALES)])
+    fit.fit(module, loader())
+    assert "lr_scheduler_step" not in vars(module)
+    assert fit.optimizers[0].param_groups[0]["lr"] == 0.05
+
+
+def test_it_works_in_a_trainer_of_the_unified_package():
+    class Module(lightning.pytorch.LightningModule):
+        __init__ = Regression.__init__
+        training_step = Regression.training_step
+        configure_optimizers = Regression.configure_optimizers
+
+    Module.__init__ = lambda self: _init(self)
+
+    def _init(self):
+        lightning.pytorch.LightningModule.__init__(self)
+        self.model = torch.nn.Linear(4, 1)
+        self.optimizer = self.schedule = None
+        self.poison, self.seen = {6}, 0
+
+    module = Module()
+    lightning.pytorch.Trainer(
+        max_steps=12, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+        callbacks=[AdaptiveLearningRate()],
+    ).fit(module, loader())  # fmt: skip
+    assert all(p.isfinite().all() for p in module.parameters())
+
+
+class Broken(Kept):
+    def log_metrics(self, metrics, step=None):
+        raise OSError("disk full")
+
+
+def test_a_logger_that_fails_is_reported_once_and_training_goes_on():
+    kept = Kept()
+    with pytest.warns(UserWarning, match="disk full") as told:
+        trainer([AdaptiveLearningRate(Hold())], [Broken(), kept]).fit(Regression(), loader())
+    assert len([w for w in told if "disk full" in str(w.message)]) == 1
+    assert len(kept.values("train/loss")) == 12
+
+
+def test_two_callbacks_on_one_rate_are_refused():
+    two = [AdaptiveLearningRate(), AdaptiveLearningRate(Hold())]
+    with pytest.raises(RuntimeError, match="more than one stateful callback"):
+        trainer(two)
+
+
+def test_a_training_without_an_optimizer_is_refused():
+    module = Regression()
+    module.configure_optimizers = lambda: None
+    with (
+        pytest.warns(UserWarning, match="configure_optimizers"),
+        pytest.raises(ValueError, match="returned no optimizer"),
+    ):
+        trainer([AdaptiveLearningRate()]).fit(module, loader())
+
+
+def test_a_training_step_without_a_loss_is_refused():
+    module = Regression()
+    module.training_step = lambda batch, batch_idx: None
+    with (
+        pytest.warns(UserWarning, match="returned `None`"),
+        pytest.raises(ValueError, match="`training_step` returned no loss"),
+    ):
+        trainer([AdaptiveLearningRate()]).fit(module, loader())
+
+
+def test_weights_that_are_not_finite_at_the_start_are_refused():
+    module = Regression()
+    with torch.no_grad():
+        module.model.weight.fill_(float("nan"))
+    with pytest.raises(ValueError, match="not finite at the start"):
+        trainer([AdaptiveLearningRate()]).fit(module, loader())
+
+
+def test_an_impossible_block_is_refused():
+    with pytest.raises(ValueError, match="`read_every` must be at least 1 step, got 0"):
+        AdaptiveLearningRate(read_every=0)

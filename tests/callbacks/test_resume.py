@@ -1,0 +1,115 @@
+"""Resuming: train 2N steps = train N, save, load in a new process, train N."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from trainers import Kept, Regression, loader, trainer
+
+from lr_callbacks import AdaptiveLearningRate, Guard, Hold
+
+SCRIPT = """
+    import sys, warnings
+    warnings.simplefilter("ignore")
+    import torch
+    from trainers import Regression, loader, trainer
+    from lr_callbacks import AdaptiveLearningRate, Guard
+    from lr_callbacks.core import Condition, Reading
+    from test_resume import parts
+
+    epochs, load, save = int(sys.argv[1]), sys.argv[2] or None, sys.argv[3]
+    module, callback = parts()
+    module.seen = 40 if load else 0
+    fit = trainer([callback], max_epochs=epochs, max_steps=-1)
+    fit.fit(module, loader(), ckpt_path=load)
+    fit.save_checkpoint(save)
+"""
+
+
+class Jumpy(Regression):
+    """One loss far above the noise, which the guard answers with a cut."""
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        return loss * 200 if self.seen == 30 else loss
+
+
+def parts():
+    def optimizer(parameters):
+        return torch.optim.SGD(parameters, lr=0.02, momentum=0.9)
+
+    def schedule(made):
+        return torch.optim.lr_scheduler.CosineAnnealingLR(made, 100)
+
+    module = Jumpy(optimizer, schedule, poison=[33])
+    return module, AdaptiveLearningRate(Guard(quiet=5, snapshot_every=5, rest=5))
+
+
+def run(tmp_path, epochs, load, save):
+    code = textwrap.dedent(SCRIPT)
+    folder = str(tmp_path / save)
+    path = [p for p in sys.path if "tests" in p]
+    code = f"import sys; sys.path[:0] = {path!r}\n{code}"
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(epochs), load, folder],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    return folder, result.stdout + result.stderr
+
+
+def test_training_2n_steps_is_training_n_resuming_in_a_new_process_and_training_n(tmp_path):
+    straight, said = run(tmp_path, 20, "", "straight.ckpt")
+    assert "→ spike" in said  # a cut before N
+    assert "step 33: loss nan" in said  # a rollback before N
+    half, said = run(tmp_path, 10, "", "half.ckpt")
+    assert "step 33: loss nan" in said
+    resumed, _ = run(tmp_path, 20, half, "resumed.ckpt")
+    a, b = (torch.load(p, weights_only=True) for p in (straight, resumed))
+    for name in a["state_dict"]:
+        assert torch.equal(a["state_dict"][name], b["state_dict"][name]), name
+    assert str(a["optimizer_states"]) == str(b["optimizer_states"])
+    assert a["lr_schedulers"] == b["lr_schedulers"]
+    mine = [
+        next(v for k, v in c["callbacks"].items() if k.startswith("AdaptiveLearningRate"))
+        for c in (a, b)
+    ]
+    assert str(mine[0]["decision"]) == str(mine[1]["decision"])
+    assert str(mine[0]["controller"]["detectors"]) == str(mine[1]["controller"]["detectors"])
+
+
+def test_a_checkpoint_holds_scheduled_rates_and_the_state_the_scale(tmp_path):
+    module, callback = parts()
+    fit = trainer([callback], max_steps=40)
+    fit.fit(module, loader())
+    plain, _ = parts()
+    plain.poison = set()
+    twin = trainer([], max_steps=40)
+    twin.fit(plain, loader())
+    saved = [c._checkpoint_connector.dump_checkpoint() for c in (fit, twin)]
+    rates = [c["optimizer_states"][0]["param_groups"][0]["lr"] for c in saved]
+    assert rates[0] == rates[1]
+
+
+def test_a_changed_configuration_wins_with_one_warning(tmp_path):
+    path = tmp_path / "a.ckpt"
+    fit = trainer([AdaptiveLearningRate(Guard())], max_steps=4)
+    fit.fit(Regression(), loader())
+    fit.save_checkpoint(path)
+    kept = Kept()
+    with pytest.warns(UserWarning, match="configured differently") as told:
+        trainer([AdaptiveLearningRate(Hold())], kept, max_steps=8).fit(
+            Regression(), loader(), ckpt_path=path
+        )
+    assert len([w for w in told if "configured differently" in str(w.message)]) == 1
+    assert [step for step, _ in kept.series("train/loss")] == [4, 5, 6, 7]
+
+
+def test_a_state_of_another_format_is_refused_in_words():
+    with pytest.raises(ValueError, match="state of format 99"):
+        AdaptiveLearningRate().load_state_dict({"format": 99})

@@ -1,0 +1,159 @@
+"""Guard: each rung of the ladder, and the laws that hold on any stream."""
+
+import math
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lr_callbacks.core import NONFINITE, START, Condition, Observation, Reading
+from lr_callbacks.policies import Guard
+
+SPIKE = {"spike": Reading(9.1, 6.4, Condition.SPIKING)}
+DRIFT = {"drift": Reading(12.0, 8.0, Condition.DIVERGING)}
+NAN = {"loss": NONFINITE}
+CALM: dict[str, Reading] = {}
+
+
+def fold(policy, stream, state=None):
+    """Fold (loss, readings) pairs, the scale in force following the decisions."""
+    state, scale, decisions = state or policy.init(), 1.0, []
+    for step, (loss, readings) in enumerate(stream):
+        state, decision = policy.update(state, Observation(step, loss, scale), readings)
+        scale = decision.scale
+        decisions.append(decision)
+    return decisions
+
+
+def test_on_a_calm_run_the_rate_is_the_users():
+    decisions = fold(Guard(), [(1.0, CALM)] * 500)
+    assert {d.scale for d in decisions} == {1.0}
+    assert not any(d.reason or d.restore for d in decisions)
+
+
+def test_snapshots_are_taken_regularly_into_two_slots_in_turn():
+    decisions = fold(Guard(snapshot_every=50, quiet=25), [(1.0, CALM)] * 500)
+    saved = [(t, d.save) for t, d in enumerate(decisions) if d.save]
+    assert [slot for _, slot in saved] == [("even", "odd")[i % 2] for i in range(len(saved))]
+    assert all(25 <= b - a <= 51 for (a, _), (b, _) in pairwise(saved))
+
+
+def test_a_spike_cuts_and_the_rate_recovers_to_a_share_of_what_failed():
+    stream = [(1.0, CALM)] * 100 + [(9.0, SPIKE)] + [(1.0, CALM)] * 400
+    decisions = fold(Guard(), stream)
+    assert decisions[100].scale == 0.5
+    assert decisions[100].restore is None
+    assert decisions[-1].scale == pytest.approx(0.8)
+    climb = [d.scale for d in decisions[100:]]
+    assert climb == sorted(climb)
+
+
+def test_a_second_spike_while_the_rate_rests_is_not_cut_again():
+    stream = [(1.0, CALM)] * 50 + [(9.0, SPIKE)] * 5 + [(1.0, CALM)] * 5
+    assert {d.scale for d in fold(Guard(), stream)[50:]} == {0.5}
+
+
+def test_a_loss_that_does_not_come_back_after_a_cut_is_rolled_back():
+    stream = [(1.0 + 0.01 * (t % 3), CALM) for t in range(100)] + [(9.0, SPIKE)]
+    decisions = fold(Guard(rest=25), stream + [(8.0, CALM)] * 30)
+    rolled = [t for t, d in enumerate(decisions) if d.restore]
+    assert len(rolled) == 1
+    assert 115 <= rolled[0] <= 130
+    assert decisions[rolled[0]].condition is Condition.DIVERGING
+    assert "did not come back" in decisions[rolled[0]].reason
+
+
+@pytest.mark.parametrize(("loss", "trouble"), [(math.nan, NAN), (50.0, DRIFT)])
+def test_divergence_returns_to_the_last_snapshot_that_proved_good(loss, trouble):
+    decisions = fold(Guard(), [(1.0, CALM)] * 130 + [(loss, trouble)])
+    saved = [t for t, d in enumerate(decisions) if d.save]
+    good = max(t for t in saved if 130 - t > 25)
+    assert decisions[130].restore == decisions[good].save
+    assert f"rolled back to step {good}" in decisions[130].reason
+
+
+def test_before_any_snapshot_proved_good_the_start_is_returned_to():
+    assert fold(Guard(), [(2.3, CALM), (math.nan, NAN)])[1].restore == START
+
+
+def test_the_rate_warms_in_after_a_rollback():
+    decisions = fold(
+        Guard(warm_up=10, rest=25), [(1.0, CALM), (math.nan, NAN)] + [(1.0, CALM)] * 20
+    )
+    warm = [d.scale for d in decisions[1:12]]
+    assert warm[0] == pytest.approx(0.05)
+    assert warm[-1] == 0.5
+    assert warm == sorted(warm)
+
+
+def test_a_rate_a_thousand_times_too_high_is_left_behind_in_four_rollbacks():
+    policy, state, scale, step, rollbacks = Guard(), Guard().init(), 1.0, 0, 0
+    while step < 200:
+        failing = scale > 1e-3
+        loss, readings = (math.nan, NAN) if failing else (1.0, CALM)
+        state, decision = policy.update(state, Observation(step, loss, scale), readings)
+        rollbacks += decision.restore is not None
+        scale, step = decision.scale, step + 1
+        if rollbacks == 4 and not failing:
+            break
+    assert rollbacks <= 4
+
+
+@pytest.mark.parametrize("exhausted", ["stop", "floor"])
+def test_when_the_rollbacks_are_used_up_the_run_ends_or_goes_on_at_the_floor(exhausted):
+    policy = Guard(rollbacks=3, exhausted=exhausted, floor=1e-4)
+    decisions = fold(policy, [(math.nan, NAN)] * 10)
+    assert sum(d.restore is not None for d in decisions) == 4  # the last one is the way out
+    assert [t for t, d in enumerate(decisions) if d.stop] == ([3] if exhausted == "stop" else [])
+    assert "3 rollbacks are used up" in decisions[3].reason
+    assert {d.scale for d in decisions[3:]} == {1e-4}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"cut": 1.0}, "`cut` must be between 0 and 1, got 1.0"),
+        ({"cut": math.nan}, "`cut` must be between 0 and 1, got nan"),
+        ({"recovery": 0.4}, "`recovery` must be above `cut` and at most 1, got 0.4"),
+        ({"rest": 0}, "`rest` must be at least 1 step, got 0"),
+        ({"snapshot_every": 10}, r"`snapshot_every` must be at least `quiet` \(25\) steps, got 10"),
+        ({"rollbacks": -1}, "`rollbacks` must be 0 or more, got -1"),
+        ({"floor": 0.0}, "`floor` must be above 0 and at most 1, got 0.0"),
+        ({"exhausted": "cry"}, '`exhausted` must be "stop" or "floor", got \'cry\''),
+    ],
+)
+def test_an_impossible_setting_is_refused_in_words(setting, message):
+    with pytest.raises(ValueError, match=message):
+        Guard(**setting)
+
+
+TROUBLE = st.sampled_from([CALM] * 8 + [SPIKE, DRIFT, NAN])
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    stream=st.lists(st.tuples(st.floats(-1e300, 1e300), TROUBLE), min_size=1, max_size=300),
+    rollbacks=st.integers(0, 6),
+    floor=st.floats(1e-9, 1.0),
+)
+def test_on_any_stream_the_scale_stays_in_bounds_and_the_budget_is_kept(stream, rollbacks, floor):
+    policy = Guard(rollbacks=rollbacks, floor=floor)
+    saved, count = {START}, 0
+    for decision in fold(policy, stream):
+        assert floor <= decision.scale <= 1.0
+        assert decision.restore is None or decision.restore in saved
+        assert decision.save is None or decision.save in policy.slots
+        assert (decision.restore is None) or decision.reason
+        saved |= {decision.save} if decision.save else set()
+        count += decision.restore is not None
+    assert count <= rollbacks + 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(stream=st.lists(st.tuples(st.floats(-1e9, 1e9), TROUBLE), min_size=1, max_size=200))
+def test_every_change_of_the_rate_downwards_has_a_reason(stream):
+    scale = 1.0
+    for decision in fold(Guard(), stream):
+        assert decision.scale >= scale or decision.reason
+        scale = decision.scale

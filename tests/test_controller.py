@@ -1,0 +1,86 @@
+"""Controller: what it hands to whom, and that its state survives JSON."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lr_callbacks.controller import Controller
+from lr_callbacks.core import Condition, Observation
+from lr_callbacks.detectors import Drift, Spike
+from lr_callbacks.policies import Guard, Hold
+
+LOSSES = st.lists(
+    st.one_of(st.floats(0.5, 1.5), st.floats(allow_nan=True, allow_infinity=True)), max_size=120
+)
+
+
+def test_a_non_finite_loss_reaches_no_detector():
+    controller = Controller()
+    state = controller.init()
+    for step, loss in enumerate([1.0, 1.1, 0.9]):
+        state, _ = controller.update(state, Observation(step, loss, 1.0))
+    for loss in (math.nan, math.inf, -math.inf):
+        after, decision = Controller(policy=Hold()).update(
+            state._replace(policy=Hold().init()), Observation(3, loss, 1.0)
+        )
+        assert after.detectors == state.detectors
+        assert decision.condition is Condition.NONFINITE
+
+
+def test_after_a_rollback_the_detectors_forget_the_level():
+    controller = Controller()
+    state = controller.init()
+    for step in range(60):
+        state, _ = controller.update(state, Observation(step, 1.0 + 0.01 * (step % 7), 1.0))
+    rebased = tuple(
+        d.rebase(s) for d, s in zip(controller.detectors.values(), state.detectors, strict=True)
+    )
+    state, decision = controller.update(state, Observation(60, math.nan, 1.0))
+    assert decision.restore
+    assert state.detectors == rebased
+
+
+def test_replay_decides_as_a_training_would():
+    losses = [1.0 + 0.01 * (t % 5) for t in range(100)] + [math.nan] + [1.0] * 20
+    controller = Controller()
+    decisions = list(controller.replay(losses))
+    assert len(decisions) == len(losses)
+    assert [t for t, d in enumerate(decisions) if d.restore] == [100]
+
+
+@settings(max_examples=60, deadline=None)
+@given(losses=LOSSES, cut=st.integers(0, 120))
+def test_saving_as_json_and_restoring_changes_nothing(losses, cut):
+    controller = Controller()
+    straight = list(controller.replay(losses))
+    state, scale, resumed = controller.init(), 1.0, []
+    for step, loss in enumerate(losses):
+        if step == cut:
+            saved = json.loads(json.dumps(controller.plain(state)))
+            again, fresh = controller.restore(saved)
+            assert again == state or "nan" in repr(state)
+            assert fresh == []
+            state = again
+        state, decision = controller.update(state, Observation(step, loss, scale))
+        scale = decision.scale
+        resumed.append(decision)
+    assert repr(resumed) == repr(straight)
+
+
+def test_what_was_not_saved_starts_afresh_and_is_named():
+    before = Controller(policy=Hold(), detectors={"spike": Spike()})
+    after = Controller(policy=Guard(), detectors={"spike": Spike(), "slow": Drift()})
+    state, fresh = after.restore(before.plain(before.init()))
+    assert fresh == ["slow", "policy"]
+    assert state == after.init()
+
+
+@pytest.mark.parametrize("what", [{"policy": 3}, {"detectors": {"spike": Spike}}])
+def test_a_part_that_cannot_update_is_refused(what):
+    if what.get("detectors"):
+        what = {"detectors": {"mine": object()}}
+    with pytest.raises(ValueError, match="must be an object with `init` and `update`"):
+        Controller(**what)

@@ -1,0 +1,210 @@
+"""LRScaler: exact under every scheduler, visible between steps, kind to other authors."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.optim import lr_scheduler as schedules
+
+from lr_callbacks.scaler import LRScaler, optimizer_names
+
+
+def parameters(groups=2):
+    return [
+        {"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.1 * 2**i} for i in range(groups)
+    ]
+
+
+def step(optimizer):
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            p.grad = torch.ones_like(p)
+    optimizer.step()
+
+
+SCHEDULES = {
+    "LambdaLR": lambda o: schedules.LambdaLR(o, lambda t: 0.9**t),
+    "MultiplicativeLR": lambda o: schedules.MultiplicativeLR(o, lambda t: 0.95),
+    "StepLR": lambda o: schedules.StepLR(o, 5, 0.5),
+    "MultiStepLR": lambda o: schedules.MultiStepLR(o, [4, 9], 0.3),
+    "ConstantLR": lambda o: schedules.ConstantLR(o, 0.3, 6),
+    "LinearLR": lambda o: schedules.LinearLR(o, 0.1, 1.0, 8),
+    "ExponentialLR": lambda o: schedules.ExponentialLR(o, 0.93),
+    "PolynomialLR": lambda o: schedules.PolynomialLR(o, 15, 2.0),
+    "CosineAnnealingLR": lambda o: schedules.CosineAnnealingLR(o, 12, 1e-3),
+    "CosineAnnealingWarmRestarts": lambda o: schedules.CosineAnnealingWarmRestarts(o, 4, 2, 1e-4),
+    "CyclicLR": lambda o: schedules.CyclicLR(o, 0.01, 0.1, 4, mode="exp_range", gamma=0.98),
+    "OneCycleLR": lambda o: schedules.OneCycleLR(o, 0.5, 20),
+    "ReduceLROnPlateau": lambda o: schedules.ReduceLROnPlateau(o, patience=1, min_lr=0.02),
+    "SequentialLR": lambda o: schedules.SequentialLR(
+        o, [schedules.LinearLR(o, 0.1, 1.0, 5), schedules.CosineAnnealingLR(o, 12)], [5]
+    ),
+    "ChainedScheduler": lambda o: schedules.ChainedScheduler(
+        [schedules.ConstantLR(o, 0.5, 3), schedules.ExponentialLR(o, 0.9)]
+    ),
+    "SWALR": lambda o: torch.optim.swa_utils.SWALR(o, swa_lr=0.01, anneal_epochs=6),
+}
+
+
+def advance(schedule):
+    if isinstance(schedule, schedules.ReduceLROnPlateau):
+        schedule.step(1.0)
+    else:
+        schedule.step()
+
+
+def optimizer_of(tensor_rate=False):
+    optimizer = torch.optim.SGD(parameters(), momentum=0.9)
+    if tensor_rate:
+        for group in optimizer.param_groups:
+            group["lr"] = torch.tensor(group["lr"], dtype=torch.float64)
+    return optimizer
+
+
+def test_the_table_names_every_scheduler_of_torch():
+    base = schedules.LRScheduler
+    public = {
+        name
+        for name, kind in vars(schedules).items()
+        if isinstance(kind, type) and issubclass(kind, base) and kind is not base
+    }
+    assert public - {"_LRScheduler"} <= set(SCHEDULES)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_rate_of_a_step_is_schedule_times_scale(name):
+    plain, scaled = optimizer_of(), optimizer_of()
+    reference, schedule = SCHEDULES[name](plain), SCHEDULES[name](scaled)
+    scaler = LRScaler(scaled)
+    scale = 1.0
+    for t in range(16):
+        expected = [group["lr"] * scale for group in plain.param_groups]
+        assert scaler.rates() == pytest.approx(expected, rel=1e-12)
+        step(plain)
+        step(scaled)
+        assert scaler.stepped == pytest.approx(expected, rel=1e-12)
+        advance(reference)
+        advance(schedule)
+        scale = {3: 0.5, 8: 0.125, 12: 3.0}.get(t, scale)
+        scaler.apply(scale)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_rate_that_is_a_tensor_is_changed_in_place(name):
+    plain, scaled = optimizer_of(), optimizer_of(tensor_rate=True)
+    reference, schedule = SCHEDULES[name](plain), SCHEDULES[name](scaled)
+    tensors = [group["lr"] for group in scaled.param_groups]
+    scaler = LRScaler(scaled)
+    for t in range(16):
+        step(plain)
+        step(scaled)
+        advance(reference)
+        advance(schedule)
+        scaler.apply(0.25 if t > 5 else 0.5)
+        expected = [g["lr"] * scaler.scale for g in plain.param_groups]
+        assert [float(g["lr"]) for g in scaled.param_groups] == pytest.approx(expected, rel=1e-12)
+    assert all(g["lr"] is t for g, t in zip(scaled.param_groups, tensors, strict=True))
+
+
+@pytest.mark.parametrize("tensor_rate", [False, True])
+def test_a_rate_that_someone_else_writes_is_kept(tensor_rate):
+    optimizer = optimizer_of(tensor_rate)
+    scaler = LRScaler(optimizer)
+    scaler.apply(0.5)
+    if tensor_rate:
+        optimizer.param_groups[0]["lr"].fill_(0.03)
+    else:
+        optimizer.param_groups[0]["lr"] = 0.03
+    scaler.apply(0.25)
+    assert float(optimizer.param_groups[0]["lr"]) == pytest.approx(0.015, rel=1e-12)
+    assert float(optimizer.param_groups[1]["lr"]) == pytest.approx(0.05, rel=1e-12)
+
+
+def test_a_group_added_later_is_scaled_from_the_next_apply_on():
+    optimizer = optimizer_of()
+    scaler = LRScaler(optimizer)
+    scaler.apply(0.5)
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": 1.0})
+    scaler.apply()
+    assert [g["lr"] for g in optimizer.param_groups] == [0.05, 0.1, 0.5]
+
+
+@pytest.mark.parametrize("tensor_rate", [False, True])
+def test_a_saved_state_holds_the_scheduled_rates(tensor_rate):
+    optimizer = optimizer_of(tensor_rate)
+    scaler = LRScaler(optimizer)
+    scaler.apply(0.01)
+    optimizer.param_groups[1]["lr"] = optimizer.param_groups[1]["lr"] * 3  # someone else's
+    saved = [float(g["lr"]) for g in optimizer.state_dict()["param_groups"]]
+    assert saved == pytest.approx([0.1, 0.6], rel=1e-12)
+    assert float(optimizer.param_groups[0]["lr"]) == pytest.approx(0.001, rel=1e-12)
+
+
+def test_what_is_loaded_counts_as_scheduled():
+    optimizer = optimizer_of()
+    saved = copy.deepcopy(optimizer.state_dict())
+    scaler = LRScaler(optimizer)
+    scaler.apply(0.5)
+    optimizer.load_state_dict(saved)
+    scaler.apply()
+    assert scaler.rates() == [0.05, 0.1]
+
+
+def test_a_suspended_schedule_runs_on_unseen():
+    plain, scaled = optimizer_of(), optimizer_of()
+    reference, schedule = SCHEDULES["ExponentialLR"](plain), SCHEDULES["ExponentialLR"](scaled)
+    scaler = LRScaler(scaled)
+    scaler.apply(3.0, suspended=True)
+    for _ in range(5):
+        step(plain)
+        step(scaled)
+        advance(reference)
+        advance(schedule)
+        scaler.apply()
+        assert scaler.rates() == pytest.approx([0.3, 0.6])
+    scaler.apply(0.5, suspended=False)
+    assert scaler.rates() == pytest.approx([g["lr"] * 0.5 for g in plain.param_groups], rel=1e-12)
+
+
+def test_closing_gives_the_optimizer_back():
+    optimizer = optimizer_of()
+    scaler = LRScaler(optimizer)
+    scaler.apply(0.5)
+    scaler.close()
+    step(optimizer)
+    assert [g["lr"] for g in optimizer.param_groups] == [0.1, 0.2]
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_an_impossible_scale_is_refused(scale):
+    with pytest.raises(ValueError, match="`scale` must be a positive finite number"):
+        LRScaler(optimizer_of()).apply(scale)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    name=st.sampled_from(sorted(SCHEDULES)),
+    scales=st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=20),
+)
+def test_no_sequence_of_scales_moves_the_schedule(name, scales):
+    plain, scaled = optimizer_of(), optimizer_of()
+    reference, schedule = SCHEDULES[name](plain), SCHEDULES[name](scaled)
+    scaler = LRScaler(scaled)
+    for scale in scales:
+        step(plain)
+        step(scaled)
+        advance(reference)
+        advance(schedule)
+        scaler.apply(scale)
+    scaler.release()
+    assert [g["lr"] for g in scaled.param_groups] == [g["lr"] for g in plain.param_groups]
+
+
+def test_optimizers_and_groups_are_named_as_people_know_them():
+    two = torch.optim.SGD(parameters(2))
+    one = torch.optim.SGD(parameters(1))
+    named = torch.optim.Adam([{**parameters(1)[0], "name": "head"}])
+    names = optimizer_names([two, one, named], [None, None, "mine"])
+    assert names == [["SGD/pg1", "SGD/pg2"], ["SGD-1"], ["mine/head"]]
