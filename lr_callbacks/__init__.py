@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lr_callbacks.callbacks.adaptive import AdaptiveLearningRate
+    from lr_callbacks.callbacks.report import RunReport
     from lr_callbacks.controller import Controller
     from lr_callbacks.core import Condition, Decision, Observation, Reading
     from lr_callbacks.detectors import Drift, Oscillation, Progress, Spike
     from lr_callbacks.policies import Guard, Hold
     from lr_callbacks.scaler import LRScaler
     from lr_callbacks.snapshots import Snapshots
+    from lr_callbacks.tracking.logger import JournaledMLFlowLogger
+    from lr_callbacks.tracking.sweep import MultirunParent
 
 _HOMES = {
     "AdaptiveLearningRate": "callbacks.adaptive",
@@ -23,11 +26,14 @@ _HOMES = {
     "Drift": "detectors",
     "Guard": "policies",
     "Hold": "policies",
+    "JournaledMLFlowLogger": "tracking.logger",
     "LRScaler": "scaler",
+    "MultirunParent": "tracking.sweep",
     "Observation": "core",
     "Oscillation": "detectors",
     "Progress": "detectors",
     "Reading": "core",
+    "RunReport": "callbacks.report",
     "Snapshots": "snapshots",
     "Spike": "detectors",
 }
@@ -40,11 +46,14 @@ __all__ = [
     "Drift",
     "Guard",
     "Hold",
+    "JournaledMLFlowLogger",
     "LRScaler",
+    "MultirunParent",
     "Observation",
     "Oscillation",
     "Progress",
     "Reading",
+    "RunReport",
     "Snapshots",
     "Spike",
 ]

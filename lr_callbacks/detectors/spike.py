@@ -28,9 +28,9 @@ class Spike:
     ``z = (loss - median) / s`` against the last ``width`` losses, the Hampel identifier, with
     ``s = max(IQR / 1.349, 1.05 median |difference|)``: the first is blind to outliers, the second
     to trend. Alarm when one z, the geometric mean of two in a row, or the least of three exceeds
-    its limit. A limit is the larger of a floor and a multiple of the running 99 % quantile of the same
-    quantity, so that heavy-tailed noise raises it; for one loss the quantile is taken to the power
-    1.25, which extrapolates 1 % to about 1e-4 for normal, Student t3 and lognormal noise alike.
+    its limit. A limit is the larger of a floor and a multiple of the running 99 % quantile of the
+    same quantity, so that heavy-tailed noise raises it; for one loss the quantile is taken to the
+    power 1.25, which extrapolates 1 % to about 1e-4 for normal, t3 and lognormal noise alike.
 
     Before the noise is known, two losses in a row alarm when they lie above all earlier ones by 2.5
     times their range, and, in the first four, by more than their size.

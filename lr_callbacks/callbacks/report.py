@@ -1,0 +1,144 @@
+"""What a person sees at the end of a run: a table, a figure, a verdict, and where to look."""
+
+import csv
+import math
+from collections import Counter
+from pathlib import Path
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_warn
+from rich.console import Console
+from rich.table import Table
+
+from lr_callbacks.tracking.figure import draw
+from lr_callbacks.tracking.journal import History, history
+from lr_callbacks.tracking.logger import JournaledMLFlowLogger
+
+WARM_UP = 10
+
+
+class RunReport(Callback):
+    """Tells how a training went, on the terminal and in MLflow.
+
+    Needs a `JournaledMLFlowLogger`, whose journal it reads when ``fit`` ends, also by an exception.
+    Logs the artifacts ``report/figure.png``, ``report/decisions.csv``, ``report/decisions.md``
+    and the tags ``lr_callbacks.verdict`` (``healthy``, ``recovered``, ``diverged``),
+    ``lr_callbacks.decisions`` and ``lr_callbacks.first_trouble``. Put it after `AdaptiveLearningRate`. A report that fails is reported, the
+    training is not touched.
+    """
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Report on what there is, before the logger is closed."""
+        self._report(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Report on a training that came to its end."""
+        if stage == "fit":
+            self._report(trainer)
+
+    def _report(self, trainer: Trainer) -> None:
+        if not trainer.is_global_zero:
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, JournaledMLFlowLogger) and logger.journal_path:
+                try:
+                    report(logger, logger.journal_path)
+                except Exception as error:
+                    rank_zero_warn(f"The report of the run could not be made: {error!r}")
+
+
+def report(logger: JournaledMLFlowLogger, journal: Path) -> None:
+    """Make the report of one run from its journal, print it and hand it to the logger."""
+    run = history(journal)
+    loss = run.series.get("train/loss")
+    if not loss:
+        return
+    kinds = Counter(f"{row['condition']}: {row['action']}" for _, row in run.decisions)
+    tags = {"lr_callbacks.verdict": verdict(run)}
+    if run.decisions:
+        step, row = run.decisions[0]
+        tags["lr_callbacks.decisions"] = ", ".join(f"{n} × {kind}" for kind, n in kinds.items())
+        tags["lr_callbacks.first_trouble"] = f"step {step}: {row['reason']}"
+    tags["mlflow.note.content"] = _note(run, tags)
+    logger.log_tags(tags)
+    folder = journal.with_suffix("").with_suffix(".report")
+    folder.mkdir(exist_ok=True)
+    draw({"loss": run}).savefig(folder / "figure.png", dpi=130)
+    _decisions(run, folder)
+    for file in sorted(folder.iterdir()):
+        logger.log_file(file, "report")
+    _print(logger, run, kinds, tags["lr_callbacks.verdict"])
+
+
+def verdict(run: History) -> str:
+    """Say in one word how a run went.
+
+    Returns:
+        ``diverged`` where the last losses are not finite or lie above the first ones,
+        ``recovered`` where there was trouble on the way, else ``healthy``.
+    """
+    losses = [value for _, value in run.series["train/loss"]]
+    first, last = _mean(losses[:1]), _mean(losses[-WARM_UP:])
+    if not math.isfinite(losses[-1]) or not last <= first:
+        return "diverged"
+    bad = ("oscillating", "spiking", "diverging", "nonfinite")
+    return "recovered" if any(r["condition"] in bad for _, r in run.decisions) else "healthy"
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _decisions(run: History, folder: Path) -> None:
+    columns = ("step", "condition", "action", "loss", "scale", "reason")
+    rows = [{"step": step, **row} for step, row in run.decisions]
+    with (folder / "decisions.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(str(row.get(c, "")) for c in columns) + " |" for row in rows]
+    (folder / "decisions.md").write_text("\n".join(lines) + "\n")
+
+
+def _note(run: History, tags: dict[str, str]) -> str:
+    loss = run.series["train/loss"]
+    story = [
+        f"**{tags['lr_callbacks.verdict']}** after {len(loss)} steps in {_seconds(run):.0f} s.",
+        f"Loss from {loss[0][1]:.4g} to {loss[-1][1]:.4g}.",
+        f"First trouble: {tags.get('lr_callbacks.first_trouble', 'none')}.",
+        f"Decisions: {tags.get('lr_callbacks.decisions', 'none')}.",
+        "See `report/figure.png` and `report/decisions.md` among the artifacts.",
+    ]
+    return "\n\n".join(story)
+
+
+def _seconds(run: History) -> float:
+    return (run.ended - run.began) / 1000
+
+
+def _print(logger: JournaledMLFlowLogger, run: History, kinds: Counter[str], said: str) -> None:
+    loss = run.series["train/loss"]
+    rates = [v for name, s in run.series.items() if name.startswith("lr/") for _, v in s]
+    table = Table(title=f"{logger._run_name}: {said}", show_header=False, title_justify="left")
+    table.add_row("final loss", f"{loss[-1][1]:.4g} (first {loss[0][1]:.4g})")
+    table.add_row("decisions", "\n".join(f"{n} × {kind}" for kind, n in kinds.items()) or "none")
+    if rates:
+        table.add_row("learning rate", f"{min(rates):.3g} to {max(rates):.3g}")
+    table.add_row("steps, time", f"{len(loss)} in {_seconds(run):.1f} s")
+    console = Console()
+    console.print(table)
+    console.print(where(logger), soft_wrap=True, highlight=False)
+
+
+def where(logger: JournaledMLFlowLogger) -> str:
+    """Return the command that opens the UI, and the run's address in it."""
+    uri, run = logger.tracking_uri, logger.run_id
+    if not run:
+        return f"MLflow has not answered yet; later: lr-callbacks sync {logger.journal_dir}"
+    page = f"#/experiments/{logger.experiment_id}/runs/{run}?workflowType=machine_learning"
+    if uri.startswith("http"):
+        return f"{uri}/{page}"
+    return f"mlflow ui --backend-store-uri {uri}\nthen open http://127.0.0.1:5000/{page}"

@@ -1,0 +1,131 @@
+"""The figure of a run: its loss, its rate in force and scheduled, every decision explained."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lr_callbacks.tracking.journal import History
+
+Series = Sequence[tuple[int, float]]
+
+#: Colour of each condition, darker the worse.
+COLOURS = {
+    "oscillating": "#7b3294",
+    "spiking": "#e08214",
+    "diverging": "#d7301f",
+    "nonfinite": "#7f0000",
+}
+POINTS, REASONS = 1500, 14
+
+
+def draw(runs: Mapping[str, History]) -> Figure:
+    """Draw one or more runs above one another.
+
+    Args:
+        runs: by label; the decisions of all are marked, their reasons listed while there is room.
+
+    Returns:
+        A figure of two panels sharing the axis of steps: loss on a log axis (linear where a loss
+        is not positive), rates on a log axis. Long series are drawn with their extremes.
+    """
+    figure = Figure(figsize=(10, 6.4), layout="constrained")
+    loss_axes, rate_axes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    told: list[str] = []
+    for index, (label, run) in enumerate(runs.items()):
+        loss = run.series.get("train/loss", [])
+        colour = ("#2166ac", "#999999", "#1b7837", "#c51b7d")[index % 4]
+        _loss(loss_axes, loss, label, colour)
+        _rates(rate_axes, run, label if len(runs) > 1 else "", colour)
+        told += _mark((loss_axes, rate_axes), loss, run.decisions, len(told))
+    positive = all(v > 0 for r in runs.values() for _, v in _finite(r.series.get("train/loss", [])))
+    if positive and any(_finite(r.series.get("train/loss", [])) for r in runs.values()):
+        loss_axes.set_yscale("log")
+    loss_axes.set_ylabel("training loss")
+    rate_axes.set_ylabel("learning rate")
+    rate_axes.set_xlabel("optimizer step")
+    for axes in (loss_axes, rate_axes):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="best", frameon=False, fontsize=8)
+    if told:
+        more = [f"… and {len(told) - REASONS} more"] if len(told) > REASONS else []
+        text = "\n".join(told[:REASONS] + more)
+        figure.supxlabel(text, fontsize=8, ha="left", x=0.02, family="monospace")
+    return figure
+
+
+def _loss(axes: Axes, loss: Series, label: str, colour: str) -> None:
+    points = _finite(loss)
+    if not points:
+        return
+    low, high = _extremes(points)
+    axes.plot(*zip(*high, strict=True), color=colour, lw=0.9, label=label)
+    if len(high) < len(points):
+        steps = [step for step, _ in high]
+        bottom, top = [v for _, v in low], [v for _, v in high]
+        axes.fill_between(steps, bottom, top, color=colour, alpha=0.35, lw=0)
+
+
+def _rates(axes: Axes, run: History, label: str, colour: str) -> None:
+    for name in (n for n in run.series if n.startswith("lr/")):
+        rate = run.series[name]
+        said = f"{label} in force".strip() if label else f"{name} in force"
+        axes.plot(*zip(*rate, strict=True), color=colour, lw=1.2, label=said)
+        scales = run.series.get(f"scale/{name.removeprefix('lr/')}", [])
+        if any(scale != 1 for _, scale in scales):
+            scheduled = _scheduled(rate, scales)
+            axes.plot(*zip(*scheduled, strict=True), color=colour, lw=1, ls=":", label="scheduled")
+        if all(value > 0 for _, value in rate):
+            axes.set_yscale("log")
+
+
+def _scheduled(rate: Series, scales: Series) -> list[tuple[int, float]]:
+    """Divide the scale, known where it changes, out of the rate in force."""
+    changes, scale, rows, at = list(scales), 1.0, [], 0
+    for step, value in rate:
+        while at < len(changes) and changes[at][0] <= step:
+            scale = changes[at][1]
+            at += 1
+        rows.append((step, value / scale))
+    return rows
+
+
+def _mark(
+    panels: tuple[Axes, Axes], loss: Series, decisions: list[tuple[int, dict[str, Any]]], told: int
+) -> list[str]:
+    lines, levels = [], dict(loss)
+    for number, (step, row) in enumerate(decisions, told + 1):
+        colour = COLOURS.get(row["condition"], "#4d4d4d")
+        for axes in panels:
+            axes.axvline(step, color=colour, lw=0.8, alpha=0.5)
+        level = levels.get(step, math.nan)
+        if math.isfinite(level):
+            panels[0].plot(step, level, "o", ms=4, color=colour)
+        if number <= REASONS:
+            panels[0].annotate(
+                str(number),
+                (step, 1),
+                xycoords=("data", "axes fraction"),
+                ha="center",
+                va="bottom",
+                fontsize=7,
+                color=colour,
+            )
+        lines.append(f"{number:>2} step {step}: {row['reason']} → scale {row['scale']:.3g}")
+    return lines
+
+
+def _finite(series: Series) -> list[tuple[int, float]]:
+    return [(step, value) for step, value in series if math.isfinite(value) and value < 1e300]
+
+
+def _extremes(points: list[tuple[int, float]]) -> tuple[Series, Series]:
+    """Keep the smallest and the largest of each bucket, so that a spike stays visible."""
+    width = max(1, math.ceil(len(points) / POINTS))
+    buckets = [points[i : i + width] for i in range(0, len(points), width)]
+    low = [(b[0][0], min(v for _, v in b)) for b in buckets]
+    return low, [(b[0][0], max(v for _, v in b)) for b in buckets]

@@ -1,0 +1,53 @@
+"""Names that MLflow takes, and the extremes that its charts would hide."""
+
+import posixpath
+import re
+import zlib
+
+_FORBIDDEN = re.compile(r"[^\w./: -]", re.ASCII)
+
+
+class Names:
+    """Gives every metric or parameter a name that MLflow takes; two names never become one."""
+
+    def __init__(self) -> None:
+        self._given: dict[str, str] = {}
+        self._taken: set[str] = set()
+
+    def __call__(self, name: str) -> str:
+        """Return the name to use for ``name``, always the same."""
+        return self._given.get(name) or self._add(name)
+
+    def _add(self, name: str) -> str:
+        clean = _FORBIDDEN.sub("_", name)[:240] or "_"
+        if posixpath.normpath(clean) != clean or clean.startswith(("/", "..")):
+            clean = "/".join(part for part in clean.split("/") if part.strip(".")) or "_"
+        if clean in self._taken:
+            clean = f"{clean}_{zlib.crc32(name.encode()):08x}"
+        self._given[name] = clean
+        self._taken.add(clean)
+        return clean
+
+
+class Extremes:
+    """Largest and smallest value over windows that grow with the run, 20 for each factor of e.
+
+    MLflow draws 320 points of a series, the first of each bucket, so that a spike of one step among
+    10,000 is invisible. These windows give at most 290 points up to 20 million steps, and never
+    need the run's length.
+    """
+
+    def __init__(self) -> None:
+        self._seen = 0
+        self._left = 0
+        self._low = self._high = 0.0
+
+    def add(self, value: float) -> tuple[float, float] | None:
+        """Fold in a finite value; at the end of a window return its smallest and largest."""
+        if self._left == 0:
+            self._left = max(1, self._seen // 20)
+            self._low = self._high = value
+        self._low, self._high = min(self._low, value), max(self._high, value)
+        self._seen += 1
+        self._left -= 1
+        return None if self._left else (self._low, self._high)

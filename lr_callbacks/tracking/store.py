@@ -1,0 +1,123 @@
+"""The MLflow store: which one, whether it can be used, and its first initialisation."""
+
+import sqlite3
+import urllib.request
+from pathlib import Path
+
+from filelock import FileLock
+from mlflow.entities import ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+_SERVERS = ("http", "https", "databricks", "postgresql", "mysql", "mssql")
+
+
+def resolve(tracking_uri: str | None, folder: Path) -> str:
+    """Return an absolute address of the store.
+
+    Args:
+        tracking_uri: ``sqlite:///…``, ``http://…``, another database's address, or None for
+            ``mlflow.db`` in ``folder``.
+        folder: what relative paths are relative to.
+
+    Raises:
+        ValueError: MLflow knows no such address, or the file cannot be written.
+    """
+    if not tracking_uri:
+        tracking_uri = "sqlite:///mlflow.db"
+    scheme = tracking_uri.partition(":")[0].partition("+")[0].lower()
+    if scheme in _SERVERS and ":" in tracking_uri:
+        return tracking_uri.rstrip("/")
+    if not tracking_uri.startswith("sqlite:///"):
+        raise ValueError(
+            f"`tracking_uri` must be sqlite:///PATH, http(s)://HOST:PORT or a database's address, "
+            f"got {tracking_uri!r}."
+        )
+    path = (folder / tracking_uri.removeprefix("sqlite:///")).resolve()
+    _check_file(path)
+    return f"sqlite:///{path}"
+
+
+def local_file(uri: str) -> Path | None:
+    """Return the file of an sqlite store, None for any other."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def prepare(uri: str) -> None:
+    """Initialise an sqlite store once, however many processes ask at the same time.
+
+    Raises:
+        ValueError: the file is another program's, or too old or too new for this MLflow.
+    """
+    path = local_file(uri)
+    if path is None:
+        return
+    with FileLock(f"{path}.lock"):
+        try:
+            if not path.exists() or not path.stat().st_size:
+                with sqlite3.connect(path) as connection:
+                    connection.execute("PRAGMA journal_mode=WAL")
+            MlflowClient(uri).search_experiments(max_results=1)
+        except (MlflowException, sqlite3.Error) as error:
+            said = str(error).splitlines()[0]
+            raise ValueError(f"MLflow cannot use the store {path}: {said}") from error
+
+
+def reachable(uri: str) -> None:
+    """Ask a server for its health, in at most five seconds.
+
+    Raises:
+        OSError: no server answers there.
+    """
+    if uri.startswith("http"):
+        with urllib.request.urlopen(f"{uri}/health", timeout=5):
+            return
+
+
+def experiment_id(client: MlflowClient, name: str, artifacts: str | None) -> str:
+    """Find an experiment or create it, also when another process does so at this moment.
+
+    Raises:
+        MlflowException: the store refuses, for instance because an experiment of this name was
+            deleted.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=artifacts))
+        except MlflowException:
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise MlflowException.invalid_parameter_value(
+            f"The experiment {name!r} is deleted; restore it or choose another `experiment_name`."
+        )
+    return str(found.experiment_id)
+
+
+def run_of_journal(client: MlflowClient, experiment: str, journal: str) -> str | None:
+    """Return the id of the run that was made for a journal, if one was."""
+    runs = client.search_runs(
+        [experiment], f"tags.`lr_callbacks.journal` = '{journal}'", ViewType.ALL, max_results=1
+    )
+    return str(runs[0].info.run_id) if runs else None
+
+
+def artifact_folder(uri: str, experiment: str) -> str | None:
+    """Return where a local store's artifacts go: beside the file, not in the present folder."""
+    path = local_file(uri)
+    return str(path.parent / "mlartifacts" / experiment) if path else None
+
+
+def _check_file(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab"):
+            start = path.read_bytes()[:16] if path.stat().st_size < 2**20 else b""
+    except OSError as error:
+        raise ValueError(
+            f"`tracking_uri` must name a file that can be written: {path}: {error.strerror}."
+        ) from error
+    if start and not start.startswith(b"SQLite format 3"):
+        raise ValueError(f"`tracking_uri` must name an sqlite file, {path} is something else.")

@@ -1,0 +1,109 @@
+"""A Hydra callback: one MLflow parent run for each multirun."""
+
+import atexit
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from omegaconf import DictConfig, OmegaConf
+
+from lr_callbacks.tracking import store
+from lr_callbacks.tracking.logger import PARENT
+
+log = logging.getLogger(__name__)
+
+
+class MultirunParent(Callback):
+    """Makes a parent run before the jobs are launched, and closes it with a table of its children.
+
+    The store is initialised here, once, so that jobs in several processes find it ready. Jobs learn
+    the parent through an environment variable. The parent ends FINISHED when all children did,
+    FAILED otherwise, also when the sweep is interrupted or the launcher raises.
+
+    Args:
+        tracking_uri: as for `JournaledMLFlowLogger`.
+        experiment_name: the experiment of parent and children.
+        metric: by which the table of children is sorted, smallest first.
+    """
+
+    def __init__(
+        self, tracking_uri: str | None, experiment_name: str, metric: str = "val/loss"
+    ) -> None:
+        self.tracking_uri, self.experiment_name, self.metric = tracking_uri, experiment_name, metric
+        self.parent: str | None = None
+        self.owner = os.getpid()
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Create the parent; without a store that answers, the jobs run without one."""
+        folder = Path(config.hydra.runtime.cwd)
+        overrides = " ".join(config.hydra.overrides.task)
+        try:
+            self.tracking_uri = store.resolve(self.tracking_uri, folder)
+            store.reachable(self.tracking_uri)
+            store.prepare(self.tracking_uri)
+            client = MlflowClient(self.tracking_uri)
+            artifacts = store.artifact_folder(self.tracking_uri, self.experiment_name)
+            experiment = store.experiment_id(client, self.experiment_name, artifacts)
+            name = f"sweep {time.strftime('%m%d-%H%M%S')}"
+            tags = {"lr_callbacks.sweep": "parent", "mlflow.note.content": f"`-m {overrides}`"}
+            self.parent = client.create_run(experiment, tags=tags, run_name=name).info.run_id
+            client.log_text(self.parent, OmegaConf.to_yaml(config), "multirun.yaml")
+        except (OSError, MlflowException) as error:
+            said = str(error).splitlines()[0]
+            log.warning("The sweep gets no parent run in MLflow: %s", said)
+            return
+        atexit.register(self._close)
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        """Tell the job its parent; this runs in the job's own process."""
+        if self.parent:
+            os.environ[PARENT] = self.parent
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
+        """Forget the parent again."""
+        os.environ.pop(PARENT, None)
+        if job_return.status is JobStatus.FAILED:
+            log.warning("A job of the sweep failed: %s", " ".join(job_return.overrides or []))
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Close the parent."""
+        self._close()
+
+    def _close(self) -> None:
+        if self.parent is None or os.getpid() != self.owner:
+            return
+        parent, self.parent = self.parent, None
+        client = MlflowClient(self.tracking_uri)
+        try:
+            experiment = client.get_run(parent).info.experiment_id
+            query = f"tags.`mlflow.parentRunId` = '{parent}'"
+            children = list(client.search_runs([experiment], query, max_results=1000))
+            client.log_text(parent, self._table(children), "children.md")
+            client.set_tag(parent, "mlflow.note.content", self._table(children))
+            good = children and all(child.info.status == "FINISHED" for child in children)
+            client.set_terminated(parent, "FINISHED" if good else "FAILED")
+        except (OSError, MlflowException) as error:
+            said = str(error).splitlines()[0]
+            log.warning("The parent run of the sweep could not be closed: %s", said)
+
+    def _table(self, children: list[Run]) -> str:
+        """Write the children as Markdown, best first."""
+
+        def final(run: Run) -> float:
+            value = run.data.metrics.get(self.metric, float("inf"))
+            return float(value) if value == value else float("inf")
+
+        rows = [f"| run | status | verdict | {self.metric} |", "|---|---|---|---|"]
+        rows += [
+            f"| {r.info.run_name} | {r.info.status} | "
+            f"{r.data.tags.get('lr_callbacks.verdict', '')} | {final(r):.5g} |"
+            for r in sorted(children, key=final)
+        ]
+        return "\n".join(rows)
