@@ -1,1 +1,1 @@
-"""TODO"""
+"""The bundled application: what `lr-train` composes, builds and says."""

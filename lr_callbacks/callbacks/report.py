@@ -21,10 +21,10 @@ class RunReport(Callback):
     """Tells how a training went, on the terminal and in MLflow.
 
     Needs a `JournaledMLFlowLogger`, whose journal it reads when ``fit`` ends, also by an exception.
-    Logs the artifacts ``report/figure.png``, ``report/decisions.csv``, ``report/decisions.md``
-    and the tags ``lr_callbacks.verdict`` (``healthy``, ``recovered``, ``diverged``),
-    ``lr_callbacks.decisions`` and ``lr_callbacks.first_trouble``. Put it after `AdaptiveLearningRate`. A report that fails is reported, the
-    training is not touched.
+    Logs the artifacts ``report/figure.png``, ``report/decisions.csv``, ``report/decisions.md`` and
+    the tags ``lr_callbacks.verdict`` (``healthy``, ``recovered``, ``diverged``),
+    ``lr_callbacks.decisions`` and ``lr_callbacks.first_trouble``. Put it after
+    `AdaptiveLearningRate`. A report that fails is reported, the training is not touched.
     """
 
     def on_exception(

@@ -29,12 +29,12 @@ class MultirunParent(Callback):
 
     Args:
         tracking_uri: as for `JournaledMLFlowLogger`.
-        experiment_name: the experiment of parent and children.
+        experiment_name: the experiment of parent and children; None for no parent.
         metric: by which the table of children is sorted, smallest first.
     """
 
     def __init__(
-        self, tracking_uri: str | None, experiment_name: str, metric: str = "val/loss"
+        self, tracking_uri: str | None, experiment_name: str | None, metric: str = "val/loss"
     ) -> None:
         self.tracking_uri, self.experiment_name, self.metric = tracking_uri, experiment_name, metric
         self.parent: str | None = None
@@ -42,6 +42,8 @@ class MultirunParent(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Create the parent; without a store that answers, the jobs run without one."""
+        if not self.experiment_name:
+            return
         folder = Path(config.hydra.runtime.cwd)
         overrides = " ".join(config.hydra.overrides.task)
         try:

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Small models and real data sets that the bundled configurations select."""

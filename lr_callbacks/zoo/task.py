@@ -1,0 +1,90 @@
+"""The training of the bundled configurations: a model, its loss, an optimizer, a schedule."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+#: Steps over which a schedule runs when the Trainer's length is not bounded.
+UNBOUNDED = 1000
+
+
+class Task(LightningModule):
+    """Cross-entropy for classes and characters, mean squared error for numbers.
+
+    Args:
+        model: maps a batch of inputs to logits or predictions.
+        kind: ``"classification"`` or ``"regression"``.
+        optimizer: called with the parameters.
+        schedule: called with the optimizer and the numbers of optimizer steps and of epochs in the
+            whole training; returns Lightning's schedule configuration, None for a constant rate.
+
+    Attributes:
+        first, last: the loss of the first and of the latest batch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        kind: str,
+        optimizer: Callable[[Any], Optimizer],
+        schedule: Callable[[Optimizer, int, int], dict[str, Any] | None],
+    ) -> None:
+        super().__init__()
+        self.model, self.kind = model, kind
+        self._optimizer, self._schedule = optimizer, schedule
+        self.first: Tensor | None = None
+        self.last: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the model."""
+        out: Tensor = self.model(x)
+        return out
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the mean loss of a batch."""
+        loss = self._measure(batch)[0]
+        self.last = loss.detach()
+        self.first = self.last if self.first is None else self.first
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Log ``val/loss`` and, for classes, ``val/accuracy``."""
+        self._log("val", batch)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Log ``test/loss`` and, for classes, ``test/accuracy``."""
+        self._log("test", batch)
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimizer, and the schedule over the Trainer's whole number of steps."""
+        optimizer = self._optimizer(self.parameters())
+        self.trainer.fit_loop.setup_data()  # the number of batches is not known before
+        steps = self.trainer.estimated_stepping_batches
+        steps = int(steps) if steps != float("inf") else UNBOUNDED
+        batches = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+        epochs = math.ceil(steps / math.ceil(batches)) if math.isfinite(batches) else 1
+        schedule = self._schedule(optimizer, max(1, steps), max(1, epochs))
+        if schedule is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def _measure(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        x, y = batch
+        out = self(x)
+        if self.kind == "regression":
+            return F.mse_loss(out, y), torch.tensor(float("nan"))
+        out, y = out.reshape(-1, out.shape[-1]), y.reshape(-1)
+        return F.cross_entropy(out, y), (out.argmax(-1) == y).float().mean()
+
+    def _log(self, stage: str, batch: tuple[Tensor, Tensor]) -> None:
+        loss, accuracy = self._measure(batch)
+        size = len(batch[0])
+        self.log(f"{stage}/loss", loss, batch_size=size, prog_bar=stage == "val")
+        if self.kind == "classification":
+            self.log(f"{stage}/accuracy", accuracy, batch_size=size)
