@@ -3,7 +3,9 @@
 import csv
 import math
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
@@ -14,7 +16,8 @@ from lr_callbacks.tracking.figure import draw
 from lr_callbacks.tracking.journal import History, history
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
 
-WARM_UP = 10
+#: Losses whose mean is the level at the end.
+WINDOW = 10
 
 
 class RunReport(Callback):
@@ -76,12 +79,16 @@ def verdict(run: History) -> str:
     """Say in one word how a run went.
 
     Returns:
-        ``diverged`` where the last losses are not finite or lie above the first ones,
-        ``recovered`` where there was trouble on the way, else ``healthy``.
+        ``diverged`` where the last loss is not finite, or the mean of the last ten lies above the
+        first by more than the noise, three times the median change from step to step;
+        ``recovered`` where there was trouble on the way; else ``healthy``.
     """
     losses = [value for _, value in run.series["train/loss"]]
-    first, last = _mean(losses[:1]), _mean(losses[-WARM_UP:])
-    if not math.isfinite(losses[-1]) or not last <= first:
+    if not math.isfinite(losses[-1]):
+        return "diverged"
+    changes = [abs(b - a) for a, b in pairwise(losses) if math.isfinite(b - a)]
+    noise = median(changes) if changes else 0.0
+    if not _mean(losses[-WINDOW:]) <= losses[0] + 3 * noise:
         return "diverged"
     bad = ("oscillating", "spiking", "diverging", "nonfinite")
     return "recovered" if any(r["condition"] in bad for _, r in run.decisions) else "healthy"
