@@ -14,6 +14,7 @@ from lr_callbacks.core import (
     require,
     worst,
 )
+from lr_callbacks.policies.levels import Levels
 from lr_callbacks.policies.wording import symptom
 
 #: The two slots that hold the last good state and the candidate to succeed it, in turn.
@@ -35,11 +36,11 @@ class GuardState(NamedTuple):
     good_step: int = -1
     candidate: str = ""
     candidate_step: int = -1
+    candidate_scale: float = 1.0  # in force when the candidate was taken
     clear: int = 0  # steps since the last trouble
-    level: float = math.nan  # slow mean of the loss
-    spread: float = math.nan  # slow mean absolute deviation from it
-    fast: float = math.nan
+    levels: Levels = Levels()
     limit: float = math.inf  # where the loss must be again when the rest is over
+    searching: bool = False  # climbing from far below, because no rate has proved good
     spent: bool = False  # the budget of rollbacks is used up
 
 
@@ -50,9 +51,16 @@ class Guard:
     The ladder: a spike or an oscillation cuts the scale; the rate then rests and climbs back to
     ``recovery`` times the scale that failed. A non-finite or diverging loss, or one that has not
     come back to its old level after the rest, returns to the last good snapshot as well; each
-    further rollback before a new snapshot proves good squares the cut, so that a rate a thousand
-    times too high is left behind in four. A snapshot is good when ``quiet`` steps passed without
-    trouble. Neither decisions nor the place in the data are rolled back, so that the loop ends.
+    further rollback before a new snapshot proves good squares the cut. A snapshot is good when
+    ``quiet`` steps passed without trouble. Neither decisions nor the place in the data are rolled
+    back, so that the loop ends.
+
+    Trouble that leaves the loss above that of the untrained model, before any snapshot has proved
+    good, says that the rate may be wrong by orders of magnitude. Then the training begins anew at a
+    ten-thousandth of the scale (a hundredth if it lasted ten steps), which grows tenfold every
+    ``climb / 4`` steps, until trouble comes again, with good snapshots behind it this time, or
+    ``recovery`` times the failed scale is reached: the learning-rate range test of Smith 2017, but
+    the steps are not lost.
 
     Args:
         cut: factor on the scale at trouble, in (0, 1); usually 0.5.
@@ -107,15 +115,19 @@ class Guard:
     ) -> tuple[GuardState, Decision]:
         """Fold in one observation and decide."""
         name, reading = worst(readings)
-        condition = reading.condition
+        condition, loss = reading.condition, observation.loss
         state = state._replace(seen=state.seen + 1, clear=state.clear + 1)
         if condition is not Condition.NONFINITE:
-            state = _follow(state, observation.loss)
-        if condition >= Condition.DIVERGING:
+            state = state._replace(levels=state.levels.follow(loss))
+        level = state.levels.fast if condition is Condition.NONFINITE else loss
+        lost = state.rest == 1 and state.levels.fast > state.limit
+        if condition.trouble and state.good == START and not level < state.levels.first:
+            state, decision = self._start_anew(state, observation, symptom(name, reading))
+        elif condition >= Condition.DIVERGING or (condition.trouble and state.searching):
             state, decision = self._roll_back(state, observation, symptom(name, reading))
-        elif self._lost(state):
+        elif lost:
             condition = Condition.DIVERGING
-            reason = f"loss {state.fast:.3g} did not come back below {state.limit:.3g}"
+            reason = f"loss {state.levels.fast:.3g} did not come back below {state.limit:.3g}"
             state, decision = self._roll_back(state, observation, reason)
         elif condition.trouble and not state.rest:
             state, decision = self._back_off(state, symptom(name, reading))
@@ -123,22 +135,18 @@ class Guard:
             state, decision = self._go_on(state, observation.step, condition.trouble)
         return state, decision._replace(condition=condition)
 
-    def _lost(self, state: GuardState) -> bool:
-        return state.rest == 1 and state.fast > state.limit
-
     def _back_off(self, state: GuardState, reason: str) -> tuple[GuardState, Decision]:
         """Cut, keep the weights, and remember the level that must be reached again."""
-        before = state.level + 4 * state.spread
         scale = max(self.floor, state.scale * self.cut)
-        target = max(self.floor, state.target * self.recovery)
+        target = max(scale, state.target * self.recovery)
         state = state._replace(
             scale=scale,
-            target=max(scale, target),
+            target=target,
             growth=self._growth(scale, target),
             rest=self.rest,
             candidate="",
             clear=0,
-            limit=before,
+            limit=state.levels.slow + 4 * state.levels.spread,
         )
         return state, Decision(scale=self._warmed(state), reason=reason)
 
@@ -146,39 +154,60 @@ class Guard:
         self, state: GuardState, observation: Observation, reason: str
     ) -> tuple[GuardState, Decision]:
         """Return to the last good snapshot at a lower scale, or give up."""
-        place = "the start" if state.good == START else f"step {state.good_step}"
-        if state.rollbacks >= self.rollbacks:
-            return self._give_up(state, f"{reason}; {self.rollbacks} rollbacks are used up", place)
         failed = min(state.scale, observation.scale)
-        scale = max(self.floor, failed * self.cut ** (2.0 ** min(state.strikes, 9)))
-        target = max(scale, failed * self.recovery)
+        # A climb passes the edge before the loss shows it: a tenth, as after any range test.
+        cut = 0.1 if state.searching else self.cut ** (2.0 ** min(state.strikes, 9))
+        scale = max(self.floor, failed * cut)
+        isolated = not state.searching and not state.strikes
+        target = max(scale, failed * self.recovery) if isolated else scale
+        place = "the start" if state.good == START else f"step {state.good_step}"
         state = state._replace(
-            scale=scale,
-            target=target,
             growth=self._growth(scale, target),
             rest=self.rest,
             warm=self.warm_up,
             strikes=state.strikes + 1,
+            searching=False,
+        )
+        return self._return_to(state, scale, target, f"{reason}; rolled back to {place}")
+
+    def _start_anew(
+        self, state: GuardState, observation: Observation, reason: str
+    ) -> tuple[GuardState, Decision]:
+        """Return to the untrained weights and climb from far below."""
+        failed = min(state.scale, observation.scale)
+        scale = max(self.floor, failed * (1e-4 if state.clear <= 10 else 1e-2))
+        state = state._replace(growth=10.0 ** (4 / self.climb), rest=0, warm=0, searching=True)
+        target = max(scale, failed * self.recovery)
+        return self._return_to(state, scale, target, f"{reason}; starting anew")
+
+    def _return_to(
+        self, state: GuardState, scale: float, target: float, reason: str
+    ) -> tuple[GuardState, Decision]:
+        """Command the rollback, while the budget lasts."""
+        if state.rollbacks >= self.rollbacks:
+            return self._give_up(state, reason)
+        state = state._replace(
+            scale=scale,
+            target=target,
             rollbacks=state.rollbacks + 1,
             candidate="",
             clear=0,
-            level=math.nan,
+            levels=state.levels.forget(),
             limit=math.inf,
         )
-        said = f"{reason}; rolled back to {place}"
-        return state, Decision(scale=self._warmed(state), restore=state.good, reason=said)
+        return state, Decision(scale=self._warmed(state), restore=state.good, reason=reason)
 
-    def _give_up(self, state: GuardState, reason: str, place: str) -> tuple[GuardState, Decision]:
-        if state.spent:
-            return self._at_floor(state), Decision(scale=self.floor)
-        state = self._at_floor(state)._replace(spent=True)
+    def _give_up(self, state: GuardState, reason: str) -> tuple[GuardState, Decision]:
+        first = not state.spent
+        state = state._replace(
+            scale=self.floor, target=self.floor, growth=1.0, rest=0, warm=0, spent=True
+        )
+        if not first:
+            return state, Decision(scale=self.floor)
         stop = self.exhausted == "stop"
         end = "stopping" if stop else "going on at the smallest rate"
-        said = f"{reason}; {end} from {place}"
+        said = f"{reason}; the {self.rollbacks} rollbacks are used up, {end}"
         return state, Decision(scale=self.floor, restore=state.good, stop=stop, reason=said)
-
-    def _at_floor(self, state: GuardState) -> GuardState:
-        return state._replace(scale=self.floor, target=self.floor, growth=1.0, rest=0, warm=0)
 
     def _go_on(self, state: GuardState, step: int, trouble: bool) -> tuple[GuardState, Decision]:
         """Recover, promote the candidate when it has lived long enough, take a new one."""
@@ -194,21 +223,24 @@ class Guard:
         )
         if state.candidate and step - state.candidate_step >= self.quiet:
             state = state._replace(
-                good=state.candidate, good_step=state.candidate_step, candidate="", strikes=0
+                good=state.candidate,
+                good_step=state.candidate_step,
+                candidate="",
+                strikes=0,
+                searching=state.searching and state.candidate_scale < state.target,
             )
         save = None
         if self._due(state, step):
             save = ODD if state.good == EVEN else EVEN
-            state = state._replace(candidate=save, candidate_step=step)
+            state = state._replace(candidate=save, candidate_step=step, candidate_scale=state.scale)
         return state, Decision(scale=self._warmed(state), save=save)
 
     def _due(self, state: GuardState, step: int) -> bool:
         """Early on the weights change fast, so the first snapshots come sooner."""
-        interval = min(self.snapshot_every, max(self.quiet, state.seen))
-        fresh = step - max(state.candidate_step, state.good_step) >= interval
-        return (
-            not state.candidate and fresh and state.clear >= min(self.quiet, 5) and not state.warm
-        )
+        young = state.searching or state.good == START
+        fresh = step - state.good_step >= (self.quiet if young else self.snapshot_every)
+        calm = state.clear >= min(self.quiet, 5) and not state.warm
+        return fresh and calm and not state.candidate
 
     def _warmed(self, state: GuardState) -> float:
         """Scale in force: a tenth of the scale right after a rollback, rising linearly."""
@@ -216,19 +248,3 @@ class Guard:
 
     def _growth(self, scale: float, target: float) -> float:
         return float(max(1.0, target / scale) ** (1 / self.climb))
-
-
-def _follow(state: GuardState, loss: float) -> GuardState:
-    """Fold a finite loss into the levels; a single outlier moves them by at most three spreads."""
-    if math.isnan(state.level):
-        spread = state.spread if state.spread > 0 else 0.0
-        return state._replace(level=loss, fast=loss, spread=spread)
-    error = loss - state.level
-    reach = 3 * state.spread if state.seen > 8 else math.inf
-    error = max(-reach, min(reach, error)) if reach > 0 else error
-    gain = max(0.05, 1 / state.seen)
-    return state._replace(
-        level=state.level + 0.05 * error,
-        spread=state.spread + gain * (abs(error) - state.spread),
-        fast=state.fast + 0.2 * (loss - state.fast),
-    )
