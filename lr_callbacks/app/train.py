@@ -37,24 +37,23 @@ def train(config: DictConfig) -> float:
         Refused: the training diverged and ``fail_on_divergence`` is set.
     """
     _refuse_unknown(config)
-    logger = _logger(config)
+    logger = None
     try:
-        return _train(config, logger)
+        seed_everything(config.seed, workers=True, verbose=False)
+        data: LightningDataModule = instantiate(config.data)
+        task = _task(config, data)
+        logger = _logger(config)
+        trainer = _trainer(config, logger)
     except Exception:
-        # A job of a sweep that fails before its first step has a run all the same.
-        if logger and HydraConfig.get().mode is RunMode.MULTIRUN:
-            _describe(config, logger)
-            logger.finalize("failed")
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            _record_failure(config, logger or _logger(config))
         raise
-
-
-def _train(config: DictConfig, logger: JournaledMLFlowLogger | None) -> float:
-    seed_everything(config.seed, workers=True, verbose=False)
-    data: LightningDataModule = instantiate(config.data)
-    task = _task(config, data)
-    trainer = _trainer(config, logger)
     if logger:
         _describe(config, logger)
+    return _fit(config, trainer, task, data)
+
+
+def _fit(config: DictConfig, trainer: Trainer, task: Task, data: LightningDataModule) -> float:
     trainer.fit(task, datamodule=data)
     if diverged := _diverged(task):
         if config.fail_on_divergence:
@@ -92,6 +91,13 @@ def _trainer(config: DictConfig, logger: JournaledMLFlowLogger | None) -> Traine
         return Trainer(**settings, callbacks=callbacks, logger=logger or False)
     except TypeError as error:
         raise ValueError(f"`trainer` holds a value of the wrong type: {error}.") from error
+
+
+def _record_failure(config: DictConfig, logger: JournaledMLFlowLogger | None) -> None:
+    """Give a job of a sweep that fails before its first step a run all the same."""
+    if logger:
+        _describe(config, logger)
+        logger.finalize("failed")
 
 
 def _describe(config: DictConfig, logger: JournaledMLFlowLogger) -> None:

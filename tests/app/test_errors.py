@@ -34,7 +34,7 @@ RUNNER = """
 import os, sys
 from lr_callbacks.app.train import main
 for arguments in {cases!r}:
-    sys.argv = ["lr-train", *arguments, "trainer.max_steps=1", "trainer.enable_progress_bar=false"]
+    sys.argv = ["lr-train", "trainer.max_steps=1", "trainer.enable_progress_bar=false", *arguments]
     os.environ.pop("HYDRA_FULL_ERROR", None)
     os.environ.pop("LR_TRAIN_FULL_ERROR", None)
     code = 0
