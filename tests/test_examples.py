@@ -60,3 +60,8 @@ def test_the_sweep_makes_one_parent_and_four_children(tmp_path):
     assert [r.info.status for r in runs] == ["FINISHED"] * 5
     assert sum("mlflow.parentRunId" in r.data.tags for r in runs) == 4
     assert all(r.data.metrics["val/loss"] < 0.5 for r in runs if r.data.metrics)
+
+
+def test_the_figure_of_the_readme_is_made(tmp_path):
+    run("too_high.py", tmp_path, str(tmp_path))
+    assert (tmp_path / "too_high.png").stat().st_size > 30_000
