@@ -41,14 +41,16 @@ class GuardState(NamedTuple):
     fast: float = math.nan
     limit: float = math.inf  # where the loss must be again when the rest is over
     spent: bool = False  # the budget of rollbacks is used up
+    skipped: int = 0  # steps in a row that were left out
 
 
 @dataclass(frozen=True, kw_only=True)
 class Guard:
     """Cuts the rate on trouble, rolls back when the loss has diverged, recovers, gives up aloud.
 
-    The ladder: a spike or an oscillation cuts the scale; the rate then rests and climbs back to
-    ``recovery`` times the scale that failed. A non-finite or diverging loss, or one that has not
+    The ladder: a step whose loss or gradients are not finite is skipped, ``skips`` times in a row;
+    a spike or an oscillation cuts the scale; the rate then rests and climbs back to ``recovery``
+    times the scale that failed. A non-finite or diverging loss, or one that has not
     come back to its old level after the rest, returns to the last good snapshot as well; each
     further rollback before a new snapshot proves good squares the cut, so that a rate a thousand
     times too high is left behind in four. A snapshot is good when ``quiet`` steps passed without
@@ -63,6 +65,8 @@ class Guard:
         snapshot_every: steps between snapshots, at least ``quiet``; usually 50.
         quiet: steps without trouble that make a snapshot good; usually 25.
         rollbacks: how often the weights may be rolled back in a run; usually 20.
+        skips: steps in a row that may be left out before the weights are held to be the cause; 0
+            rolls back at the first; usually 3.
         floor: smallest scale, in (0, 1]; usually 1e-6.
         exhausted: ``"stop"`` ends the training at the last good weights when the rollbacks are used
             up; ``"floor"`` goes on from there at the smallest scale.
@@ -81,6 +85,7 @@ class Guard:
     snapshot_every: int = 50
     quiet: int = 25
     rollbacks: int = 20
+    skips: int = 3
     floor: float = 1e-6
     exhausted: str = "stop"
 
@@ -93,7 +98,8 @@ class Guard:
             require(getattr(self, name) >= 1, name, "at least 1 step", getattr(self, name))
         rule = f"at least `quiet` ({self.quiet}) steps"
         require(self.snapshot_every >= self.quiet, "snapshot_every", rule, self.snapshot_every)
-        require(self.rollbacks >= 0, "rollbacks", "0 or more", self.rollbacks)
+        for name in ("rollbacks", "skips"):
+            require(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
         require(0 < self.floor <= 1, "floor", "above 0 and at most 1", self.floor)
         known = self.exhausted in ("stop", "floor")
         require(known, "exhausted", '"stop" or "floor"', self.exhausted)
@@ -109,8 +115,13 @@ class Guard:
         name, reading = worst(readings)
         condition = reading.condition
         state = state._replace(seen=state.seen + 1, clear=state.clear + 1)
+        passing = observation.skipped and state.skipped < self.skips
+        state = state._replace(skipped=state.skipped + 1 if observation.skipped else 0)
         if condition is not Condition.NONFINITE:
             state = _follow(state, observation.loss)
+        if passing:
+            reason = f"{symptom(name, reading)}; the step was skipped"
+            return state, Decision(scale=self._warmed(state), condition=condition, reason=reason)
         if condition >= Condition.DIVERGING:
             state, decision = self._roll_back(state, observation, symptom(name, reading))
         elif self._lost(state):
