@@ -69,7 +69,11 @@ def restore_states(
     states: Mapping[Tensor, dict[str, Any]],
     groups: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Give ``optimizer`` its state for each parameter and the numbers in its groups back."""
+    """Give ``optimizer`` its state for each parameter and the numbers in its groups back.
+
+    The weights must be back already: a Schedule-Free optimizer moves them when it changes its mode,
+    which stays as it is.
+    """
     for parameter in [p for p in optimizer.state if p not in states]:
         del optimizer.state[parameter]
     for parameter, saved in states.items():
@@ -83,8 +87,12 @@ def restore_states(
                 held.copy_(value, non_blocking=True)
             else:
                 present[key] = _clone(value, parameter.device)
+    modes = [group.get("train_mode") for group in optimizer.param_groups]
     for group, saved_group in zip(optimizer.param_groups, groups, strict=False):
         group.update(_cloned(saved_group))
+    if modes != [group.get("train_mode") for group in optimizer.param_groups]:
+        change: Any = getattr(optimizer, "train" if modes[0] else "eval")
+        change()
 
 
 def put_back(weight: Tensor, saved: Tensor) -> None:

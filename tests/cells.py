@@ -1,5 +1,7 @@
 """What the cells of the matrix share: a model to be trained any way, and who watches it."""
 
+from typing import NamedTuple
+
 import pytorch_lightning as pl
 import torch
 from torch import nn
@@ -85,6 +87,10 @@ class Last(pl.Callback):
             self.after.append(everything(trainer, pl_module))
 
 
+class ScriptState(NamedTuple):
+    scale: float = 1.0
+
+
 class Script:
     """Plays decisions by step number and remembers what it was told."""
 
@@ -98,12 +104,12 @@ class Script:
         return "Script()"
 
     def init(self):
-        return (1.0,)
+        return ScriptState()
 
     def update(self, state, observation, readings):
         self.observed.append(observation)
-        decision = self.decisions.get(observation.step, Decision(scale=state[0]))
-        return (decision.scale,), decision
+        decision = self.decisions.get(observation.step, Decision(scale=state.scale))
+        return ScriptState(decision.scale), decision
 
 
 def script():
@@ -135,10 +141,10 @@ class Resumable:
         return len(self.batches)
 
     def __iter__(self):
+        self.position %= len(self.batches)
         while self.position < len(self.batches):
             self.position += 1
             yield self.batches[self.position - 1]
-        self.position = 0
 
     def state_dict(self):
         return {"position": self.position % len(self.batches)}
