@@ -31,7 +31,7 @@ class Buffers:
         changed = self._changed()
         if ok is not None:
             for live, kept in changed:
-                torch.where(ok, live, kept, out=live)
+                torch.where(ok, live, kept, out=live.data)
         if changed:
             torch._foreach_copy_([kept for _, kept in changed], [live for live, _ in changed])
         self._versions = [b._version for b in self._live]
@@ -40,7 +40,8 @@ class Buffers:
     def restore(self) -> None:
         """Go back to the values kept last."""
         for live, kept in self._changed():
-            live.copy_(kept)
+            # Not through `live`: the graph of another loss may hold its version.
+            live.data.copy_(kept)
         self._versions = [b._version for b in self._live]
 
     def _changed(self) -> list[tuple[Tensor, Tensor]]:

@@ -134,8 +134,9 @@ class AdaptiveLearningRate(Callback):
         fit = self._running()
         if trainer.fit_loop._skip_backward:  # a pass for the statistics of averaged weights
             return
-        fit.window.add(trainer, pl_module, outputs)
+        fit.window.add(trainer, outputs)
         if not fit.completed():
+            fit.rates.apply()
             return
         fit.close_step()
         decision = self._memory.decision
@@ -153,7 +154,7 @@ class AdaptiveLearningRate(Callback):
         """Fold in what validation logged, where that is followed."""
         if self._fit is not None and self.settings.per == "validation":
             loss = validated(trainer, str(self.settings.monitor))
-            step = max(0, trainer.fit_loop.epoch_loop._batches_that_stepped - 1)
+            step = trainer.fit_loop.epoch_loop._batches_that_stepped
             rates = self._fit.rates
             self._fold(Measured(step, loss, rates.now(), rates.scale))
             rates.apply(self._memory.decision.scale)

@@ -32,6 +32,9 @@ class Measured(NamedTuple):
 class LossWindow:
     """Forms the true mean loss of one optimizer step from the batches accumulated for it.
 
+    Under manual optimization a logged loss is that of the step's last batch: whether the batches
+    before logged it anew, Lightning does not tell.
+
     Args:
         monitor: the name of the loss in what `training_step` returns or logs; None for ``loss``.
     """
@@ -47,19 +50,15 @@ class LossWindow:
         """Whether no batch has been taken since the last step."""
         return self._count == 0
 
-    def add(self, trainer: Trainer, module: LightningModule, outputs: Any) -> None:
-        """Take the loss of one batch.
-
-        Raises:
-            ValueError: the very first batch has no loss.
-        """
+    def add(self, trainer: Trainer, outputs: Any) -> None:
+        """Take the loss of one batch, if it has one."""
         returned = outputs if isinstance(outputs, dict) else {"loss": outputs}
         loss = returned.get(self._monitor or "loss")
         if self._monitor and loss is None:
             loss = trainer.callback_metrics.get(self._monitor)
+            if not trainer.lightning_module.automatic_optimization:
+                self._total, self._count = None, 0
         if not isinstance(loss, Tensor):
-            if not self._seen and trainer.global_step <= 1:
-                self._refuse(trainer, module)
             return
         self._seen = True
         loss = loss.detach().reshape(())
@@ -67,10 +66,16 @@ class LossWindow:
         self._count += 1
 
     def close(self, trainer: Trainer, module: LightningModule) -> Tensor | None:
-        """Return the mean over the window, and begin a new one; None if no batch had a loss."""
+        """Return the mean over the window, and begin a new one; None if no batch had a loss.
+
+        Raises:
+            ValueError: the very first step has no loss.
+        """
         total, count = self._total, self._count
         self._total, self._count = None, 0
         if total is None:
+            if not self._seen:
+                self._refuse(trainer, module)
             return None
         # Lightning divided each loss by the planned length, which the last window may not reach.
         divided = module.automatic_optimization and self._monitor in (None, "loss")
@@ -81,8 +86,8 @@ class LossWindow:
         if self._monitor:
             known = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
             raise ValueError(
-                f"`monitor={self._monitor!r}` was neither returned by `training_step` in its first "
-                f"batch nor logged there with `self.log`; logged: {known}."
+                f"`monitor={self._monitor!r}` was neither returned by `training_step` before its "
+                f"first step nor logged there with `self.log`; logged: {known}."
             )
         if module.automatic_optimization:
             raise ValueError(

@@ -13,12 +13,13 @@ from lr_callbacks.scaler import LRScaler, Rate, optimizer_names
 class Rates:
     """One `LRScaler` for each optimizer, and what schedulers and progress bar must see.
 
-    Lightning steps schedulers at moments when the scaled rates are visible (at the end of an epoch,
-    after a validation). So each call of ``lr_scheduler_step`` runs on the scheduled rates.
+    Schedulers are stepped at moments when the scaled rates are visible: by Lightning at the end of
+    an epoch or after a validation, by hand under manual optimization. So each call of
+    ``lr_scheduler_step`` runs on the scheduled rates, and who asks for ``lr_schedulers`` finds them.
 
     Args:
         trainer: its progress bar shows the rate until `close`.
-        module: its ``lr_scheduler_step`` is wrapped until `close`.
+        module: its ``lr_scheduler_step`` and ``lr_schedulers`` are wrapped until `close`.
         optimizers: those of the Trainer's that are taken over until `close`.
     """
 
@@ -72,7 +73,8 @@ class Rates:
         """Give optimizers, module and progress bar back as they were."""
         for scaler in self._scalers:
             scaler.close()
-        self._module.__dict__.pop("lr_scheduler_step", None)
+        for name in ("lr_scheduler_step", "lr_schedulers"):
+            self._module.__dict__.pop(name, None)
         if self._bar is not None:
             self._bar.__dict__.pop("get_metrics", None)
 
@@ -84,14 +86,19 @@ class Rates:
         return [name for scaler in self._scalers for name in by_optimizer[id(scaler.optimizer)]]
 
     def _wrap(self) -> None:
-        step = self._module.lr_scheduler_step
+        step, asked = self._module.lr_scheduler_step, self._module.lr_schedulers
 
         def on_scheduled_rates(*arguments: Any, **named: Any) -> None:
             self.release()
             step(*arguments, **named)
             self.apply()
 
+        def released() -> Any:
+            self.release()
+            return asked()
+
         self._module.__dict__["lr_scheduler_step"] = on_scheduled_rates
+        self._module.__dict__["lr_schedulers"] = released
         if self._bar is not None:
             self._bar.__dict__["get_metrics"] = self._with_rate(self._bar.get_metrics)
 

@@ -20,7 +20,7 @@ def groups(parameters):
 
 class Endless(IterableDataset):
     def __init__(self, length=5):
-        self.batches = [b for b in loader(40, 8)][:length]
+        self.batches = list(loader(40, 8))[:length]
 
     def __iter__(self):
         return iter(self.batches)
