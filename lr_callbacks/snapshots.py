@@ -94,9 +94,8 @@ class Snapshots:
         Raises:
             ValueError: another slot would be one more than the limit.
         """
+        self._refuse_one_more(slot)
         old = self._slots.get(slot)
-        if old is None:
-            require(len(self._slots) < self._limit, "slot", f"one of at most {self._limit}", slot)
         weights = self._weights()
         states = [list(states_of(optimizer).values()) for optimizer in self.optimizers]
         if not finite([*weights.values(), *tensors_in(states)]):
@@ -132,6 +131,47 @@ class Snapshots:
         """Free ``slot``, if it is in use."""
         self._slots.pop(slot, None)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return all slots, for a checkpoint; the tensors are those of the slots."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # copies to the host may still be on their way
+        places = [_places(optimizer) for optimizer in self.optimizers]
+        return {
+            name: {
+                "weights": slot.weights,
+                "states": slot.states,
+                "groups": slot.groups,
+                "extras": slot.extras,
+                "parameters": [
+                    [place[p] for p in parameters]
+                    for place, parameters in zip(places, slot.parameters, strict=True)
+                ],
+            }
+            for name, slot in self._slots.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        """Fill slots with what `state_dict` gave; others stay as they are.
+
+        Raises:
+            ValueError: there would be more slots than the limit.
+        """
+        places = [list(_places(optimizer)) for optimizer in self.optimizers]
+        for name, saved in state.items():
+            self._refuse_one_more(name)
+            device = next((w.device for w in self._weights().values()), torch.device("cpu"))
+            parts = [saved[key] for key in ("weights", "states", "groups", "extras")]
+            weights, states, groups, extras = self._stored(_moved(parts, device), None)
+            parameters = [
+                [place[i] for i in held]
+                for place, held in zip(places, saved["parameters"], strict=True)
+            ]
+            self._slots[name] = _Snapshot(weights, states, groups, extras, parameters)
+
+    def _refuse_one_more(self, slot: str) -> None:
+        room = slot in self._slots or len(self._slots) < self._limit
+        require(room, "slot", f"one of at most {self._limit}", slot)
+
     def _weights(self) -> dict[str, Tensor]:
         named = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
         return {n: w for n, w in named.items() if self._only is None or n in self._only}
@@ -164,3 +204,20 @@ class Snapshots:
 def _alike(one: Tensor, other: Tensor) -> bool:
     dense = one.layout == other.layout == torch.strided
     return dense and one.shape == other.shape and one.dtype == other.dtype
+
+
+def _places(optimizer: Optimizer) -> dict[Tensor, int]:
+    parameters = (p for group in optimizer.param_groups for p in group["params"])
+    return {parameter: place for place, parameter in enumerate(parameters)}
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """Bring weights and moments, which lie flat in a checkpoint, to where the training is."""
+    if isinstance(value, Tensor):
+        return value.to(device) if value.ndim else value
+    if isinstance(value, Mapping):
+        return {key: _moved(item, device) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        items = [_moved(item, device) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    return value

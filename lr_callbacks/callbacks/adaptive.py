@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from lr_callbacks.callbacks.checks import refuse_optimizers, refuse_trainer
 from lr_callbacks.callbacks.fit import Fit
-from lr_callbacks.callbacks.losses import Measured, validated
+from lr_callbacks.callbacks.losses import Measured
 from lr_callbacks.callbacks.saved import Memory, from_plain, to_plain
 from lr_callbacks.callbacks.settings import Settings
 from lr_callbacks.controller import Controller
@@ -42,6 +42,9 @@ class AdaptiveLearningRate(Callback):
             the policy may act.
         snapshots: ``"device"`` or ``"cpu"`` to keep them there; ``"auto"`` for the device unless
             they would take more than a quarter of its free memory.
+        checkpoint: ``"always"`` puts the snapshots into each checkpoint, which makes a resumed
+            training the same as an uninterrupted one also when it rolls back later; ``"probing"``
+            only while the weights are on trial; ``"never"``.
 
     Raises:
         ValueError: a setting is impossible (at construction), or the Trainer's are: no optimizer, a
@@ -63,6 +66,7 @@ class AdaptiveLearningRate(Callback):
         optimizer: int | None = None,
         skip: bool | None = None,
         snapshots: str = "auto",
+        checkpoint: str = "probing",
     ) -> None:
         self.settings = Settings(
             read_every=read_every,
@@ -71,6 +75,7 @@ class AdaptiveLearningRate(Callback):
             optimizer=optimizer,
             skip=skip,
             snapshots=snapshots,
+            checkpoint=checkpoint,
         )
         given = {} if detectors is None else {"detectors": detectors}
         self.controller = Controller(policy=policy, **given)
@@ -97,7 +102,7 @@ class AdaptiveLearningRate(Callback):
         refuse_optimizers(trainer, self.settings.optimizer)
         self._resumed = False
         memory, policy = self._memory, self.controller.policy
-        self._fit = Fit(trainer, pl_module, self.settings, policy, memory.counts, self._read)
+        self._fit = Fit(trainer, pl_module, self.settings, policy, memory, self._read)
         decision = memory.decision
         self._fit.rates.apply(decision.scale, suspended=decision.suspend_schedule)
 
@@ -139,11 +144,9 @@ class AdaptiveLearningRate(Callback):
             fit.rates.apply()
             return
         fit.close_step()
-        decision = self._memory.decision
-        if len(fit.block) >= (1 if decision.probing else fit.every):
+        if len(fit.block) >= (1 if self._memory.decision.probing else fit.every):
             self._read()
-        decision = self._memory.decision
-        fit.rates.apply(decision.scale, suspended=decision.suspend_schedule)
+        self._apply()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge the weights before they are validated and perhaps saved as the best."""
@@ -153,11 +156,8 @@ class AdaptiveLearningRate(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fold in what validation logged, where that is followed."""
         if self._fit is not None and self.settings.per == "validation":
-            loss = validated(trainer, str(self.settings.monitor))
-            step = trainer.fit_loop.epoch_loop._batches_that_stepped
-            rates = self._fit.rates
-            self._fold(Measured(step, loss, rates.now(), rates.scale))
-            rates.apply(self._memory.decision.scale)
+            self._fold(self._fit.validation())
+            self._apply()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge the weights before a checkpoint; show hand-stepped schedules their rates."""
@@ -168,6 +168,7 @@ class AdaptiveLearningRate(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fold in what is left, so that the last weights are judged too."""
         self._read()
+        self._running().set_aside()
         self._close()
 
     def on_exception(
@@ -175,7 +176,7 @@ class AdaptiveLearningRate(Callback):
     ) -> None:
         """Record the losses not read yet."""
         with contextlib.suppress(RuntimeError):  # the device itself may be gone
-            self._set_aside()
+            self._running().set_aside()
         self._close()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -184,8 +185,9 @@ class AdaptiveLearningRate(Callback):
         self._close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the controller as plain numbers, strings and lists."""
-        self._set_aside()
+        """Return the state of the controller as plain numbers, strings, lists and tensors."""
+        if self._fit is not None:
+            self._fit.set_aside()
         return to_plain(self.controller, self._memory)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -201,6 +203,10 @@ class AdaptiveLearningRate(Callback):
                 f"configuration is used. Starting afresh: {', '.join(fresh) or 'nothing'}."
             )
         self._resumed = True
+
+    def _apply(self) -> None:
+        decision = self._memory.decision
+        self._running().rates.apply(decision.scale, suspended=decision.suspend_schedule)
 
     def _read(self) -> None:
         """Record and fold the steps that are waiting, in order."""
@@ -223,13 +229,6 @@ class AdaptiveLearningRate(Callback):
         fit.recorder.decision(measured, memory.decision)
         fit.carry_out(memory.decision)
         return memory.decision.restore is not None
-
-    def _set_aside(self) -> None:
-        """Record what is not read yet; it is folded when the training is taken up again."""
-        if self._fit is not None and self._fit.all_here:
-            for measured in self._fit.read():
-                self._fit.recorder.step(measured)
-                self._memory.unread.append(measured)
 
     def _running(self) -> Fit:
         if self._fit is None:

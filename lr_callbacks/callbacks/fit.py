@@ -1,23 +1,22 @@
 """What `AdaptiveLearningRate` holds while one `Trainer.fit` runs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.trainer.states import TrainerStatus
-from pytorch_lightning.utilities import rank_zero_info
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from lr_callbacks.callbacks.gates import Gates
-from lr_callbacks.callbacks.losses import LossBlock, LossWindow, Measured, Pending
+from lr_callbacks.callbacks.losses import LossBlock, LossWindow, Measured, Pending, validated
 from lr_callbacks.callbacks.rates import Rates
 from lr_callbacks.callbacks.recorder import Recorder
+from lr_callbacks.callbacks.saved import Memory
 from lr_callbacks.callbacks.settings import Settings
+from lr_callbacks.callbacks.slots import make_snapshots
 from lr_callbacks.core import START, Decision, Policy
-from lr_callbacks.memory import plan
-from lr_callbacks.snapshots import Snapshots, Stateful
 
 #: Steps read together on an accelerator, where reading each loss would stall the device.
 BLOCK = 16
@@ -31,7 +30,7 @@ class Fit:
         module: the model in training.
         settings: what the user chose.
         policy: it says how many snapshots there may be, and whether steps may be left out.
-        counts: events recorded before, by name.
+        memory: what is known from before.
         judge: called before a checkpoint is written, so that no unread loss hides behind it.
 
     Raises:
@@ -44,17 +43,20 @@ class Fit:
         module: LightningModule,
         settings: Settings,
         policy: Policy[Any],
-        counts: Mapping[str, int],
+        memory: Memory,
         judge: Callable[[], None],
     ) -> None:
         self.trainer, self.module, self.settings = trainer, module, settings
+        self._memory = memory
         chosen, prefix = _chosen(trainer, settings)
-        self.snapshots = _snapshots(trainer, module, settings, policy, chosen)
+        self.snapshots = make_snapshots(trainer, module, settings, policy, chosen)
+        self.snapshots.load_state_dict(memory.slots)
+        memory.slots = {}
         self.rates = Rates(trainer, module, chosen)
         skips = settings.skip if settings.skip is not None else bool(policy.slots)
         self.gates = Gates(trainer, module, self.rates.scalers if skips else [])
         watched = settings.monitor if settings.per == "step" else None
-        self.recorder = Recorder(trainer, counts, watched, prefix)
+        self.recorder = Recorder(trainer, memory.counts, watched, prefix)
         self.window, self.block = LossWindow(watched), LossBlock()
         on_cpu = trainer.strategy.root_device.type == "cpu"
         self.every = settings.read_every or (1 if on_cpu else BLOCK)
@@ -97,6 +99,12 @@ class Fit:
             self.gates.settle()
         return waiting
 
+    def validation(self) -> Measured:
+        """Return what the validation that ended logged, as of the last step."""
+        loss = validated(self.trainer, str(self.settings.monitor))
+        step = self.trainer.fit_loop.epoch_loop._batches_that_stepped
+        return Measured(step, loss, self.rates.now(), self.rates.scale)
+
     def overflow(self, measured: Measured) -> bool:
         """Whether a step was left out by the scaler of mixed precision, as is its way.
 
@@ -117,6 +125,16 @@ class Fit:
             self.snapshots.save(decision.save)
         if decision.stop:
             self.trainer.should_stop = True
+
+    def set_aside(self) -> None:
+        """Record what is not read yet, to be folded when the training is taken up again."""
+        if self.all_here:
+            for measured in self.read():
+                self.recorder.step(measured)
+                self._memory.unread.append(measured)
+        kept, probing = self.settings.checkpoint, self._memory.decision.probing
+        wanted = kept == "always" or (kept == "probing" and probing)
+        self._memory.slots = self.snapshots.state_dict() if wanted else {}
 
     def close(self) -> None:
         """Give everything back as it was."""
@@ -140,71 +158,6 @@ def _chosen(trainer: Trainer, settings: Settings) -> tuple[list[Optimizer], str]
     if settings.optimizer is None:
         return trainer.optimizers, ""
     return [trainer.optimizers[settings.optimizer]], f"optimizer{settings.optimizer}/"
-
-
-def _snapshots(
-    trainer: Trainer,
-    module: LightningModule,
-    settings: Settings,
-    policy: Policy[Any],
-    chosen: list[Optimizer],
-) -> Snapshots:
-    """Make room for the snapshots, say how much, and take the first."""
-    only = None if settings.optimizer is None else _names(module, chosen[0])
-    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    weights = {n: w for n, w in named.items() if only is None or n in only}
-    memory = plan(weights, chosen, len(policy.slots), settings.snapshots)
-    extras = _extras(trainer, module) if only is None else []
-    snapshots = Snapshots(module, chosen, extras, only=only, where=memory.where)
-    if policy.slots:
-        if not snapshots.save(START):
-            raise ValueError(
-                "A weight or an optimizer state is not finite at the start of the training; start "
-                "from another initialisation or checkpoint."
-            )
-        rank_zero_info(f"AdaptiveLearningRate: {type(policy).__name__}, up to {memory}.")
-    return snapshots
-
-
-def _names(module: nn.Module, optimizer: Optimizer) -> set[str]:
-    """Name the parameters that ``optimizer`` holds and the buffers of the layers they are in."""
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    names = set()
-    for path, layer in module.named_modules():
-        own = {f"{path}.{n}".lstrip("."): p for n, p in layer.named_parameters(recurse=False)}
-        mine = {name for name, p in own.items() if id(p) in held}
-        names |= mine
-        if mine:
-            names |= {f"{path}.{n}".lstrip(".") for n, _ in layer.named_buffers(recurse=False)}
-    return names
-
-
-def _extras(trainer: Trainer, module: LightningModule) -> list[Stateful]:
-    """Find what else a step changes: the AMP scaler, averages of the weights in callbacks."""
-    scaler = getattr(trainer.precision_plugin, "scaler", None)
-    shapes = [p.shape for p in module.parameters()]
-    averages: list[Stateful] = []
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        held = [v for v in vars(callback).values() if isinstance(v, nn.Module) and v is not module]
-        alike = [m for m in held if [p.shape for p in m.parameters()] == shapes]
-        averages += [_Average(callback, average) for average in alike]
-    return [*([scaler] if scaler else []), *averages]
-
-
-class _Average:
-    """An average of the weights, and the tensors in which its callback counts."""
-
-    def __init__(self, callback: Any, average: nn.Module) -> None:
-        self._callback, self._average = callback, average
-
-    def state_dict(self) -> dict[str, Any]:
-        counts = {n: v for n, v in vars(self._callback).items() if isinstance(v, Tensor)}
-        return {"average": dict(self._average.state_dict()), "counts": counts}
-
-    def load_state_dict(self, state: dict[str, Any], /) -> None:
-        self._average.load_state_dict(state["average"])
-        for name, value in state["counts"].items():
-            setattr(self._callback, name, value)
 
 
 def _not(passed: Tensor | bool) -> Tensor | bool:

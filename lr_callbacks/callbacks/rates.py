@@ -14,8 +14,8 @@ class Rates:
     """One `LRScaler` for each optimizer, and what schedulers and progress bar must see.
 
     Schedulers are stepped at moments when the scaled rates are visible: by Lightning at the end of
-    an epoch or after a validation, by hand under manual optimization. So each call of
-    ``lr_scheduler_step`` runs on the scheduled rates, and who asks for ``lr_schedulers`` finds them.
+    an epoch or after a validation, by hand under manual optimization. So ``lr_scheduler_step``
+    runs on the scheduled rates, and who asks for ``lr_schedulers`` finds them.
 
     Args:
         trainer: its progress bar shows the rate until `close`.

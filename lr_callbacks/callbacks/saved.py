@@ -8,7 +8,7 @@ from lr_callbacks.callbacks.losses import Measured
 from lr_callbacks.controller import Controller, ControllerState
 from lr_callbacks.core import Decision
 
-#: Version of what `to_plain` returns. 1 kept the rates of unread steps without their names.
+#: Version of what `to_plain` returns. 1 had no snapshots, and no names for unread rates.
 FORMAT = 2
 
 
@@ -21,12 +21,14 @@ class Memory:
         decision: the last one, which is in force.
         unread: steps recorded but not folded, because the training broke off before.
         counts: events recorded so far, by name.
+        slots: the snapshots of a run that is taken up again, or to be saved.
     """
 
     state: ControllerState
     decision: Decision = field(default_factory=Decision)
     unread: list[Measured] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+    slots: Mapping[str, Any] = field(default_factory=dict)
 
 
 def to_plain(controller: Controller, memory: Memory) -> dict[str, Any]:
@@ -39,6 +41,7 @@ def to_plain(controller: Controller, memory: Memory) -> dict[str, Any]:
         "decision": [decision.scale, decision.suspend_schedule, decision.probing],
         "unread": [[m.step, m.loss, dict(m.rates), m.scale, m.skipped] for m in memory.unread],
         "counts": dict(memory.counts),
+        "slots": dict(memory.slots),
     }
 
 
@@ -64,4 +67,6 @@ def from_plain(controller: Controller, saved: Mapping[str, Any]) -> tuple[Memory
     unread = [Measured(*step) for step in saved["unread"]]
     unread = [m if isinstance(m.rates, dict) else m._replace(rates={}) for m in unread]
     changed = saved["configuration"] != repr(controller)
-    return Memory(state, decision, unread, dict(saved["counts"])), fresh if changed else None
+    slots = {n: s for n, s in saved.get("slots", {}).items() if n in controller.policy.slots}
+    memory = Memory(state, decision, unread, dict(saved["counts"]), slots)
+    return memory, fresh if changed else None

@@ -17,6 +17,7 @@ class Settings:
         optimizer: the position of one optimizer among those of `configure_optimizers`.
         skip: leave out steps that are not finite; None where the policy may act.
         snapshots: ``"device"``, ``"cpu"`` or ``"auto"``.
+        checkpoint: ``"probing"``, ``"always"`` or ``"never"``.
     """
 
     read_every: int | None = None
@@ -25,6 +26,7 @@ class Settings:
     optimizer: int | None = None
     skip: bool | None = None
     snapshots: str = "auto"
+    checkpoint: str = "probing"
 
     def __post_init__(self) -> None:
         if self.read_every is not None:
@@ -37,3 +39,5 @@ class Settings:
             require(self.optimizer >= 0, "optimizer", "0 or more", self.optimizer)
         known = self.snapshots in ("device", "cpu", "auto")
         require(known, "snapshots", '"device", "cpu" or "auto"', self.snapshots)
+        known = self.checkpoint in ("probing", "always", "never")
+        require(known, "checkpoint", '"probing", "always" or "never"', self.checkpoint)

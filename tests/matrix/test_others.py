@@ -172,7 +172,8 @@ def test_groups_that_finetuning_adds_on_the_way_are_scaled_and_recorded():
     def trainable(parameters):
         return torch.optim.SGD([p for p in parameters if p.requires_grad], lr=0.05, momentum=0.9)
 
-    kept, script = Kept(), Script(s1=Decision(scale=0.5, save="a"), s9=Decision(scale=0.5, restore="a"))
+    script = Script(s1=Decision(scale=0.5, save="a"), s9=Decision(scale=0.5, restore="a"))
+    kept = Kept()
     fit = trainer([Unfreeze(), AdaptiveLearningRate(script)], kept, max_steps=12)
     fit.fit(Model(trainable), loader(32, 8))
     assert len(kept.values("train/loss")) == 12
