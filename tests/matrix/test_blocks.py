@@ -39,7 +39,7 @@ def guard():
 
 
 noise = st.integers(0, 2**31).map(
-    lambda seed: (2 + 0.1 * torch.randn(STEPS, generator=torch.Generator().manual_seed(seed)))
+    lambda seed: 2 + 0.1 * torch.randn(STEPS, generator=torch.Generator().manual_seed(seed))
 )
 faults = st.dictionaries(
     st.integers(17, STEPS - 1), st.sampled_from([40.0, 1e6, math.nan, math.inf]), max_size=4
