@@ -26,6 +26,10 @@ ROOMS = {
     "verdict": set(),
     "scaler": {"torch"},
     "snapshots": {"torch"},
+    "copies": {"torch"},
+    "memory": {"torch"},
+    "buffers": {"torch"},
+    "gate": {"torch"},
     "callbacks": {"torch", "rich", *LIGHTNING},
     "tracking": {"mlflow", "hydra", "omegaconf", "filelock", "matplotlib", "numpy", *LIGHTNING},
     "zoo": {"torch", "sklearn", *LIGHTNING},
@@ -35,6 +39,7 @@ ROOMS = {
 }
 
 #: Our own rooms that each room may import.
+GROUND = {"scaler", "snapshots", "gate", "buffers", "memory"}
 PURE = {"core", "detectors", "policies", "controller"}
 FLOORS = {
     "core": set(),
@@ -46,8 +51,12 @@ FLOORS = {
     "testing": PURE,
     "verdict": set(),
     "scaler": {"core"},
-    "snapshots": {"core"},
-    "callbacks": {*PURE, "scaler", "snapshots", "tracking", "verdict"},
+    "copies": set(),
+    "memory": {"core", "copies"},
+    "buffers": set(),
+    "snapshots": {"core", "copies"},
+    "gate": {"buffers", "copies"},
+    "callbacks": {*PURE, *GROUND, "tracking", "verdict"},
     "tracking": {"verdict"},
     "zoo": {"core", "verdict"},
     "app": {*PURE, "callbacks", "evaluate", "tracking", "verdict", "zoo"},
