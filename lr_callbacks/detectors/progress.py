@@ -70,19 +70,17 @@ class Progress:
 
     def update(self, state: ProgressState, loss: float) -> tuple[ProgressState, Reading]:
         """Fold in one finite loss."""
-        loss = max(-_FAR, min(_FAR, loss))
-        state = state._replace(rows=state.rows + 1, total=state.total + loss)
-        if state.rows < self.block:
-            return state, Reading(0.0, 1.0, Condition.STABLE)
-        mean = state.total / state.rows
+        rows, total, means, first, best, told = state
+        rows, total = rows + 1, total + max(-_FAR, min(_FAR, loss))
+        if rows < self.block:
+            return ProgressState(rows, total, means, first, best, told), _CALM
+        mean = total / rows
+        first = mean if first == math.inf else first
         state = ProgressState(
-            means=(*state.means[1 - self.blocks :], mean),
-            first=mean if state.first == math.inf else state.first,
-            best=min(state.best, mean),
-            told=state.told,
+            0, 0.0, (*means[1 - self.blocks :], mean), first, min(best, mean), told
         )
         if len(state.means) < self.blocks:
-            return state, Reading(0.0, 1.0, Condition.STABLE)
+            return state, _CALM
         return self._judge(state)
 
     def _judge(self, state: ProgressState) -> tuple[ProgressState, Reading]:
@@ -96,6 +94,8 @@ class Progress:
             return state._replace(told=level), Reading(slowness, 1.0, Condition.STALLED)
         return state, Reading(min(slowness, 1.0), 1.0, Condition.STABLE)
 
+
+_CALM = Reading(0.0, 1.0, Condition.STABLE)
 
 _FAR = 1e300
 
