@@ -150,7 +150,8 @@ def _midway(first: float, stir: float, blocks: Blocks) -> float:
     """Return the level above which half of the gain is lost, once the gain is out of the noise."""
     least = min(blocks.means, default=math.inf) if blocks.closed < 3 else blocks.reference
     gain = first - least
-    return least + 0.5 * gain if 5 * stir < gain < math.inf else math.inf
+    clear = 5 * stir + 1e-7 * abs(first) < gain < math.inf
+    return least + 0.5 * gain if clear else math.inf
 
 
 def _learn(blocks: Blocks, mean: float, cusum: float) -> Blocks:

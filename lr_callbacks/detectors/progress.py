@@ -86,6 +86,8 @@ class Progress:
     def _judge(self, state: ProgressState) -> tuple[ProgressState, Reading]:
         gain, error, level = _gain(state.means)
         gained = state.first - state.best
+        if not gained:  # a loss that never fell has no pace to lose
+            return state, _CALM
         if state.told != math.inf and abs(level - state.told) > max(0.1 * gained, 8 * error):
             state = state._replace(told=math.inf)
         needed = max(2 * error, self.share * gained)
