@@ -7,14 +7,19 @@ from typing import NamedTuple
 
 from lr_callbacks.core import Condition, Reading, require
 
+#: Blocks taken together for the noise.
+_TOWER = (1, 2, 4, 8)
+
+_FAR = 1e300
+
 
 class Blocks(NamedTuple):
     """What closed blocks of losses taught: their noise, the reference level, the CUSUM."""
 
     closed: int = 0  # since the level was last forgotten
     seen: int = 0  # ever
-    means: tuple[float, ...] = ()  # of the last 8
-    noise: tuple[float, float, float] = (0.0, 0.0, 0.0)  # of one block, from 1, 2, 4 together
+    means: tuple[float, ...] = ()  # of the last 16
+    noise: tuple[float, ...] = (0.0,) * len(_TOWER)  # of one block, from several together
     level: float = 0.0  # slow mean of the block means, times its weight
     weight: float = 0.0
     reference: float = math.inf  # least slow mean
@@ -26,8 +31,8 @@ class DriftState(NamedTuple):
 
     rows: int = 0
     total: float = 0.0
-    low: float = -1e300  # a loss counts no less and no more than these
-    high: float = 1e300
+    low: float = -_FAR  # a loss counts no less and no more than these
+    high: float = _FAR
     last: float = math.inf
     rises: int = 0  # in a row, up to the last loss
     top: float = -math.inf  # greatest loss before them
@@ -45,17 +50,37 @@ class Drift:
     One-sided CUSUM (Page 1954) of the means y of ``block`` losses above the running minimum m of
     their slow mean: ``C = max(0, C + (y - m)/s - b - 1/2)``, alarm at ``C > h``. s is von
     Neumann's estimate from successive differences (1941), blind to trend, the largest of those over
-    1, 2 and 4 blocks, which allows for autocorrelation. ``b = √(α/(2-α)) √(2 ln(nα/2))`` is the
+    1, 2, 4 and 8 blocks, which allows for autocorrelation. ``b = √(α/(2-α)) √(2 ln(nα/2))`` is the
     expected depth of a minimum of n slow means: without it alarms never end. h is Siegmund's (1985)
     for one false alarm in ``arl`` losses of independent noise, times 1.3 for the estimated s.
 
     Two signs need no estimate of the noise. *Lost*: two blocks' worth of losses in a row above the
     middle between the first loss and m, once that gain is five times the usual difference of
-    successive losses; told once. *Blow-up*: 12 rises in a row to a record (chance
-    1/12!), or 6 that together more than double it.
+    successive losses; told once. *Blow-up*: 12 rises in a row to a record (chance 1/12!), or 6 that
+    together more than double it.
 
     Ignores single outliers (winsorised at 8 s; see `Spike`) and everything downwards. In ``rebase``
     the reference is forgotten, s is kept.
+
+    Args:
+        block: losses averaged, at least 2; usually 8.
+        arl: losses between false alarms on independent noise, > 100 × block; usually 1e5.
+        warm_up: blocks before the CUSUM starts, at least 3; usually 5.
+
+    Expected steps between false alarms: about ``arl`` for independent noise, a tenth to a fifth of
+    it for AR(0.5) and AR(0.8) noise (``examples/benchmarks/false_alarms.py``).
+
+    Delay for a step of two standard deviations of the loss: about 40 losses.
+
+    >>> drift, state = Drift(), DriftState()
+    >>> for t in range(300):
+    ...     state, reading = drift.update(state, 1.0 + 0.01 * (t % 5) + 0.001 * max(0, t - 150))
+    ...     if reading.condition:
+    ...         break
+    >>> t, reading.condition.name
+    (183, 'DIVERGING')
+
+    References: Page 1954; von Neumann 1941; Siegmund 1985 (Sequential Analysis, eq. 2.57).
     """
 
     block: int = 8
@@ -88,7 +113,8 @@ class Drift:
             if loss > top:
                 share = rises / (5.5 if loss > top + abs(top) else 11.5)
         if last < math.inf:
-            stir += max(0.1, 1 / (rows if not blocks.seen else 99)) * (abs(loss - last) - stir)
+            gain = 0.1 if blocks.seen else max(0.1, 1 / rows)
+            stir += gain * (min(abs(loss - last), _FAR) - stir)
         above = above + 1 if loss > gone else 0
         if above > 2 * self.block:
             share, gone, first = max(share, above / (2 * self.block)), math.inf, math.inf
@@ -141,37 +167,34 @@ def _bias(closed: int) -> float:
 def _bounds(blocks: Blocks) -> tuple[float, float]:
     """Hold a loss to 8 standard deviations; on both sides alike, or the mean would move."""
     if blocks.seen <= 4 or not blocks.weight:
-        return -1e300, 1e300
+        return -_FAR, _FAR
     level, reach = blocks.level / blocks.weight, 8 * max(blocks.noise)
-    return max(-1e300, level - reach), min(1e300, level + reach)
+    return max(-_FAR, level - reach), min(_FAR, level + reach)
 
 
 def _midway(first: float, stir: float, blocks: Blocks) -> float:
     """Return the level above which half of the gain is lost, once the gain is out of the noise."""
     least = min(blocks.means, default=math.inf) if blocks.closed < 3 else blocks.reference
     gain = first - least
-    clear = 5 * stir + 1e-7 * abs(first) < gain < math.inf
+    clear = 5 * stir + 1e-7 * abs(first) + 1e-300 < gain < math.inf
     return least + 0.5 * gain if clear else math.inf
 
 
 def _learn(blocks: Blocks, mean: float, cusum: float) -> Blocks:
     """Fold a block mean into the noise at three lengths, the slow mean and the reference."""
-    means, seen = (*blocks.means[-7:], mean), blocks.seen + 1
-    one, two, four = blocks.noise
-    if len(means) > 1:
-        one = _noise(one, 0.8862 * abs(mean - means[-2]), seen - 1)
-    if seen % 2 == 0 and len(means) > 3:
-        step = mean + means[-2] - means[-3] - means[-4]
-        two = _noise(two, 0.8862 * 0.7071 * abs(step), seen // 2 - 1)
-    if seen % 4 == 0 and len(means) > 7:
-        step = sum(means[4:]) - sum(means[:4])
-        four = _noise(four, 0.8862 * 0.5 * abs(step), seen // 4 - 1)
+    means, seen = (*blocks.means[1 - 2 * _TOWER[-1] :], mean), blocks.seen + 1
+    noise = list(blocks.noise)
+    for i, length in enumerate(_TOWER):
+        if seen % length or len(means) < 2 * length:
+            break
+        step = sum(means[-length:]) - sum(means[-2 * length : -length])
+        noise[i] = _noise(noise[i], 0.8862 * abs(step) / math.sqrt(length), seen // length - 1)
     level = blocks.level + _ALPHA * (mean - blocks.level)
     weight = blocks.weight + _ALPHA * (1.0 - blocks.weight)
     closed, reference = blocks.closed + 1, blocks.reference
     if closed >= 3:
         reference = min(reference, level / weight)
-    return Blocks(closed, seen, means, (one, two, four), level, weight, reference, cusum)
+    return Blocks(closed, seen, means, tuple(noise), level, weight, reference, cusum)
 
 
 def _noise(sd: float, sample: float, count: int) -> float:

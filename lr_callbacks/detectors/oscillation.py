@@ -33,11 +33,11 @@ class Oscillation:
 
     Two signs, either alarms. A *zigzag*: four swings in turn within 64 losses, smoother than noise
     (von Neumann ratio of the losses they span below 1; noise has 2), that are either alike, in
-    length within a factor of two and in size of 2.5, or large, each 30 % of the range of the run
+    length and in size within a factor of two, or large, each 30 % of the range of the run
     after it has come down. A turn is a reversal by 30 % of the swing before it, so that damped and
     growing swings count alike. A *wave*: the autocorrelation of the last ``width`` detrended losses
-    has a peak at a lag of 2 to 12 above ``peak`` after a trough as deep, in two evaluations in a
-    row; it finds ringing too fast to be smooth.
+    has a peak at a lag of 2 to 12 above ``peak`` after a trough two thirds as deep, in two
+    evaluations in a row; it finds ringing too fast to be smooth.
 
     Swings below a fifth of what the run has gained do not count (two fifths for a wave), unless
     they are six times the deviation that windows of this run usually have; once that is known,
@@ -159,7 +159,7 @@ def _zigzag(
     gain = state.first - state.lowest
     known = state.windows >= _KNOWN
     alike = (
-        least >= 0.4 * greatest
+        least >= 0.5 * greatest
         and greatest >= 0.2 * gain
         and max(lengths) <= 2 * min(lengths) + 1
         and sum(lengths) >= 8
@@ -198,7 +198,7 @@ def _bounded(window: tuple[float, ...]) -> tuple[list[float], float]:
 
 
 def _peak(x: list[float]) -> float:
-    """Return the highest autocorrelation that follows a trough as deep."""
+    """Return the highest autocorrelation that follows a trough two thirds as deep."""
     n, unit = len(x), max(map(abs, x))
     x = [v / unit for v in x]
     left = right = sum(map(mul, x, x))
@@ -208,6 +208,6 @@ def _peak(x: list[float]) -> float:
         right -= x[lag - 1] ** 2
         r = sum(map(mul, x, x[lag:])) / math.sqrt(left * right + 1e-30)
         if lag > 1:
-            best = max(best, min(r, -trough))
+            best = max(best, min(r, -1.5 * trough))
         trough = min(trough, r)
     return best

@@ -85,13 +85,16 @@ class Progress:
 
     def _judge(self, state: ProgressState) -> tuple[ProgressState, Reading]:
         gain, error, level = _gain(state.means)
+        half = state.means[self.blocks // 2 :]
+        late, _, _ = _gain(half)  # a recovery passes its old level, but does not rest there
+        gain = max(abs(gain), abs(late) / math.sqrt(2))
         gained = state.first - state.best
         if not gained:  # a loss that never fell has no pace to lose
             return state, _CALM
         if state.told != math.inf and abs(level - state.told) > max(0.1 * gained, 8 * error):
             state = state._replace(told=math.inf)
         needed = max(2 * error, self.share * gained)
-        slowness = min(1e9, needed / abs(gain)) if gain else (1e9 if needed else 0.0)
+        slowness = min(1e9, needed / gain) if gain else (1e9 if needed else 0.0)
         if state.told == math.inf and slowness > 1:
             return state._replace(told=level), Reading(slowness, 1.0, Condition.STALLED)
         return state, Reading(min(slowness, 1.0), 1.0, Condition.STABLE)

@@ -28,11 +28,10 @@ class Spike:
 
     ``z = (loss - median) / s`` against the last ``width`` losses, the Hampel identifier, with
     ``s = max(IQR / 1.349, 1.05 median |difference|)``: the first is blind to outliers, the second
-    to trend. Alarm when z, or the geometric mean of two in a row, exceeds ``1.75 q² /
+    to trend. Alarm when z, or the geometric mean of two in a row, exceeds ``1.7 q² /
     sensitivity``, with q the running 99 % quantile of the same quantity. For a tail of power-law
     form the square of a 1 % quantile is the 0.01 % quantile, so that the limit rises with the
-    heaviness of the noise, and autocorrelation raises the limit for pairs. Losses that alarm teach
-    the quantiles nothing.
+    heaviness of the noise, and autocorrelation raises the limit for pairs.
 
     Before the noise is known, two losses in a row alarm when they lie above all earlier ones, at
     least three, by 2.5 times their range.
@@ -88,11 +87,13 @@ class Spike:
             scale = _scale(ordered, steps) if n >= self.warm_up else kept
             z = _z(loss, ordered[n // 2], scale)
             both = math.sqrt(z * before)
-            ratio = self.sensitivity / 1.75 * max(z / tail**2, both / tail2**2)
-            calm, known = ratio <= 1, min(known + 1, _KNOWN)
+            ratio = (
+                self.sensitivity / 1.7 * max(z / max(tail, 1.75) ** 2, both / max(tail2, 1.45) ** 2)
+            )
+            known = min(known + 1, _KNOWN)
             step = min(0.1, _STEP * _KNOWN / known)
-            tail = max(1.75, _quantile(tail, z, step, calm and before <= tail))
-            tail2 = max(1.45, _quantile(tail2, both, step, calm and pair <= tail2))
+            tail = _quantile(tail, z, step, before <= tail)
+            tail2 = _quantile(tail2, both, step, pair <= tail2)
             pair = both
         if n < self.warm_up:
             ratio = max(ratio, self.sensitivity * _young(window, loss))
@@ -107,16 +108,16 @@ class Spike:
 _SPIKING, _STABLE = Condition.SPIKING, Condition.STABLE
 
 #: Last step of the running quantiles, and the samples after which it is reached.
-_STEP, _KNOWN = 0.02, 1600
+_STEP, _KNOWN = 0.01, 3200
 
 
 def _quantile(value: float, sample: float, step: float, counts: bool) -> float:
     """Move a running 99 % quantile by Robbins and Monro's stochastic approximation.
 
-    An excursion ``counts`` once, at its first loss.
+    It stays above 1, the noise scale; an excursion ``counts`` once, at its first loss.
     """
     if sample <= value:
-        return value * (1 - step / 99)
+        return max(value * (1 - step / 99), 1.0)
     return min(value * (1 + step), 1e6) if counts else value
 
 
