@@ -28,11 +28,11 @@ class Spike:
 
     ``z = (loss - median) / s`` against the last ``width`` losses, the Hampel identifier, with
     ``s = max(IQR / 1.349, 1.05 median |difference|)``: the first is blind to outliers, the second
-    to trend. Alarm when z, or the geometric mean of two in a row (the
-    greater counted at most six times the lesser), exceeds ``1.7 q² /
-    sensitivity``, with q the running 99 % quantile of the same quantity. For a tail of power-law
-    form the square of a 1 % quantile is the 0.01 % quantile, so that the limit rises with the
-    heaviness of the noise, and autocorrelation raises the limit for pairs.
+    to trend. Alarm when z exceeds ``1.7 q² / sensitivity``, or the geometric mean of two in a row
+    (the greater counted at most six times the lesser) ``1.9 q² / sensitivity``, with q the running
+    99 % quantile of the same quantity. For a tail of power-law form the square of a 1 % quantile is
+    the 0.01 % quantile, so that the limit rises with the heaviness of the noise, and for pairs with
+    its autocorrelation.
 
     Before the noise is known, two losses in a row alarm when they lie above all earlier ones, at
     least three, by 2.5 times their range.
@@ -89,8 +89,8 @@ class Spike:
             z = _z(loss, ordered[n // 2], scale)
             lesser, greater = min(z, before), max(z, before)
             both = math.sqrt(lesser * min(greater, 6 * lesser))  # one alone makes no pair
-            ratio = max(z / max(tail, 1.75) ** 2, both / max(tail2, 1.45) ** 2)
-            ratio *= self.sensitivity / 1.7
+            ratio = max(z / (1.7 * max(tail, 1.75) ** 2), both / (1.9 * max(tail2, 1.45) ** 2))
+            ratio *= self.sensitivity
             known = min(known + 1, _KNOWN)
             step = min(0.1, _STEP * _KNOWN / known)
             tail = _quantile(tail, z, step, before <= tail)
