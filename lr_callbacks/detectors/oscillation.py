@@ -84,14 +84,16 @@ class Oscillation:
 
     def update(self, state: OscillationState, loss: float) -> tuple[OscillationState, Reading]:
         """Fold in one finite loss."""
-        loss = max(-_FAR, min(_FAR, loss))
+        if not -_FAR < loss < _FAR:
+            loss = math.copysign(_FAR, loss)
         window, rows, first, lowest, highest, turns, extreme, at, way, size, strikes, past, n = (
             state
         )
         if not rows:
             first, extreme, turns = loss, loss, ((0, loss),)
         window, rows = (*window[1 - _SPAN :], loss), rows + 1
-        lowest, highest = min(lowest, loss), max(highest, loss)
+        lowest = loss if loss < lowest else lowest
+        highest = loss if loss > highest else highest
         statistic, ringing = 0.0, False
         reversal = (extreme - loss) * way
         if reversal <= 0:  # the swing goes on; or it begins
@@ -121,11 +123,12 @@ class Oscillation:
         self, window: tuple[float, ...], gain: float, past: float, known: int
     ) -> tuple[float, float, int]:
         """Return the peak of a wave that is large, and the usual deviation moved on."""
-        x, deviation = _bounded(window[-self.width :])
-        span = max(x) - min(x)
+        x, bound = _bounded(window[-self.width :])
+        span = bound * (max(x) - min(x))
         large = span > 0.4 * gain or (known >= _KNOWN and span > _USUAL * past)
-        peak = _peak(x) if large and deviation else 0.0
+        peak = _peak(x, self.peak / 1.5) if large else 0.0
         known = min(known + 1, 32)
+        deviation = bound * math.sqrt(sum(map(mul, x, x)) / len(x))
         return peak, past + (deviation - past) / known, known
 
 
@@ -188,26 +191,30 @@ def _roughness(window: tuple[float, ...]) -> float:
 
 
 def _bounded(window: tuple[float, ...]) -> tuple[list[float], float]:
-    """Return the detrended window, outliers held to 4 median deviations, and its deviation."""
+    """Return the detrended window in units of four median deviations, held to one, and the unit."""
     x = _detrended(window)
     bound = 4 * sorted(map(abs, x))[len(x) // 2]
     if bound <= 1e-7 * abs(window[-1]):
-        return x, 0.0
-    x = [bound if v > bound else -bound if v < -bound else v for v in x]
-    return x, math.sqrt(sum(map(mul, x, x)) / len(x))
+        return [0.0] * len(x), 0.0
+    return [1.0 if v > bound else -1.0 if v < -bound else v / bound for v in x], bound
 
 
-def _peak(x: list[float]) -> float:
-    """Return the highest autocorrelation that follows a trough two thirds as deep."""
-    n, unit = len(x), max(map(abs, x))
-    x = [v / unit for v in x]
-    left = right = sum(map(mul, x, x))
-    trough, best = 1.0, 0.0
+def _peak(x: list[float], depth: float) -> float:
+    """Return the highest autocorrelation that follows a trough two thirds as deep.
+
+    A wave of a period up to 12 has its trough within 6 lags; without one of ``depth`` there, the
+    rest is not looked at.
+    """
+    n, left = len(x), sum(map(mul, x, x))
+    right, trough, best = left, 1.0, 0.0
     for lag in range(1, _LAGS + 1):
         left -= x[n - lag] ** 2
         right -= x[lag - 1] ** 2
         r = sum(map(mul, x, x[lag:])) / math.sqrt(left * right + 1e-30)
-        if lag > 1:
+        if r < trough:
+            trough = r
+        elif best < r:
             best = max(best, min(r, -1.5 * trough))
-        trough = min(trough, r)
+        if lag == _LAGS // 2 and trough > -depth:
+            return best
     return best
