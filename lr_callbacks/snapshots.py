@@ -197,8 +197,11 @@ class Snapshots:
             return old.copy_(present, non_blocking=True)
         if not moves:
             return present.clone()
-        pinned = torch.empty_like(present, device=device, pin_memory=present.is_cuda)
-        return pinned.copy_(present, non_blocking=True)
+        # Only from an accelerator: tests/test_gpu.py.
+        pinned = torch.empty_like(  # pragma: no cover
+            present, device=device, pin_memory=present.is_cuda
+        )
+        return pinned.copy_(present, non_blocking=True)  # pragma: no cover
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

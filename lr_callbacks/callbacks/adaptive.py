@@ -130,7 +130,7 @@ class AdaptiveLearningRate(Callback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """Judge the coming step by its gradients, which may be clipped next."""
-        self._running().gates.look(optimizer)
+        self._running().before_step(optimizer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
