@@ -11,7 +11,7 @@ from torch.optim import LBFGS, Optimizer
 
 from lr_callbacks.buffers import Buffers
 from lr_callbacks.copies import OptimizerCopy, finite
-from lr_callbacks.verdict import Flag, both, gradients_finite, with_gradient
+from lr_callbacks.verdict import Flag, both, gradients_finite, loss_finite, with_gradient
 
 
 class StepGate:
@@ -61,7 +61,7 @@ class StepGate:
 
     def watch(self, loss: Tensor) -> None:
         """Judge the next step by ``loss`` too."""
-        self._ok = both(self._ok, loss.detach().isfinite().all())
+        self._ok = both(self._ok, loss_finite(loss.detach()))
 
     def look(self) -> None:
         """Judge the gradients as they are now, before they are clipped, rather than at the step."""
@@ -112,7 +112,7 @@ class StepGate:
             if closure is not None:
                 with torch.enable_grad():
                     loss = closure()
-                if isinstance(loss, Tensor):
+                if isinstance(loss, Tensor) and not self._looked:
                     self.watch(loss)
             again = None if closure is None else lambda: loss
             if self._waits():

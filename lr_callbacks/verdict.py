@@ -1,5 +1,6 @@
-"""Judging gradients on their device: nothing is read, so that the host does not wait."""
+"""Judging losses and gradients where they lie: nothing is read for which the host would wait."""
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -10,6 +11,13 @@ from torch.optim import Optimizer
 Flag = Tensor | bool
 
 
+def loss_finite(loss: Tensor) -> Flag:
+    """Return whether a loss is finite."""
+    if loss.device.type == "cpu" and loss.numel() == 1:
+        return math.isfinite(loss.item())
+    return loss.isfinite().all()
+
+
 def gradients_finite(optimizer: Optimizer) -> Flag:
     """Return whether every gradient is finite, as a boolean on their device; nothing is read."""
     gradients = [p.grad for p in with_gradient(optimizer) if p.grad is not None]
@@ -18,9 +26,11 @@ def gradients_finite(optimizer: Optimizer) -> Flag:
     if not dense:
         return True
     norms = torch._foreach_norm(dense, float("inf"))
-    wide = any(n.dtype == torch.float64 for n in norms)
-    kind, device = torch.float64 if wide else torch.float32, norms[0].device
-    return torch.stack([n.to(device, kind, non_blocking=True) for n in norms]).isfinite().all()
+    first = norms[0]
+    if any(n.dtype != first.dtype or n.device != first.device for n in norms):
+        wide = torch.float64 if first.device.type != "mps" else torch.float32
+        norms = tuple(n.to(first.device, wide, non_blocking=True) for n in norms)
+    return torch.stack(norms).isfinite().all()
 
 
 def with_gradient(optimizer: Optimizer) -> Iterable[Tensor]:

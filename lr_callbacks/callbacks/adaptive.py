@@ -112,14 +112,6 @@ class AdaptiveLearningRate(Callback):
         fit.rates.apply()
         fit.gates.keep(anew=True)
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Keep the running statistics that a poisoned batch could spoil."""
-        fit = self._running()
-        if fit.window.empty:
-            fit.gates.keep()
-
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:

@@ -45,11 +45,6 @@ class LossWindow:
         self._count = 0
         self._seen = False
 
-    @property
-    def empty(self) -> bool:
-        """Whether no batch has been taken since the last step."""
-        return self._count == 0
-
     def add(self, trainer: Trainer, outputs: Any) -> None:
         """Take the loss of one batch, if it has one."""
         returned = outputs if isinstance(outputs, dict) else {"loss": outputs}
