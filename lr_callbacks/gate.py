@@ -57,7 +57,8 @@ class StepGate:
         self._built: dict[int, int] = {}
         self._inner = optimizer.step
         self._own = optimizer.__dict__.get("step")
-        optimizer.step = types.MethodType(self._stepping(), optimizer)  # type: ignore[method-assign]
+        self._step = types.MethodType(self._stepping(), optimizer)
+        optimizer.step = self._step  # type: ignore[method-assign]
 
     def watch(self, loss: Tensor) -> None:
         """Judge the next step by ``loss`` too."""
@@ -95,7 +96,7 @@ class StepGate:
     def close(self) -> None:
         """Give the optimizer its own step back."""
         self._open = True  # a scheduler made meanwhile may have wrapped this step
-        if getattr(self.optimizer.__dict__.get("step"), "gate", None) is self:
+        if self.optimizer.__dict__.get("step") is self._step:
             if self._own is None:
                 del self.optimizer.__dict__["step"]
             else:
@@ -119,7 +120,6 @@ class StepGate:
                 return self._select(again, **named)
             return self._branch(again, loss, **named)
 
-        step.gate = self  # type: ignore[attr-defined]
         return step
 
     def _call(self, closure: Callable[[], Any] | None, **named: Any) -> Any:

@@ -134,7 +134,8 @@ class Snapshots:
     def state_dict(self) -> dict[str, Any]:
         """Return all slots, for a checkpoint; the tensors are those of the slots."""
         if torch.cuda.is_available():
-            torch.cuda.synchronize()  # copies to the host may still be on their way
+            # Copies to the host may still be on their way.
+            torch.cuda.synchronize()  # pragma: no cover
         places = [_places(optimizer) for optimizer in self.optimizers]
         return {
             name: {

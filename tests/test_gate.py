@@ -193,8 +193,9 @@ def test_a_scheduler_neither_warns_nor_minds():
     run.step(1, "loss")
     schedule.step()
     run.gate.close()
-    run.step(2)
-    schedule = torch.optim.lr_scheduler.StepLR(run.optimizer, 1)
+    before = run.model[0].weight.clone()
+    run.step(2, "loss")
+    assert run.model[0].weight.isnan().any() or not torch.equal(run.model[0].weight, before)
     schedule.step()
 
 
