@@ -31,6 +31,7 @@ ROOMS = {
     "memory": {"torch"},
     "buffers": {"torch"},
     "gate": {"torch"},
+    "finiteness": {"torch"},
     "callbacks": {"torch", "rich", *LIGHTNING},
     "tracking": {"mlflow", "hydra", "omegaconf", "filelock", "matplotlib", "numpy", *LIGHTNING},
     "zoo": {"torch", "sklearn", *LIGHTNING},
@@ -40,7 +41,7 @@ ROOMS = {
 }
 
 #: Our own rooms that each room may import.
-GROUND = {"scaler", "snapshots", "gate", "buffers", "memory"}
+GROUND = {"scaler", "snapshots", "gate", "buffers", "finiteness", "memory"}
 PURE = {"core", "detectors", "policies", "controller"}
 FLOORS = {
     "core": set(),
@@ -56,7 +57,8 @@ FLOORS = {
     "memory": {"core", "copies"},
     "buffers": set(),
     "snapshots": {"core", "copies"},
-    "gate": {"buffers", "copies"},
+    "finiteness": set(),
+    "gate": {"buffers", "copies", "finiteness"},
     "callbacks": {*PURE, *GROUND, "tracking", "verdict"},
     "tracking": {"verdict"},
     "zoo": {"core", "verdict"},
