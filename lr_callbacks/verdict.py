@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Sequence
+from itertools import pairwise
 
 #: How many of the last losses are judged together.
 LAST = 10
@@ -11,9 +12,9 @@ LAST = 10
 def divergence(first: float, peak: float, last: Sequence[float]) -> str:
     """Say in plain words how a training diverged.
 
-    Diverged is one whose last loss is not finite, or which blew up on the way, far beyond the
-    noise of its end, and ended within 2 % of the first loss or above it. One that merely learnt
-    nothing has not diverged.
+    Diverged is one whose last loss is not finite, or which blew up on the way, beyond eight times
+    the median change of its last losses, and ended within 2 % of the first loss or above it. One
+    that merely learnt nothing has not diverged.
 
     Args:
         first: the loss of the untrained model.
@@ -32,7 +33,8 @@ def divergence(first: float, peak: float, last: Sequence[float]) -> str:
         return f"the last loss is {last[-1]}, the first was {first:.4g}"
     finite = [loss for loss in last if math.isfinite(loss)]
     end = statistics.fmean(finite)
-    learnt = end < first - 0.02 * abs(first)
-    if learnt or not peak > first + 5 * statistics.pstdev(finite):
+    changes = [abs(b - a) for a, b in pairwise(finite)]
+    noise = statistics.median(changes) if changes else 0.0
+    if end < first - 0.02 * abs(first) or not peak > first + 8 * noise:
         return ""
     return f"the loss rose from {first:.4g} to {peak:.4g} and ended at {end:.4g}"

@@ -3,7 +3,6 @@
 import math
 import os
 import sys
-from typing import Any, NamedTuple
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -12,7 +11,7 @@ from hydra.types import RunMode
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pytorch_lightning import Callback, seed_everything
+from pytorch_lightning import LightningDataModule, Trainer, seed_everything
 from pytorch_lightning.loggers import Logger
 from yaml import YAMLError
 
@@ -23,14 +22,6 @@ from lr_callbacks.core import require
 from lr_callbacks.verdict import divergence
 from lr_callbacks.zoo.describe import describe
 from lr_callbacks.zoo.task import Task
-
-
-class Parts(NamedTuple):
-    """What can be built, and so checked, before any data are read."""
-
-    optimizer: Any
-    schedule: Any
-    callbacks: list[Callback]
 
 
 def train(config: DictConfig) -> float:
@@ -46,26 +37,25 @@ def train(config: DictConfig) -> float:
     _refuse_unknown(config)
     logger: Logger | None = None
     try:
-        callbacks = (config.get("callbacks") or {}).values()
-        parts = Parts(make(config.optimizer), make(config.schedule), [make(c) for c in callbacks])
+        # What needs no data first, so that a mistake is found before any work.
+        optimizer, schedule = make(config.optimizer), make(config.schedule)
+        callbacks = [make(node) for node in (config.get("callbacks") or {}).values()]
+        seed_everything(config.seed, workers=True, verbose=False)
+        data = make(config.data)
+        about = describe(data)
+        task = Task(build_model(config, about), about.task, optimizer, schedule)
         logger = build_logger(config)
-        return _train(config, parts, logger)
+        trainer = build_trainer(config, callbacks, logger)
     except Exception:
-        # A job of a sweep that fails before its first step has a run all the same.
-        if _in_sweep() and (logger := logger or build_logger(config)):
-            _describe(config, logger)
-            logger.finalize("failed")
+        if _in_sweep():
+            _record_failure(config, logger or build_logger(config))
         raise
-
-
-def _train(config: DictConfig, parts: Parts, logger: Logger | None) -> float:
-    seed_everything(config.seed, workers=True, verbose=False)
-    data = make(config.data)
-    about = describe(data)
-    task = Task(build_model(config, about), about.task, parts.optimizer, parts.schedule)
-    trainer = build_trainer(config, parts.callbacks, logger)
     if logger:
         _describe(config, logger)
+    return _fit(config, trainer, task, data)
+
+
+def _fit(config: DictConfig, trainer: Trainer, task: Task, data: LightningDataModule) -> float:
     trainer.fit(task, datamodule=data)
     if diverged := _diverged(task):
         if config.fail_on_divergence:
@@ -99,6 +89,13 @@ def _refuse_unknown(config: DictConfig) -> None:
 
 def _in_sweep() -> bool:
     return HydraConfig.get().mode is RunMode.MULTIRUN
+
+
+def _record_failure(config: DictConfig, logger: Logger | None) -> None:
+    """Give a job of a sweep that fails before its first step a run all the same."""
+    if logger:
+        _describe(config, logger)
+        logger.finalize("failed")
 
 
 def _describe(config: DictConfig, logger: Logger) -> None:

@@ -48,7 +48,7 @@ MEANT = {
 def test_a_file_opens_with_one_comment_line_that_says_what_it_selects(path):
     first, second = path.read_text().splitlines()[:2]
     told = second if first.startswith("# @package") else first
-    assert re.fullmatch(r"# [A-Z].*[^ ]", told)
+    assert re.fullmatch(r"# [A-Z].+\.|# .+; .+", told)
 
 
 def overrides(group, option):

@@ -1,0 +1,5 @@
+"""One thread a process: pytest runs two, and tiny matrices gain nothing from more."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
