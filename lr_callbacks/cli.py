@@ -1,9 +1,10 @@
-"""The command line: ``lr-callbacks sync`` and ``lr-callbacks ui``."""
+"""The command line: ``lr-callbacks sync``, ``compare`` and ``ui``."""
 
 import argparse
 import sys
 from pathlib import Path
 
+from lr_callbacks.app import compare
 from lr_callbacks.tracking.journal import SUFFIX, header
 from lr_callbacks.tracking.sync import sync
 
@@ -17,7 +18,11 @@ def main(arguments: list[str] | None = None) -> int:
     for command in (sender, viewer):
         command.add_argument("folder", nargs="?", default=".", type=Path, help="default: .")
     viewer.add_argument("--port", type=int, default=5000)
+    comparer = commands.add_parser("compare", help="a sweep's table, and a figure of its methods")
+    compare.add_arguments(comparer)
     given = parser.parse_args(arguments)
+    if given.command == "compare":
+        return compare.main(given)
     if not given.folder.is_dir():
         parser.error(f"{given.folder} is not a folder")
     return _sync(given.folder) if given.command == "sync" else _ui(given.folder, given.port)

@@ -19,6 +19,7 @@ from lr_callbacks.app import resume, schema
 from lr_callbacks.app.assemble import build_logger, build_model, build_trainer, make
 from lr_callbacks.app.errors import Refused, sentence
 from lr_callbacks.core import require
+from lr_callbacks.tracking.logger import JournaledMLFlowLogger
 from lr_callbacks.verdict import divergence
 from lr_callbacks.zoo.describe import describe
 from lr_callbacks.zoo.task import Task
@@ -58,6 +59,9 @@ def train(config: DictConfig) -> float:
 def _fit(config: DictConfig, trainer: Trainer, task: Task, data: LightningDataModule) -> float:
     trainer.fit(task, datamodule=data)
     if diverged := _diverged(task):
+        if isinstance(trainer.logger, JournaledMLFlowLogger):
+            trainer.logger.log_tags({"lr_callbacks.verdict": "diverged"})
+            trainer.logger.finalize("success")  # the tag opened the run again
         if config.fail_on_divergence:
             raise Refused(f"the training diverged: {diverged}.")
         print(f"lr-train: the training diverged: {diverged}.", file=sys.stderr)
