@@ -1,10 +1,11 @@
-"""The command line: ``lr-callbacks sync``, ``lr-callbacks ui`` and ``lr-callbacks replay``."""
+"""The command line: ``lr-callbacks sync``, ``replay``, ``compare`` and ``ui``."""
 
 import argparse
 import sys
 from pathlib import Path
 
 from lr_callbacks import replay
+from lr_callbacks.app import compare
 from lr_callbacks.tracking.journal import SUFFIX, header
 from lr_callbacks.tracking.sync import sync
 
@@ -20,9 +21,13 @@ def main(arguments: list[str] | None = None) -> int:
     viewer.add_argument("--port", type=int, default=5000)
     replayer = commands.add_parser("replay", help="what would be decided on a recorded curve")
     replay.add_arguments(replayer)
+    comparer = commands.add_parser("compare", help="a sweep's table, and a figure of its methods")
+    compare.add_arguments(comparer)
     given = parser.parse_args(arguments)
     if given.command == "replay":
         return replay.main(given)
+    if given.command == "compare":
+        return compare.main(given)
     if not given.folder.is_dir():
         parser.error(f"{given.folder} is not a folder")
     return _sync(given.folder) if given.command == "sync" else _ui(given.folder, given.port)

@@ -35,7 +35,7 @@ ROOMS = {
     "callbacks": {"torch", "rich", *LIGHTNING},
     "tracking": {"mlflow", "hydra", "omegaconf", "filelock", "matplotlib", "numpy", *LIGHTNING},
     "zoo": {"torch", "sklearn", *LIGHTNING},
-    "app": {"torch", "hydra", "omegaconf", "mlflow", "rich", "matplotlib", *LIGHTNING},
+    "app": {"torch", "hydra", "omegaconf", "mlflow", "rich", "matplotlib", "yaml", *LIGHTNING},
     "cli": {"mlflow", "rich", "matplotlib"},
     "__init__": set(),
 }

@@ -41,7 +41,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
         tracking_uri: ``sqlite:///PATH`` or ``http://HOST:PORT``; None for ``mlflow.db`` in the
             present folder.
         tags: of the run.
-        save_dir: kept for compatibility; where checkpoints go follows Lightning's own rule.
+        save_dir: kept for compatibility; see the property of this name.
         log_model: upload checkpoints, as in Lightning's logger.
         prefix: put before each metric's name.
         artifact_location: of a new experiment; None for a folder beside an sqlite store.
@@ -129,6 +129,14 @@ class JournaledMLFlowLogger(MLFlowLogger):
         if self._recording is not None and self._recording.writer.experiment_id:
             self._experiment_id = self._recording.writer.experiment_id
         return self._experiment_id
+
+    @property
+    def save_dir(self) -> str:
+        """A folder of the run's own beside its journal, for what Lightning and LightningCLI keep.
+
+        LightningCLI saves its configuration there and needs one that no other run has.
+        """
+        return str(self.journal_dir / f"{self._identity[:12]}.lightning")
 
     @property
     def name(self) -> str | None:
