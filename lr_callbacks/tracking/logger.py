@@ -7,6 +7,7 @@ import weakref
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Literal
 
 from lightning_fabric.loggers.logger import rank_zero_experiment
@@ -49,6 +50,8 @@ class JournaledMLFlowLogger(MLFlowLogger):
         synchronous: kept for compatibility; logging never blocks.
         journal_dir: None for ``journals`` beside an sqlite store, or in the present folder.
         drain_timeout: seconds that the end of a run may wait for MLflow.
+        handover: seconds after which a process of its own sends the journal, so that training keeps
+            its interpreter; None for a thread of this process.
         parent_run_id: the run under which this one is shown; None for that of the sweep, if any.
         strict: raise in the training when MLflow fails, instead of reporting it once.
 
@@ -73,6 +76,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
         *,
         journal_dir: str | None = None,
         drain_timeout: float = 30.0,
+        handover: float | None = 5.0,
         parent_run_id: str | None = None,
         strict: bool = False,
     ) -> None:
@@ -92,7 +96,8 @@ class JournaledMLFlowLogger(MLFlowLogger):
         beside = store.local_file(uri)
         folder = beside.parent if beside else Path.cwd()
         self.journal_dir = Path(journal_dir).absolute() if journal_dir else folder / "journals"
-        self.drain_timeout, self.strict = drain_timeout, strict
+        _check_folder(self.journal_dir)
+        self.drain_timeout, self.handover, self.strict = drain_timeout, handover, strict
         self._parent_run_id = parent_run_id or os.environ.get(PARENT)
         self._identity = uuid.uuid4().hex  # of the run, in every process that logs to it
         self._recording = None
@@ -118,16 +123,16 @@ class JournaledMLFlowLogger(MLFlowLogger):
     def run_id(self) -> str | None:
         """The run's id; None while MLflow has not answered."""
         _ = self.experiment
-        if self._recording is not None and self._recording.writer.run_id:
-            self._run_id = self._recording.writer.run_id
+        if self._recording is not None and self._recording.writer.outbox.run_id:
+            self._run_id = self._recording.writer.outbox.run_id
         return self._run_id
 
     @property
     def experiment_id(self) -> str | None:
         """The experiment's id; None while MLflow has not answered."""
         _ = self.experiment
-        if self._recording is not None and self._recording.writer.experiment_id:
-            self._experiment_id = self._recording.writer.experiment_id
+        if self._recording is not None and self._recording.writer.outbox.experiment_id:
+            self._experiment_id = self._recording.writer.outbox.experiment_id
         return self._experiment_id
 
     @property
@@ -200,6 +205,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
             about,
             prefix=self._prefix,
             drain_timeout=self.drain_timeout,
+            handover=self.handover,
             strict=self.strict,
         )
         # When the logger is garbage, or else at the exit of the process.
@@ -215,3 +221,14 @@ class JournaledMLFlowLogger(MLFlowLogger):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_recording": None}
+
+
+def _check_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"`journal_dir` must be a folder that can be written: {path}: {error.strerror}."
+        ) from error

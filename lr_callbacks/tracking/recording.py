@@ -25,10 +25,8 @@ class Recording:
         about: what the journal says of its run.
         prefix: put before each metric's name.
         drain_timeout: seconds that the end may wait for MLflow.
+        handover: seconds until a process of its own sends; None for never.
         strict: raise when MLflow fails, instead of reporting it once.
-
-    Raises:
-        OSError: the journal cannot be created.
     """
 
     def __init__(
@@ -38,12 +36,13 @@ class Recording:
         *,
         prefix: str = "",
         drain_timeout: float = 30.0,
+        handover: float | None = 5.0,
         strict: bool = False,
     ) -> None:
         self.pid = os.getpid()
-        self.ended = self._closed = False
+        self.ended = self._closed = self._told = False
         self.journal = Journal(folder, about)
-        self.writer = Writer(self.journal)
+        self.writer = Writer(self.journal, handover)
         self._metrics, self._param_names = Metrics(prefix), Names()
         self._drain_timeout, self._strict = drain_timeout, strict
         if about.get("run_id"):
@@ -53,7 +52,7 @@ class Recording:
         """Append metrics, and a tag the first time that one is not finite."""
         told = self._metrics.first_nonfinite
         clean = self._metrics(metrics, step)
-        self.write({"s": step, "m": clean}, len(clean))
+        self.write({"s": step, "m": clean})
         if self._metrics.first_nonfinite is not told:
             self.write({"g": {"first_nonfinite": self._metrics.first_nonfinite}})
 
@@ -61,8 +60,8 @@ class Recording:
         """Append parameters under names that MLflow takes."""
         self.write({"p": {self._param_names(key): str(v) for key, v in params.items()}})
 
-    def write(self, record: dict[str, Any], metrics: int = 0) -> None:
-        """Append a record that holds so many metrics.
+    def write(self, record: dict[str, Any]) -> None:
+        """Append a record.
 
         Raises:
             RuntimeError: MLflow failed, and ``strict`` asked to stop.
@@ -71,19 +70,16 @@ class Recording:
         if self.ended:  # for instance `trainer.test` after `fit`
             self.ended = False
             journal.append({"open": True})
-        failed_before = journal.failure
         journal.append(record)
-        self.writer.notify(metrics)
-        if journal.failure is not failed_before:
+        if journal.failure is not None and not self._told:
+            self._told = True
             log.warning(
-                "The journal %s failed (%s); from now on it is kept in memory.",
+                "The journal %s failed (%s); while it does, records are kept in memory.",
                 journal.path,
                 journal.failure,
             )
         if self._strict and self.writer.failure is not None:
-            raise RuntimeError("MLflow failed, and `strict=True` asked to stop.") from (
-                self.writer.failure
-            )
+            raise RuntimeError(f"`strict=True` asked to stop: MLflow {self.writer.failure}.")
 
     def end(self, status: str) -> None:
         """Give the run its status and send what waits, for at most ``drain_timeout`` seconds."""
@@ -108,7 +104,7 @@ class Recording:
 
     def _write_end(self, status: str) -> None:
         if rest := self._metrics.rest():
-            self.write({"s": rest[0], "m": rest[1]}, len(rest[1]))
+            self.write({"s": rest[0], "m": rest[1]})
         self.write({"end": final_status(status)})
         self.ended = True
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from mlflow.exceptions import MlflowException
 
 from lr_callbacks.tracking.journal import SUFFIX, header, read
+from lr_callbacks.tracking.locks import claimed
 from lr_callbacks.tracking.outbox import Outbox
-from lr_callbacks.tracking.writer import claimed
 
 
 class Synced(NamedTuple):
@@ -37,7 +37,7 @@ def sync(folder: Path) -> Iterator[Synced]:
             continue
         outbox = Outbox(path, about)
         try:
-            yield _send(outbox, [other for other in journals if other[1]["t"] > about["t"]])
+            yield finish(outbox, [other for other in journals if other[1]["t"] > about["t"]])
         except (OSError, MlflowException, ValueError) as error:
             said = str(error).splitlines()[0]
             yield Synced(path, outbox.run_id, outbox.sent, said, failed=True)
@@ -45,7 +45,13 @@ def sync(folder: Path) -> Iterator[Synced]:
             lock.release()
 
 
-def _send(outbox: Outbox, later: list[tuple[Path, dict[str, Any]]]) -> Synced:
+def finish(outbox: Outbox, later: list[tuple[Path, dict[str, Any]]]) -> Synced:
+    """Send the rest of a journal that nobody writes any more, and close its run.
+
+    Args:
+        outbox: of the journal.
+        later: other journals and their headers, which may go on with the same run.
+    """
     waiting = outbox.waiting()
     while outbox.send():
         continue

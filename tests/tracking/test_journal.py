@@ -67,16 +67,32 @@ def test_a_damaged_line_costs_no_other_line(tmp_path, junk):
     assert [r["s"] for r in records(journal.path)[1:]] == [0, 1]
 
 
-def test_after_a_disk_failure_records_stay_in_memory_and_nothing_raises(tmp_path):
+def test_while_the_disk_fails_records_stay_in_memory_and_go_to_it_later(tmp_path):
     journal = Journal(tmp_path, ABOUT)
     journal.append({"m": {"loss": 1.0}, "s": 0})
-    full = os.open("/dev/full", os.O_WRONLY)
+    works, full = os.dup(journal._file), os.open("/dev/full", os.O_WRONLY)
     os.dup2(full, journal._file)
     for step in range(1, 4):
         journal.append({"m": {"loss": 1.0}, "s": step})
     assert journal.failure.errno == errno.ENOSPC
     assert [r["s"] for r in journal.overflow] == [1, 2, 3]
     assert len(records(journal.path)) == 2
+    assert not journal.recover()
+    os.dup2(works, journal._file)
+    assert journal.recover()
+    journal.append({"m": {"loss": 1.0}, "s": 4})
+    assert [r["s"] for r in records(journal.path)[1:]] == [0, 1, 2, 3, 4]
+    assert journal.size == journal.path.stat().st_size
+
+
+def test_a_folder_that_vanished_is_made_again(tmp_path):
+    journal = Journal(tmp_path / "gone", ABOUT)
+    (tmp_path / "file").write_text("")
+    nowhere = Journal(tmp_path / "file" / "gone", ABOUT)
+    nowhere.append({"m": {"loss": 1.0}, "s": 0})
+    assert nowhere.failure is not None
+    assert len(nowhere.overflow) == 2
+    assert journal.failure is None
 
 
 def test_another_file_is_no_journal(tmp_path):

@@ -5,6 +5,7 @@ import pickle
 import pytest
 import pytorch_lightning as pl
 import torch
+from jobs import wait_for
 from mlflow.tracking import MlflowClient
 from recorded import journal_points, journals, only_run, points, series
 from trainers import Regression, Script, loader, trainer
@@ -148,5 +149,37 @@ def test_a_strict_logger_stops_the_training_when_mlflow_fails(tmp_path):
         "e", tracking_uri="http://127.0.0.1:9", strict=True, journal_dir=str(tmp_path)
     )
     _ = logger.experiment
-    with pytest.raises(RuntimeError, match="MLflow failed, and `strict=True` asked to stop"):
+    with pytest.raises(RuntimeError, match="`strict=True` asked to stop: MLflow does not answer"):
         logger.log_metrics({"a": 1.0}, 0)
+
+
+def test_a_journal_folder_that_cannot_be_written_is_refused(uri, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match="`journal_dir` must be a folder that can be written"):
+        JournaledMLFlowLogger("e", tracking_uri=uri, journal_dir=str(tmp_path / "file" / "j"))
+
+
+def test_a_process_of_its_own_takes_over_and_sends_all(uri):
+    logger = JournaledMLFlowLogger("e", tracking_uri=uri, handover=0.0, drain_timeout=60)
+    logger.log_metrics({"a": 0.5}, 0)
+    writer = logger._recording.writer
+    wait_for(lambda: writer._sender is not None)
+    for step in range(1, 3000):
+        logger.log_metrics({"a": step / 7, "b": 1.0}, step)
+    wait_for(lambda: writer.outbox.offset == writer.journal.size)
+    assert writer._sender.poll() is None
+    logger.finalize("success")
+    run = only_run(uri)
+    assert run.info.status == "FINISHED"
+    assert points(uri, run.info.run_id) == journal_points(logger.journal_path)
+
+
+def test_when_the_sending_process_dies_the_thread_goes_on(uri):
+    logger = JournaledMLFlowLogger("e", tracking_uri=uri, handover=0.0, drain_timeout=60)
+    logger.log_metrics({"a": 0.5}, 0)
+    writer = logger._recording.writer
+    sender = wait_for(lambda: writer._sender)
+    sender.kill()
+    logger.log_metrics({"a": 1.5}, 1)
+    logger.finalize("success")
+    assert series(uri, only_run(uri).info.run_id, "a") == [(0, 0.5), (1, 1.5)]
