@@ -6,6 +6,7 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
@@ -15,6 +16,9 @@ from rich.table import Table
 from lr_callbacks.tracking.figure import draw
 from lr_callbacks.tracking.journal import History, history
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
+
+#: Where a checkpoint says which run it belongs to.
+RUN = "lr_callbacks_run"
 
 #: Losses whose mean is the level at the end.
 WINDOW = 10
@@ -26,9 +30,35 @@ class RunReport(Callback):
     Needs a `JournaledMLFlowLogger`, whose journal it reads when ``fit`` ends, also by an exception.
     Logs the artifacts ``report/figure.png``, ``report/decisions.csv``, ``report/decisions.md`` and
     the tags ``lr_callbacks.verdict`` (``healthy``, ``recovered``, ``diverged``),
-    ``lr_callbacks.decisions`` and ``lr_callbacks.first_trouble``. Put it after
+    ``lr_callbacks.decisions`` and ``lr_callbacks.first_trouble``. Checkpoints remember the run, so
+    that ``fit(ckpt_path=…)`` goes on with it, tagged ``resumed_from_step``. Put it after
     `AdaptiveLearningRate`. A report that fails is reported, the training is not touched.
     """
+
+    def __init__(self) -> None:
+        self._resumes = False
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Write into the checkpoint which run it belongs to."""
+        for logger in _loggers(trainer):
+            checkpoint[RUN] = logger.identity()
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on with the run of the checkpoint, where the logger was given no other."""
+        for logger in _loggers(trainer):
+            if RUN in checkpoint:
+                self._resumes = logger.resume(checkpoint[RUN])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say on the run where it was resumed."""
+        if self._resumes:
+            self._resumes = False
+            for logger in _loggers(trainer):
+                logger.log_tags({"resumed_from_step": trainer.global_step})
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -42,14 +72,18 @@ class RunReport(Callback):
             self._report(trainer)
 
     def _report(self, trainer: Trainer) -> None:
-        if not trainer.is_global_zero:
-            return
-        for logger in trainer.loggers:
-            if isinstance(logger, JournaledMLFlowLogger) and logger.journal_path:
+        for logger in _loggers(trainer):
+            if logger.journal_path:
                 try:
                     report(logger, logger.journal_path)
                 except Exception as error:
                     rank_zero_warn(f"The report of the run could not be made: {error!r}")
+
+
+def _loggers(trainer: Trainer) -> list[JournaledMLFlowLogger]:
+    if not trainer.is_global_zero:
+        return []
+    return [logger for logger in trainer.loggers if isinstance(logger, JournaledMLFlowLogger)]
 
 
 def report(logger: JournaledMLFlowLogger, journal: Path) -> None:

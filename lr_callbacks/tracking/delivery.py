@@ -12,6 +12,8 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from lr_callbacks.tracking import store
+
 log = logging.getLogger(__name__)
 
 #: MLflow's limits: metrics, parameters and tags in one call, characters in a value.
@@ -74,20 +76,13 @@ class Delivery:
             except MlflowException as error:
                 if not permanent(error):
                     raise
-                if len(part) == 1 or self._gone(run):
+                if len(part) == 1 or not store.active(self.client, run):
                     for metric in part:
                         self._set_aside(error, {"m": {metric.key: metric.value}, "s": metric.step})
                 else:
                     middle = len(part) // 2
                     self._metrics(run, part[:middle])
                     self._metrics(run, part[middle:])
-
-    def _gone(self, run: str) -> bool:
-        """Whether the run was deleted, so that it takes nothing at all."""
-        try:
-            return str(self.client.get_run(run).info.lifecycle_stage) != "active"
-        except MlflowException as error:
-            return str(error.error_code) == "RESOURCE_DOES_NOT_EXIST"
 
     def _other(self, run: str, record: dict[str, Any]) -> str | None:
         client = self.client
@@ -105,12 +100,18 @@ class Delivery:
         if "end" in record:
             client.set_terminated(run, record["end"], record["t"])
             return str(record["end"])
+        if "drop" in record:
+            client.delete_run(run)
+            return "DELETED"
         return None
 
     def _artifact(self, client: MlflowClient, run: str, record: dict[str, Any]) -> None:
         """Upload a file; one that fails three times is set aside, so that metrics can go on."""
         try:
-            client.log_artifact(run, *record["a"])
+            path, folder, remove = record["a"]
+            client.log_artifact(run, path, folder)
+            if remove:
+                os.remove(path)
         except Exception as error:  # of any of the stores that MLflow knows
             self._tries += 1
             if self._tries < 3:

@@ -5,8 +5,10 @@ further line holds ``t``, the time in milliseconds since 1970, and one of
 
 - ``m`` and ``s``: metrics by name, and their step;
 - ``d`` and ``s``: one row of the decisions table;
-- ``p``: parameters; ``g``: tags; ``a``: a file to upload and its folder among the artifacts;
-- ``open``: the run goes on; ``end``: it is over, with this status.
+- ``p``: parameters; ``g``: tags;
+- ``a``: a file to upload, its folder among the artifacts, whether to remove it then;
+- ``open``: the run goes on; ``end``: it is over, with this status;
+- ``drop``: it was begun in vain, since another run is gone on with.
 
 A line is flushed to the page cache before the call returns: it survives SIGKILL, not a power cut. A
 torn line is skipped by every reader. Standard library only.

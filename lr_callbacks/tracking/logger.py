@@ -7,7 +7,6 @@ import weakref
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, Literal
 
 from lightning_fabric.loggers.logger import rank_zero_experiment
@@ -16,10 +15,10 @@ from mlflow.tracking import MlflowClient
 from mlflow.tracking.context.registry import resolve_tags
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import MLFlowLogger
-from pytorch_lightning.loggers.utilities import _scan_checkpoints
 from pytorch_lightning.utilities import rank_zero_only
 
 from lr_callbacks.tracking import store
+from lr_callbacks.tracking.checkpoints import stage
 from lr_callbacks.tracking.recording import Recording
 
 #: The environment variable by which a sweep tells its jobs their parent run.
@@ -96,10 +95,11 @@ class JournaledMLFlowLogger(MLFlowLogger):
         beside = store.local_file(uri)
         folder = beside.parent if beside else Path.cwd()
         self.journal_dir = Path(journal_dir).absolute() if journal_dir else folder / "journals"
-        _check_folder(self.journal_dir)
+        store.check_folder(self.journal_dir, "journal_dir")
         self.drain_timeout, self.handover, self.strict = drain_timeout, handover, strict
         self._parent_run_id = parent_run_id or os.environ.get(PARENT)
         self._identity = uuid.uuid4().hex  # of the run, in every process that logs to it
+        self._given, self._resumes = run_id is not None, False
         self._recording = None
 
     @property
@@ -123,15 +123,15 @@ class JournaledMLFlowLogger(MLFlowLogger):
     def run_id(self) -> str | None:
         """The run's id; None while MLflow has not answered."""
         _ = self.experiment
-        if self._recording is not None and self._recording.writer.outbox.run_id:
-            self._run_id = self._recording.writer.outbox.run_id
+        if self._recording is not None:
+            self._run_id = self._recording.writer.outbox.run_id or self._run_id
         return self._run_id
 
     @property
     def experiment_id(self) -> str | None:
         """The experiment's id; None while MLflow has not answered."""
         _ = self.experiment
-        if self._recording is not None and self._recording.writer.outbox.experiment_id:
+        if self._recording is not None:
             self._experiment_id = self._recording.writer.outbox.experiment_id
         return self._experiment_id
 
@@ -173,7 +173,32 @@ class JournaledMLFlowLogger(MLFlowLogger):
     @rank_zero_only
     def log_file(self, path: str | Path, folder: str | None = None) -> None:
         """Upload a file as an artifact; it must stay where it is until it is sent."""
-        self._recorder().write({"a": [str(Path(path).absolute()), folder]})
+        self._recorder().write_file(Path(path), folder)
+
+    def identity(self) -> dict[str, str | None]:
+        """Say which run this is, for a checkpoint; never waits."""
+        known = self._recording.writer.outbox.run_id if self._recording else None
+        return {"uri": self.tracking_uri, "run": self._identity, "run_id": known or self._run_id}
+
+    def resume(self, identity: Mapping[str, str | None]) -> bool:
+        """Go on with the run of a checkpoint, unless this logger was given another one.
+
+        Args:
+            identity: what `identity` returned then.
+
+        Returns:
+            Whether the run is gone on with; never one of another store.
+        """
+        same = identity["run"] == self._identity
+        if same or identity["uri"] != self.tracking_uri or self._given:
+            return same
+        known = str(identity["run"])
+        begun, self._recording = self._recording, None
+        self._identity, self._run_id, self._experiment_id = known, identity["run_id"], None
+        self._resumes = True
+        if begun is not None:
+            begun.hand_to(self._recorder())
+        return True
 
     @rank_zero_only
     def finalize(self, status: str = "success") -> None:
@@ -197,6 +222,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
             "artifacts": self._artifact_location,
             "run": self._identity,
             "run_id": self._run_id,
+            "resumes": self._resumes,
             "run_name": self._run_name,
             "tags": {key: str(value) for key, value in resolve_tags(tags).items()},
         }
@@ -215,20 +241,10 @@ class JournaledMLFlowLogger(MLFlowLogger):
 
     def _scan_and_log_checkpoints(self, checkpoint_callback: ModelCheckpoint) -> None:
         """Hand checkpoints to the journal as files instead of uploading them in the training."""
-        for time_, path, _, _ in _scan_checkpoints(checkpoint_callback, self._logged_model_time):
-            self.log_file(path, Path(path).stem)
-            self._logged_model_time[path] = time_
+        recording = self._recorder()
+        place = recording.files / "checkpoints"
+        for file, folder in stage(checkpoint_callback, self._logged_model_time, place):
+            recording.write_file(file, folder, remove=True)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_recording": None}
-
-
-def _check_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"`journal_dir` must be a folder that can be written: {path}: {error.strerror}."
-        ) from error

@@ -1,6 +1,7 @@
 """From a journal to MLflow, once and in order: used by the live writer and by ``sync`` alike."""
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -14,6 +15,8 @@ from mlflow.tracking import MlflowClient
 from lr_callbacks.tracking import store
 from lr_callbacks.tracking.delivery import METRICS, Delivery, permanent
 from lr_callbacks.tracking.journal import Line, read
+
+log = logging.getLogger(__name__)
 
 
 class Outbox:
@@ -68,22 +71,26 @@ class Outbox:
         Raises:
             OSError, MlflowException: the store does not answer, or refuses.
         """
+        if self.run_id is not None and self.experiment_id is not None:
+            return self.run_id
+        client, about = self._delivery().client, self.about
+        if (
+            self.run_id is not None
+            and about.get("resumes")
+            and not store.active(client, self.run_id)
+        ):
+            log.warning("The run %s to go on with is gone; a new one begins.", self.run_id)
+            self.run_id = None
         if self.run_id is None:
-            client, about = self._delivery().client, self.about
             experiment = store.experiment_id(client, about["experiment"], about["artifacts"])
-            identity = about["run"]
-            found = store.find_run(client, experiment, identity)
+            found = store.find_run(client, experiment, about["run"])
             if found is None:
-                tags = {**about["tags"], "lr_callbacks.run": identity}
+                tags = {**about["tags"], "lr_callbacks.run": about["run"]}
                 run = client.create_run(experiment, about["t"], tags, about["run_name"])
                 found = str(run.info.run_id)
-            self.run_id, self.experiment_id = found, experiment
-            self._acknowledge(self.offset)
-        elif self.experiment_id is None:
-            self.experiment_id = str(
-                self._delivery().client.get_run(self.run_id).info.experiment_id
-            )
-            self._acknowledge(self.offset)
+            self.run_id = found
+        self.experiment_id = str(client.get_run(self.run_id).info.experiment_id)
+        self._acknowledge(self.offset)
         return self.run_id
 
     def send(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lr_callbacks.tracking.journal import Journal
+from lr_callbacks.tracking.journal import Journal, read
 from lr_callbacks.tracking.metrics import Metrics
 from lr_callbacks.tracking.names import Names
 from lr_callbacks.tracking.writer import Writer
@@ -45,7 +45,7 @@ class Recording:
         self.writer = Writer(self.journal, handover)
         self._metrics, self._param_names = Metrics(prefix), Names()
         self._drain_timeout, self._strict = drain_timeout, strict
-        if about.get("run_id"):
+        if about.get("run_id") or about.get("resumes"):
             self.journal.append({"open": True})
 
     def write_metrics(self, metrics: Mapping[str, Any], step: int) -> None:
@@ -59,6 +59,15 @@ class Recording:
     def write_params(self, params: Mapping[str, Any]) -> None:
         """Append parameters under names that MLflow takes."""
         self.write({"p": {self._param_names(key): str(v) for key, v in params.items()}})
+
+    def write_file(self, path: Path, folder: str | None, *, remove: bool = False) -> None:
+        """Append a file to upload, and to remove once it is sent."""
+        self.write({"a": [str(path.absolute()), folder, remove]})
+
+    @property
+    def files(self) -> Path:
+        """A folder beside the journal for files that wait for their upload."""
+        return self.journal.path.with_suffix("").with_suffix(".files")
 
     def write(self, record: dict[str, Any]) -> None:
         """Append a record.
@@ -101,6 +110,15 @@ class Recording:
             self._write_end("failed" if hasattr(sys, "last_value") else "success")
         self.writer.close(self._drain_timeout if self.writer.failure is None else 0.0)
         self.journal.close()
+
+    def hand_to(self, other: "Recording") -> None:
+        """Give what was recorded to another run, and give this one up."""
+        for record, _ in read(self.journal.path):
+            if "format" not in record:
+                other.write(record)
+        self.write({"drop": True})
+        self.ended = True
+        self.close()
 
     def _write_end(self, status: str) -> None:
         if rest := self._metrics.rest():

@@ -55,3 +55,4 @@ def _listen(hurry: threading.Event, over: threading.Event) -> None:
 if __name__ == "__main__":
     logging.disable()
     main(Path(sys.argv[1]))
+    os._exit(0)  # nothing is left to do, and the training's process waits

@@ -143,8 +143,11 @@ class Writer:
         if sender.stdin:
             with suppress(OSError):
                 sender.stdin.close()
-        with suppress(subprocess.TimeoutExpired):
-            sender.wait(2.0)
+        try:
+            sender.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            sender.kill()
+            sender.wait()
         self.outbox.refresh()
 
     def _send_overflow(self) -> bool:

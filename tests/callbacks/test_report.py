@@ -84,7 +84,6 @@ def test_a_run_without_a_journal_or_without_steps_is_left_alone(logger, tmp_path
 
 def test_a_report_that_fails_is_told_and_the_training_ends_well(logger):
     trainer_ = trainer([AdaptiveLearningRate(), RunReport()], logger)
-    logger.journal_dir.mkdir()
     module = Regression()
 
     def block(*_):

@@ -1,5 +1,6 @@
 """The logger in real Trainers with a real store: every step arrives, and the run ends rightly."""
 
+import multiprocessing
 import pickle
 
 import pytest
@@ -10,7 +11,7 @@ from mlflow.tracking import MlflowClient
 from recorded import journal_points, journals, only_run, points, series
 from trainers import Regression, Script, loader, trainer
 
-from lr_callbacks import AdaptiveLearningRate, JournaledMLFlowLogger
+from lr_callbacks import AdaptiveLearningRate, JournaledMLFlowLogger, RunReport
 from lr_callbacks.core import Decision
 
 
@@ -183,3 +184,75 @@ def test_when_the_sending_process_dies_the_thread_goes_on(uri):
     logger.log_metrics({"a": 1.5}, 1)
     logger.finalize("success")
     assert series(uri, only_run(uri).info.run_id, "a") == [(0, 0.5), (1, 1.5)]
+
+
+SAME_FOLDER = pytest.mark.filterwarnings("ignore:Checkpoint directory .* is not empty")
+
+
+def fitted(folder, logger, steps, path=None):
+    """Train with checkpoints and a report; return the path of the last checkpoint."""
+    saves = pl.callbacks.ModelCheckpoint(
+        dirpath=folder / "saved", every_n_train_steps=4, save_last=True
+    )
+    callbacks = [AdaptiveLearningRate(), RunReport(), saves]
+    settings = {"enable_checkpointing": True, "max_steps": steps}
+    trainer(callbacks, logger, **settings).fit(Regression(), loader(), ckpt_path=path)
+    return saves.last_model_path
+
+
+@SAME_FOLDER
+def test_a_resumed_training_goes_on_with_the_run_of_its_checkpoint(uri, tmp_path):
+    first = JournaledMLFlowLogger("e", tracking_uri=uri)
+    path = fitted(tmp_path, first, 8)
+    second = JournaledMLFlowLogger("e", tracking_uri=uri)
+    assert second.run_id != first.run_id  # a folder for checkpoints may be named by it
+    second.log_hyperparams({"told": "early"})
+    fitted(tmp_path, second, 16, path)
+    run = only_run(uri)  # the run that was begun in vain is deleted
+    assert run.info.run_id == first.run_id == second.run_id
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["resumed_from_step"] == "8"
+    assert run.data.params["told"] == "early"
+    assert [t for t, _ in series(uri, run.info.run_id, "train/loss")] == list(range(16))
+
+
+@SAME_FOLDER
+def test_a_run_that_is_given_is_kept_whatever_the_checkpoint_says(uri, tmp_path):
+    first = JournaledMLFlowLogger("e", tracking_uri=uri)
+    path = fitted(tmp_path, first, 8)
+    other = JournaledMLFlowLogger("e", tracking_uri=uri)
+    other.log_metrics({"a": 1.0}, 0)
+    other.finalize("success")
+    third = JournaledMLFlowLogger("e", tracking_uri=uri, run_id=other.run_id)
+    fitted(tmp_path, third, 12, path)
+    assert third.run_id == other.run_id
+    assert len(series(uri, first.run_id, "train/loss")) == 8
+
+
+@SAME_FOLDER
+def test_when_the_run_of_the_checkpoint_is_gone_a_new_one_begins(uri, tmp_path):
+    first = JournaledMLFlowLogger("e", tracking_uri=uri)
+    path = fitted(tmp_path, first, 8)
+    MlflowClient(uri).delete_run(first.run_id)
+    second = JournaledMLFlowLogger("e", tracking_uri=uri)
+    fitted(tmp_path, second, 12, path)
+    run = only_run(uri)
+    assert run.info.run_id == second.run_id != first.run_id
+    assert [t for t, _ in series(uri, run.info.run_id, "train/loss")] == list(range(8, 12))
+
+
+def test_a_forked_process_logs_to_the_same_run(uri):
+    logger = JournaledMLFlowLogger("e", tracking_uri=uri)
+    logger.log_metrics({"a": 1.0}, 0)
+    logger._recording.writer.drain(30)
+    process = multiprocessing.get_context("fork").Process(target=_forked, args=(logger,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    logger.finalize("success")
+    assert series(uri, only_run(uri).info.run_id, "a") == [(0, 1.0), (1, 2.0)]
+
+
+def _forked(logger):
+    logger.log_metrics({"a": 2.0}, 1)
+    logger.finalize("success")
