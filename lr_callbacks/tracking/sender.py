@@ -15,7 +15,7 @@ from pathlib import Path
 from lr_callbacks.tracking.journal import header
 from lr_callbacks.tracking.locks import claimed
 from lr_callbacks.tracking.outbox import Outbox
-from lr_callbacks.tracking.sync import finish
+from lr_callbacks.tracking.sync import finish, sync
 
 INTERVAL, PATIENCE = 1.0, 3.0
 
@@ -25,14 +25,16 @@ def main(path: Path) -> None:
     about = header(path)
     if about is None:
         return
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # this loop tries again itself
     with suppress(OSError):
         os.nice(5)  # the training comes first
     outbox, hurry, over = Outbox(path, about), threading.Event(), threading.Event()
     threading.Thread(target=_listen, args=(hurry, over), daemon=True).start()
+    others = sync(path.parent, about["uri"])  # dead runs with much to send were left to us
     while not over.is_set():
         try:
             outbox.send_all()
-            wait = INTERVAL
+            wait = INTERVAL if next(others, None) is None else 0.0
         except Exception as error:  # whatever it is, the next attempt may succeed
             outbox.failed(error)
             wait = PATIENCE

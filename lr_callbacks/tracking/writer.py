@@ -12,11 +12,15 @@ from lr_callbacks.tracking.delivery import METRICS
 from lr_callbacks.tracking.journal import Journal
 from lr_callbacks.tracking.locks import lock
 from lr_callbacks.tracking.outbox import Outbox
+from lr_callbacks.tracking.sync import sync
 
 log = logging.getLogger(__name__)
 
 #: Seconds between looks at the journal, after a failure, and while somebody waits for the end.
 INTERVAL, PATIENCE, IMPATIENCE = 1.0, 3.0, 0.02
+
+#: Unsent bytes of a journal that are sent for a dead process when another one starts.
+SMALL = 1_000_000
 
 
 class Writer:
@@ -102,12 +106,20 @@ class Writer:
             self.outbox.refresh()
             return self.outbox.offset >= size
         self.outbox.open()
+        self._close_dead_runs()
         if self._handover is None or asked:
             self.outbox.send_all(lambda: not self._closing)
             return True
         if time.monotonic() >= self._handover:
             self._hand_over()
         return False
+
+    def _close_dead_runs(self) -> None:
+        """Close the runs of processes that died without an end, once; `sync` has the long ones."""
+        if not self.opened.is_set():
+            self.opened.set()
+            for _ in sync(self.journal.path.parent, self.journal.header["uri"], SMALL):
+                continue
 
     def _hand_over(self) -> None:
         self._handover = None  # once: should the process die, the thread sends
