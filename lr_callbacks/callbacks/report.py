@@ -1,7 +1,9 @@
 """What a person sees at the end of a run: a table, a figure, a verdict, and where to look."""
 
 import csv
+import gzip
 import math
+import shutil
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +15,9 @@ from pytorch_lightning.utilities import rank_zero_warn
 from rich.console import Console
 from rich.table import Table
 
+from lr_callbacks.tracking.context import describe_data
 from lr_callbacks.tracking.figure import draw
+from lr_callbacks.tracking.interactive import page
 from lr_callbacks.tracking.journal import History, history
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
 
@@ -28,8 +32,9 @@ class RunReport(Callback):
     """Tells how a training went, on the terminal and in MLflow.
 
     Needs a `JournaledMLFlowLogger`, whose journal it reads when ``fit`` ends, also by an exception.
-    Logs the artifacts ``report/figure.png``, ``report/decisions.csv``, ``report/decisions.md`` and
-    the tags ``lr_callbacks.verdict`` (``healthy``, ``recovered``, ``diverged``),
+    Logs the artifacts ``report/figure.png``, ``report/figure.html`` (needs no network),
+    ``report/decisions.csv``, ``report/decisions.md``, ``report/journal.jsonl.gz``, the data set,
+    and the tags ``lr_callbacks.verdict`` (``healthy``, ``recovered``, ``diverged``),
     ``lr_callbacks.decisions`` and ``lr_callbacks.first_trouble``. Checkpoints remember the run, so
     that ``fit(ckpt_path=…)`` goes on with it, tagged ``resumed_from_step``. Put it after
     `AdaptiveLearningRate`. A report that fails is reported, the training is not touched.
@@ -54,7 +59,13 @@ class RunReport(Callback):
                 self._resumes = logger.resume(checkpoint[RUN])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say on the run where it was resumed."""
+        """Say on the run which data it learns from, and where it was resumed."""
+        dataset = getattr(trainer.train_dataloader, "dataset", None)
+        if dataset is not None:
+            named = getattr(getattr(trainer, "datamodule", None), "name", None)
+            described = describe_data(dataset, named if isinstance(named, str) else None)
+            for logger in _loggers(trainer):
+                logger.log_dataset(described)
         if self._resumes:
             self._resumes = False
             for logger in _loggers(trainer):
@@ -98,12 +109,15 @@ def report(logger: JournaledMLFlowLogger, journal: Path) -> None:
         step, row = run.decisions[0]
         tags["lr_callbacks.decisions"] = ", ".join(f"{n} × {kind}" for kind, n in kinds.items())
         tags["lr_callbacks.first_trouble"] = f"step {step}: {row['reason']}"
-    tags["mlflow.note.content"] = _note(run, tags)
+    tags["mlflow.note.content"] = _note(run, tags, _page(logger))
     logger.log_tags(tags)
     folder = journal.with_suffix("").with_suffix(".report")
     folder.mkdir(exist_ok=True)
     draw({"loss": run}).savefig(folder / "figure.png", dpi=130)
+    (folder / "figure.html").write_text(page(run, str(logger._run_name)), encoding="utf-8")
     _decisions(run, folder)
+    with journal.open("rb") as plain, gzip.open(folder / "journal.jsonl.gz", "wb") as packed:
+        shutil.copyfileobj(plain, packed)
     for file in sorted(folder.iterdir()):
         logger.log_file(file, "report")
     _print(logger, run, kinds, tags["lr_callbacks.verdict"])
@@ -144,14 +158,18 @@ def _decisions(run: History, folder: Path) -> None:
     (folder / "decisions.md").write_text("\n".join(lines) + "\n")
 
 
-def _note(run: History, tags: dict[str, str]) -> str:
+def _note(run: History, tags: dict[str, str], page: str | None) -> str:
+    """Tell the run's story in five lines of Markdown, with links where the run's page is known."""
     loss = run.series["train/loss"]
+    figure, table = "report/figure.html", "report/decisions.md"
+    if page:
+        figure, table = (f"[{path}]({page}/artifacts/{path})" for path in (figure, table))
     story = [
         f"**{tags['lr_callbacks.verdict']}** after {len(loss)} steps in {_seconds(run):.0f} s.",
         f"Loss from {loss[0][1]:.4g} to {loss[-1][1]:.4g}.",
         f"First trouble: {tags.get('lr_callbacks.first_trouble', 'none')}.",
         f"Decisions: {tags.get('lr_callbacks.decisions', 'none')}.",
-        "See `report/figure.png` and `report/decisions.md` among the artifacts.",
+        f"See {figure} and {table}.",
     ]
     return "\n\n".join(story)
 
@@ -174,12 +192,18 @@ def _print(logger: JournaledMLFlowLogger, run: History, kinds: Counter[str], sai
     console.print(where(logger), soft_wrap=True, highlight=False)
 
 
+def _page(logger: JournaledMLFlowLogger) -> str | None:
+    """Return the run's address within MLflow's UI, None while MLflow has not answered."""
+    run = logger.run_id
+    return f"#/experiments/{logger.experiment_id}/runs/{run}" if run else None
+
+
 def where(logger: JournaledMLFlowLogger) -> str:
     """Return the command that opens the UI, and the run's address in it."""
-    uri, run = logger.tracking_uri, logger.run_id
-    if not run:
+    uri, page = logger.tracking_uri, _page(logger)
+    if not page:
         return f"MLflow has not answered yet; later: lr-callbacks sync {logger.journal_dir}"
-    page = f"#/experiments/{logger.experiment_id}/runs/{run}?workflowType=machine_learning"
+    address = f"{page}?workflowType=machine_learning"
     if uri.startswith("http"):
-        return f"{uri}/{page}"
-    return f"mlflow ui --backend-store-uri {uri}\nthen open http://127.0.0.1:5000/{page}"
+        return f"{uri}/{address}"
+    return f"mlflow ui --backend-store-uri {uri}\nthen open http://127.0.0.1:5000/{address}"

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -92,6 +92,8 @@ class Delivery:
             tags = [RunTag(key, str(value)[:CHARACTERS]) for key, value in record["g"].items()]
             for start in range(0, len(tags), TAGS):
                 client.log_batch(run, tags=tags[start : start + TAGS], synchronous=True)
+        if "i" in record:
+            client.log_inputs(run, [_input(record["i"])])
         if "a" in record and os.path.exists(record["a"][0]):
             self._artifact(client, run, record)
         if "open" in record:
@@ -140,6 +142,13 @@ class Delivery:
         self.rejected += 1
         with suppress(OSError), self.aside.open("a") as file:
             file.write(json.dumps({**record, "error": said}) + "\n")
+
+
+def _input(described: dict[str, str]) -> DatasetInput:
+    profile = json.dumps({"num_rows": int(described["size"])})
+    name, digest = described["name"], described["digest"]
+    dataset = Dataset(name, digest, "local", json.dumps({"name": name}), profile=profile)
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
 def permanent(error: MlflowException) -> bool:

@@ -5,7 +5,7 @@ further line holds ``t``, the time in milliseconds since 1970, and one of
 
 - ``m`` and ``s``: metrics by name, and their step;
 - ``d`` and ``s``: one row of the decisions table;
-- ``p``: parameters; ``g``: tags;
+- ``p``: parameters; ``g``: tags; ``i``: the data set's name, digest and size;
 - ``a``: a file to upload, its folder among the artifacts, whether to remove it then;
 - ``open``: the run goes on; ``end``: it is over, with this status;
 - ``drop``: it was begun in vain, since another run is gone on with.

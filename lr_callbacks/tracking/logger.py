@@ -12,13 +12,13 @@ from typing import Any, Literal
 from lightning_fabric.loggers.logger import rank_zero_experiment
 from lightning_fabric.utilities.logger import _convert_params, _flatten_dict
 from mlflow.tracking import MlflowClient
-from mlflow.tracking.context.registry import resolve_tags
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import MLFlowLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from lr_callbacks.tracking import store
 from lr_callbacks.tracking.checkpoints import stage
+from lr_callbacks.tracking.context import context_tags
 from lr_callbacks.tracking.recording import Recording
 
 #: The environment variable by which a sweep tells its jobs their parent run.
@@ -31,9 +31,8 @@ class JournaledMLFlowLogger(MLFlowLogger):
     A call costs microseconds, whatever MLflow does. A store that is away, slow or locked is
     reported once and asked again; nothing is lost, also when the process is killed:
     ``lr-callbacks sync`` sends the rest. Only a store that can never work is refused, at
-    construction. Beside the metrics of the run it logs ``health/nonfinite`` where a value is NaN or
-    infinite, which MLflow does not draw, and the extremes ``train/loss_max`` and
-    ``train/loss_min``.
+    construction. What MLflow would not draw is logged beside: ``health/nonfinite`` for a NaN or an
+    infinity, ``train/loss_max`` and ``train/loss_min`` for spikes.
 
     Args:
         experiment_name: created where missing.
@@ -41,7 +40,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
         tracking_uri: ``sqlite:///PATH`` or ``http://HOST:PORT``; None for ``mlflow.db`` in the
             present folder.
         tags: of the run.
-        save_dir: kept for compatibility; where checkpoints go follows Lightning's own rule.
+        save_dir: kept for compatibility.
         log_model: upload checkpoints, as in Lightning's logger.
         prefix: put before each metric's name.
         artifact_location: of a new experiment; None for a folder beside an sqlite store.
@@ -49,8 +48,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
         synchronous: kept for compatibility; logging never blocks.
         journal_dir: None for ``journals`` beside an sqlite store, or in the present folder.
         drain_timeout: seconds that the end of a run may wait for MLflow.
-        handover: seconds after which a process of its own sends the journal, so that training keeps
-            its interpreter; None for a thread of this process.
+        handover: seconds until a process of its own sends the journal; None for a thread of ours.
         parent_run_id: the run under which this one is shown; None for that of the sweep, if any.
         strict: raise in the training when MLflow fails, instead of reporting it once.
 
@@ -157,8 +155,9 @@ class JournaledMLFlowLogger(MLFlowLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
-        """Write parameters to the journal; up to 6,000 characters each are kept."""
-        self._recorder().write_params(_flatten_dict(_convert_params(params)))
+        """Write parameters, up to 6,000 characters of each; all go into ``config.yaml`` too."""
+        converted = _convert_params(params)
+        self._recorder().write_params(_flatten_dict(converted), converted)
 
     @rank_zero_only
     def log_decision(self, step: int, record: dict[str, Any]) -> None:
@@ -169,6 +168,11 @@ class JournaledMLFlowLogger(MLFlowLogger):
     def log_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags of the run."""
         self._recorder().write({"g": {key: str(value) for key, value in tags.items()}})
+
+    @rank_zero_only
+    def log_dataset(self, described: Mapping[str, str]) -> None:
+        """Record the data of the training: their ``name``, ``digest`` and ``size``."""
+        self._recorder().write({"i": dict(described)})
 
     @rank_zero_only
     def log_file(self, path: str | Path, folder: str | None = None) -> None:
@@ -213,9 +217,6 @@ class JournaledMLFlowLogger(MLFlowLogger):
         """Return this process's recording; another process opens its own, of the same run."""
         if self._recording is not None and self._recording.pid == os.getpid():
             return self._recording
-        tags = dict(self.tags or {})
-        if self._parent_run_id:
-            tags["mlflow.parentRunId"] = self._parent_run_id
         about = {
             "uri": self._tracking_uri,
             "experiment": self._experiment_name,
@@ -224,7 +225,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
             "run_id": self._run_id,
             "resumes": self._resumes,
             "run_name": self._run_name,
-            "tags": {key: str(value) for key, value in resolve_tags(tags).items()},
+            "tags": context_tags(self.tags or {}, self._parent_run_id),
         }
         recording = Recording(
             self.journal_dir,
@@ -234,8 +235,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
             handover=self.handover,
             strict=self.strict,
         )
-        # When the logger is garbage, or else at the exit of the process.
-        weakref.finalize(self, recording.close)
+        weakref.finalize(self, recording.close)  # also at the exit of the process
         self._recording = recording
         return recording
 

@@ -1,11 +1,14 @@
 """One process's record of a run: its journal, and the thread that sends it."""
 
+import json
 import logging
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from lr_callbacks.tracking.journal import Journal, read
 from lr_callbacks.tracking.metrics import Metrics
@@ -44,6 +47,7 @@ class Recording:
         self.journal = Journal(folder, about)
         self.writer = Writer(self.journal, handover)
         self._metrics, self._param_names = Metrics(prefix), Names()
+        self._config: dict[str, Any] = {}
         self._drain_timeout, self._strict = drain_timeout, strict
         if about.get("run_id") or about.get("resumes"):
             self.journal.append({"open": True})
@@ -56,9 +60,18 @@ class Recording:
         if self._metrics.first_nonfinite is not told:
             self.write({"g": {"first_nonfinite": self._metrics.first_nonfinite}})
 
-    def write_params(self, params: Mapping[str, Any]) -> None:
-        """Append parameters under names that MLflow takes."""
+    def write_params(self, params: Mapping[str, Any], whole: Mapping[str, Any]) -> None:
+        """Append parameters under names that MLflow takes, and all of them as a file."""
         self.write({"p": {self._param_names(key): str(v) for key, v in params.items()}})
+        self._config.update(json.loads(json.dumps(whole, default=str)))
+        path = self.files / "config.yaml"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(yaml.safe_dump(self._config, sort_keys=False))
+        except (OSError, yaml.YAMLError) as error:
+            log.warning("The configuration could not be kept as %s: %s", path, error)
+            return
+        self.write_file(path, None)
 
     def write_file(self, path: Path, folder: str | None, *, remove: bool = False) -> None:
         """Append a file to upload, and to remove once it is sent."""
