@@ -8,26 +8,18 @@ order that changes from round to round, so that a busy machine slows all alike.
 
 import argparse
 import logging
-import os
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
 import warnings
-from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from mlflow.tracking import MlflowClient
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import MLFlowLogger
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lr_callbacks import AdaptiveLearningRate, JournaledMLFlowLogger
-from lr_callbacks.tracking import store
 
 PEER_STEPS = 150  # of a logger that takes ten times as long
 

@@ -17,10 +17,13 @@ def effective_rates(optimizers: Sequence[Optimizer], names: Sequence[str]) -> di
         names: of all their groups, in order.
 
     Returns:
-        By ``lr_effective/<name>``; empty for optimizers that apply ``lr`` as it is.
+        By ``lr_effective/<name>``; empty for optimizers that apply ``lr`` as it is, and where the
+        names are those of some groups only.
     """
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     found: dict[str, float] = {}
+    if len(groups) != len(names):
+        return found
     for name, group in zip(names, groups, strict=True):
         if "d" in group:
             found[f"lr_effective/{name}"] = float(group["d"]) * float(group["lr"])

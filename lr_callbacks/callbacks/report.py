@@ -5,9 +5,7 @@ import gzip
 import math
 import shutil
 from collections import Counter
-from itertools import pairwise
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -20,12 +18,10 @@ from lr_callbacks.tracking.figure import draw
 from lr_callbacks.tracking.interactive import page
 from lr_callbacks.tracking.journal import History, history
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
+from lr_callbacks.verdict import LAST, divergence
 
 #: Where a checkpoint says which run it belongs to.
 RUN = "lr_callbacks_run"
-
-#: Losses whose mean is the level at the end.
-WINDOW = 10
 
 
 class RunReport(Callback):
@@ -127,23 +123,15 @@ def verdict(run: History) -> str:
     """Say in one word how a run went.
 
     Returns:
-        ``diverged`` where the last loss is not finite, or the mean of the last ten lies above the
-        first by more than the noise, three times the median change from step to step;
-        ``recovered`` where there was trouble on the way; else ``healthy``.
+        ``diverged`` (see `divergence`), ``recovered`` where there was trouble on the way, else
+        ``healthy``.
     """
     losses = [value for _, value in run.series["train/loss"]]
-    if not math.isfinite(losses[-1]):
-        return "diverged"
-    changes = [abs(b - a) for a, b in pairwise(losses) if math.isfinite(b - a)]
-    noise = median(changes) if changes else 0.0
-    if not _mean(losses[-WINDOW:]) <= losses[0] + 3 * noise:
+    peak = max((loss for loss in losses if math.isfinite(loss)), default=math.nan)
+    if divergence(losses[0], peak, losses[-LAST:]):
         return "diverged"
     bad = ("oscillating", "spiking", "diverging", "nonfinite")
     return "recovered" if any(r["condition"] in bad for _, r in run.decisions) else "healthy"
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _decisions(run: History, folder: Path) -> None:

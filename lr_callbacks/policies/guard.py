@@ -42,18 +42,19 @@ class GuardState(NamedTuple):
     limit: float = math.inf  # where the loss must be again when the rest is over
     searching: bool = False  # climbing from far below, because no rate has proved good
     spent: bool = False  # the budget of rollbacks is used up
+    skipped: int = 0  # steps in a row that were left out
 
 
 @dataclass(frozen=True, kw_only=True)
 class Guard:
     """Cuts the rate on trouble, rolls back when the loss has diverged, recovers, gives up aloud.
 
-    The ladder: a spike or an oscillation cuts the scale; the rate then rests and climbs back to
-    ``recovery`` times the scale that failed. A non-finite or diverging loss, or one that has not
-    come back to its old level after the rest, returns to the last good snapshot as well; each
-    further rollback before a new snapshot proves good squares the cut. A snapshot is good when
-    ``quiet`` steps passed without trouble. Neither decisions nor the place in the data are rolled
-    back, so that the loop ends.
+    The ladder: a step whose loss or gradients are not finite is skipped, ``skips`` times in a row.
+    A spike or an oscillation cuts the scale, which rests and then climbs back to ``recovery`` times
+    what failed. A non-finite or diverging loss, or one that has not come back to its old level
+    after the rest, returns to the last good snapshot as well; each further rollback before a new
+    snapshot proves good, in ``quiet`` steps without trouble, squares the cut. Neither decisions nor
+    the place in the data are rolled back, so that the loop ends.
 
     Trouble that leaves the loss above that of the untrained model, before any snapshot has proved
     good, says that the rate may be wrong by orders of magnitude. Then the training begins anew at a
@@ -71,12 +72,13 @@ class Guard:
         snapshot_every: steps between snapshots, at least ``quiet``; usually 50.
         quiet: steps without trouble that make a snapshot good; usually 25.
         rollbacks: how often the weights may be rolled back in a run; usually 20.
+        skips: steps in a row that may be left out before the weights are held to be the cause; 0
+            rolls back at the first; usually 3.
         floor: smallest scale, in (0, 1]; usually 1e-6.
         exhausted: ``"stop"`` ends the training at the last good weights when the rollbacks are used
             up; ``"floor"`` goes on from there at the smallest scale.
 
-    Method: the step-size back-off of an adaptive ODE solver, with the restart before a spike of
-    Chowdhery et al. 2022 (PaLM, section 5.1).
+    Method: the restart before a spike of Chowdhery et al. 2022 (PaLM, section 5.1).
     """
 
     slots: ClassVar[tuple[str, ...]] = (START, EVEN, ODD)
@@ -89,6 +91,7 @@ class Guard:
     snapshot_every: int = 50
     quiet: int = 25
     rollbacks: int = 20
+    skips: int = 3
     floor: float = 1e-6
     exhausted: str = "stop"
 
@@ -101,7 +104,8 @@ class Guard:
             require(getattr(self, name) >= 1, name, "at least 1 step", getattr(self, name))
         rule = f"at least `quiet` ({self.quiet}) steps"
         require(self.snapshot_every >= self.quiet, "snapshot_every", rule, self.snapshot_every)
-        require(self.rollbacks >= 0, "rollbacks", "0 or more", self.rollbacks)
+        for name in ("rollbacks", "skips"):
+            require(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
         require(0 < self.floor <= 1, "floor", "above 0 and at most 1", self.floor)
         known = self.exhausted in ("stop", "floor")
         require(known, "exhausted", '"stop" or "floor"', self.exhausted)
@@ -116,9 +120,14 @@ class Guard:
         """Fold in one observation and decide."""
         name, reading = worst(readings)
         condition, loss = reading.condition, observation.loss
-        state = state._replace(seen=state.seen + 1, clear=state.clear + 1)
+        passing = observation.skipped and state.skipped < self.skips
+        skipped = state.skipped + 1 if observation.skipped else 0
+        state = state._replace(seen=state.seen + 1, clear=state.clear + 1, skipped=skipped)
         if condition is not Condition.NONFINITE:
             state = state._replace(levels=state.levels.follow(loss))
+        if passing:
+            reason = f"{symptom(name, reading)}; the step was skipped"
+            return state, Decision(scale=self._warmed(state), condition=condition, reason=reason)
         level = state.levels.fast if condition is Condition.NONFINITE else loss
         lost = state.rest == 1 and state.levels.fast > state.limit
         if condition.trouble and state.good == START and not level < state.levels.first:
@@ -139,15 +148,9 @@ class Guard:
         """Cut, keep the weights, and remember the level that must be reached again."""
         scale = max(self.floor, state.scale * self.cut)
         target = max(scale, state.target * self.recovery)
-        state = state._replace(
-            scale=scale,
-            target=target,
-            growth=self._growth(scale, target),
-            rest=self.rest,
-            candidate="",
-            clear=0,
-            limit=state.levels.slow + 4 * state.levels.spread,
-        )
+        limit, growth = state.levels.slow + 4 * state.levels.spread, self._growth(scale, target)
+        state = state._replace(scale=scale, target=target, growth=growth, rest=self.rest)
+        state = state._replace(candidate="", clear=0, limit=limit)
         return state, Decision(scale=self._warmed(state), reason=reason)
 
     def _roll_back(
@@ -198,22 +201,19 @@ class Guard:
         return state, Decision(scale=self._warmed(state), restore=state.good, reason=reason)
 
     def _give_up(self, state: GuardState, reason: str) -> tuple[GuardState, Decision]:
-        first = not state.spent
-        state = state._replace(
-            scale=self.floor, target=self.floor, growth=1.0, rest=0, warm=0, spent=True
-        )
-        if not first:
+        if state.spent:
             return state, Decision(scale=self.floor)
-        stop = self.exhausted == "stop"
-        end = "stopping" if stop else "going on at the smallest rate"
+        floor = self.floor
+        state = state._replace(scale=floor, target=floor, growth=1.0, rest=0, warm=0, spent=True)
+        end = {"stop": "stopping", "floor": "going on at the smallest rate"}[self.exhausted]
         said = f"{reason}; the {self.rollbacks} rollbacks are used up, {end}"
-        return state, Decision(scale=self.floor, restore=state.good, stop=stop, reason=said)
+        stop = self.exhausted == "stop"
+        return state, Decision(scale=floor, restore=state.good, stop=stop, reason=said)
 
     def _go_on(self, state: GuardState, step: int, trouble: bool) -> tuple[GuardState, Decision]:
         """Recover, promote the candidate when it has lived long enough, take a new one."""
-        scale = state.scale
-        if not state.rest and not trouble and scale < state.target:
-            scale = min(state.target, scale * state.growth)
+        climbs = not state.rest and not trouble
+        scale = min(state.target, state.scale * state.growth) if climbs else state.scale
         state = state._replace(
             scale=scale,
             rest=max(0, state.rest - 1),

@@ -54,6 +54,23 @@ def test_between_steps_everyone_sees_the_rate_in_force():
     assert kept.series("lr-SGD") == kept.series("lr/SGD")
 
 
+def test_the_progress_bar_shows_loss_rate_and_scale():
+    class Bar(pl.callbacks.RichProgressBar):
+        shown = ()
+
+        def on_train_batch_end(self, trainer, pl_module, *arguments):
+            super().on_train_batch_end(trainer, pl_module, *arguments)
+            self.shown = (*self.shown, self.get_metrics(trainer, pl_module))
+
+    kept, bar = Kept(), Bar()
+    trainer([AdaptiveLearningRate(SCALES), bar], kept, enable_progress_bar=True).fit(
+        Regression(), loader()
+    )
+    assert [float(m["scale"]) for m in bar.shown] == [scale_at(t + 1) for t in range(12)]
+    assert float(bar.shown[5]["lr"]) == 0.025
+    assert [m["loss"] for m in bar.shown] == [f"{x:.4g}" for x in kept.values("train/loss")]
+
+
 def test_names_are_those_of_learning_rate_monitor():
     def groups(parameters):
         weight, bias = parameters
@@ -97,9 +114,9 @@ def test_a_slot_that_was_never_filled_returns_to_the_start():
     assert all(torch.equal(a, b) for a, b in zip(after.after[4], start, strict=True))
 
 
-def test_a_poisoned_batch_is_survived_told_and_recorded(caplog):
+def test_a_batch_that_poisons_the_weights_is_survived_told_and_recorded(caplog):
     kept, module = Kept(), Regression(poison=[20])
-    trainer([AdaptiveLearningRate()], kept, max_steps=40).fit(module, loader())
+    trainer([AdaptiveLearningRate(skip=False)], kept, max_steps=40).fit(module, loader())
     assert all(p.isfinite().all() for p in module.parameters())
     assert kept.series("events/nonfinite") == [(20, 1.0)]
     ((step, record),) = kept.decisions
@@ -126,7 +143,9 @@ def test_a_stop_ends_the_training_with_finite_weights():
 
 def test_reading_in_blocks_decides_the_same_and_flags_what_was_abandoned():
     kept, module = Kept(), Regression(poison=[18])
-    trainer([AdaptiveLearningRate(read_every=8)], kept, max_steps=40).fit(module, loader())
+    trainer([AdaptiveLearningRate(read_every=8, skip=False)], kept, max_steps=40).fit(
+        module, loader()
+    )
     assert [step for step, _ in kept.series("train/loss")] == list(range(40))
     assert kept.series("events/nonfinite") == [(18, 1.0)]
     assert [step for step, _ in kept.series("events/abandoned")] == [19]  # an epoch has 4 batches
