@@ -73,7 +73,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
         *,
         journal_dir: str | None = None,
         drain_timeout: float = 30.0,
-        handover: float | None = 5.0,
+        handover: float | None = 3.0,
         parent_run_id: str | None = None,
         strict: bool = False,
     ) -> None:

@@ -39,7 +39,7 @@ class Recording:
         *,
         prefix: str = "",
         drain_timeout: float = 30.0,
-        handover: float | None = 5.0,
+        handover: float | None = 3.0,
         strict: bool = False,
     ) -> None:
         self.pid = os.getpid()

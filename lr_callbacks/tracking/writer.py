@@ -39,12 +39,13 @@ class Writer:
         handover: seconds until a process takes over; None for never: the thread sends at once.
     """
 
-    def __init__(self, journal: Journal, handover: float | None = 5.0) -> None:
+    def __init__(self, journal: Journal, handover: float | None = 3.0) -> None:
         self.journal = journal
         self.outbox = Outbox(journal.path, journal.header)
         self.opened = threading.Event()  # the run exists, or its creation failed
         self._handover = None if handover is None else time.monotonic() + handover
         self._sender: subprocess.Popen[bytes] | None = None
+        self._handed = -1  # the offset at which the process took over
         self._told: str | None = None
         self._wake = threading.Event()
         self._asked: threading.Event | None = None
@@ -101,9 +102,12 @@ class Writer:
             self.outbox.send_all()
             return self._send_overflow()
         if self._has_sender():
+            self.outbox.refresh()
+        if asked and self.outbox.offset == self._handed:
+            self._release()  # it has not begun, and somebody waits
+        if self._has_sender():
             size = self.journal.size
             self._hurry(asked)
-            self.outbox.refresh()
             return self.outbox.offset >= size
         self.outbox.open()
         self._close_dead_runs()
@@ -122,6 +126,7 @@ class Writer:
                 continue
 
     def _hand_over(self) -> None:
+        self._handed = self.outbox.offset
         self._handover = None  # once: should the process die, the thread sends
         command = [sys.executable, "-P", "-m", "lr_callbacks.tracking.sender"]
         with suppress(OSError):

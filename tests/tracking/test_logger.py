@@ -2,10 +2,13 @@
 
 import multiprocessing
 import pickle
+import subprocess
+from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
 import torch
+import yaml
 from jobs import wait_for
 from mlflow.tracking import MlflowClient
 from recorded import journal_points, journals, only_run, points, series
@@ -256,3 +259,21 @@ def test_a_forked_process_logs_to_the_same_run(uri):
 def _forked(logger):
     logger.log_metrics({"a": 2.0}, 1)
     logger.finalize("success")
+
+
+def test_the_whole_configuration_and_the_commit_of_the_code_are_kept(uri, tmp_path):
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e@example.org"]
+    subprocess.run([*git, "init", "-q"], cwd=tmp_path, check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "m"], cwd=tmp_path, check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], cwd=tmp_path, capture_output=True, text=True)
+    logger = JournaledMLFlowLogger("e", tracking_uri=uri)
+    config = {"optimizer": {"lr": 0.1, "betas": [0.9, 0.99]}, "long": "y" * 9000}
+    logger.log_hyperparams(config)
+    logger.log_hyperparams({"more": {"seed": 1}})
+    logger.finalize("success")
+    client, run = MlflowClient(uri), only_run(uri)
+    path = client.download_artifacts(run.info.run_id, "config.yaml")
+    assert yaml.safe_load(Path(path).read_text()) == {**config, "more": {"seed": 1}}
+    assert len(run.data.params["long"]) == 6000
+    assert run.data.tags["mlflow.source.git.commit"]
+    assert run.data.tags["mlflow.source.git.commit"] == head.stdout.strip()

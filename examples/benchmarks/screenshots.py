@@ -1,0 +1,153 @@
+"""Pictures of what MLflow's UI shows, by headless Chromium, to be looked at by a person.
+
+    python examples/benchmarks/screenshots.py FOLDER [--steps 20000]
+
+Trains a run with one single-step spike and one NaN, and a sweep with a parent and four children,
+opens their pages on a server of its own, and leaves PNG files in FOLDER. Needs Debian's chromium.
+"""
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from mlflow.tracking import MlflowClient
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lr_callbacks import AdaptiveLearningRate, JournaledMLFlowLogger, RunReport
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+]
+
+
+class Troubled(pl.LightningModule):
+    """A regression with one bad batch at 60 % of the way and one NaN at 80 %."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1))
+        self.spike, self.nan, self.seen = int(0.6 * steps), int(0.8 * steps), 0
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        loss = (self.net(x) - y).pow(2).mean()
+        factor = {self.spike: 400.0, self.nan: float("nan")}.get(self.seen, 1.0)
+        self.seen += 1
+        return loss * factor
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.02, momentum=0.9)
+
+
+def train(folder, uri, steps):
+    """Train the troubled run, and return its experiment and its id."""
+    pl.seed_everything(0, verbose=False)
+    x = torch.randn(2048, 8)
+    y = x.sin().sum(1, keepdim=True) + 0.3 * torch.randn(2048, 1)
+    logger = JournaledMLFlowLogger("troubled", tracking_uri=uri, run_name="spike and NaN")
+    trainer = pl.Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        logger=logger,
+        callbacks=[AdaptiveLearningRate(), RunReport()],
+        accelerator="cpu",
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Troubled(steps), DataLoader(TensorDataset(x, y), batch_size=64))
+    return logger.experiment_id, logger.run_id
+
+
+def sweep(folder, uri):
+    """Run a sweep of four jobs, and return its experiment and its parent's id."""
+    command = [sys.executable, "-m", "lr_callbacks.app.train", "-m", "optimizer=sgd,adamw"]
+    command += ["schedule=constant,cosine", "trainer.max_steps=120", f"logger.tracking_uri={uri}"]
+    command += ["trainer.enable_progress_bar=false"]
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("lr_callbacks").experiment_id
+    (parent,) = client.search_runs([experiment], "tags.`lr_callbacks.sweep` = 'parent'")
+    return experiment, parent.info.run_id
+
+
+@contextmanager
+def server(folder, uri):
+    """Serve a store on the loopback."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as probe:
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    command += ["--port", str(port), "--workers", "1"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, cwd=folder, start_new_session=True, **quiet)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            with suppress(OSError), urllib.request.urlopen(f"{address}/health"):
+                break
+            time.sleep(0.2)
+        yield address
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait()
+
+
+def picture(address, page, target, size="1500,1500"):
+    """Open a page and write what it shows into a PNG file."""
+    with tempfile.TemporaryDirectory() as profile:
+        command = ["chromium", *FLAGS, f"--user-data-dir={profile}", f"--window-size={size}"]
+        command += ["--virtual-time-budget=60000", f"--screenshot={target}", f"{address}/{page}"]
+        subprocess.run(command, check=True, capture_output=True, timeout=300)
+    print(target, flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int, default=20_000)
+    given = parser.parse_args()
+    folder = given.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    uri = f"sqlite:///{folder}/mlflow.db"
+    experiment, run = train(folder, uri, given.steps)
+    swept, parent = sweep(folder, uri)
+    training = "?workflowType=machine_learning"
+    at = f"#/experiments/{experiment}/runs/{run}"
+    children = urllib.parse.quote(f"tags.`mlflow.parentRunId` = '{parent}'")
+    (folder / "pages.json").write_text(json.dumps({"run": at, "parent": parent, "sweep": swept}))
+    pages = {
+        "run": f"{at}{training}",
+        "metrics": f"{at}/model-metrics{training}",
+        "figure": f"{at}/artifacts/report/figure.html{training}",
+        "decisions": f"{at}/artifacts/report/decisions.md{training}",
+        "parent": f"#/experiments/{swept}/runs/{parent}{training}",
+        "sweep": f"#/experiments/{swept}/runs{training}",
+        "children": f"#/experiments/{swept}/runs{training}&searchFilter={children}",
+    }
+    with server(folder, uri) as address:
+        for name, page in pages.items():
+            picture(address, page, folder / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main()
