@@ -1,7 +1,7 @@
 """What recording costs: paired trainings, bare and recorded, and medians of their ratios.
 
     python examples/benchmarks/overhead.py [--rounds 5] [--steps 20000] [--write]
-    python examples/benchmarks/overhead.py --grow 1000000
+    python examples/benchmarks/overhead.py --grow 1000000 [--write]
 
 Each round trains the same model bare, recorded by this package and by Lightning's own logger, so
 that a busy machine slows all alike; the times are also given in processor seconds of the training's
@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import logging
 import os
-import resource
 import socket
 import statistics
 import subprocess
@@ -183,30 +182,43 @@ def call_cost(calls=50_000):
 
 
 def grow(points):
-    """Log so many points of two metrics, waiting for MLflow every tenth; print cost and memory."""
+    """Log so many points, waiting for MLflow every tenth; print costs and memory of each tenth."""
     with tempfile.TemporaryDirectory() as folder:
-        uri = f"sqlite:///{folder}/mlflow.db"
-        logger = JournaledMLFlowLogger("grow", tracking_uri=uri, drain_timeout=600)
+        logger = JournaledMLFlowLogger(
+            "grow", tracking_uri=f"sqlite:///{folder}/mlflow.db", handover=0.0, drain_timeout=600
+        )
         writer, tenth = logger._recorder().writer, points // 10
-        writer.drain(60)
+        while writer.outbox.offset == 0:  # until the process that sends has begun
+            time.sleep(0.1)
+        head = ["points", "µs a call", "µs a point to MLflow", "MB, training", "MB, sender"]
         rows = []
         for part in range(10):
-            began, called = time.perf_counter(), time.thread_time()
+            called, sent = time.thread_time(), seconds_of(writer._sender.pid)
             for step in range(part * tenth // 2, (part + 1) * tenth // 2):
                 logger.log_metrics({"train/loss": step / 7, "lr/AdamW": 1e-3}, step)
             called = time.thread_time() - called
-            writer.drain(600)
-            spent = time.perf_counter() - began
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            rows.append([(part + 1) * tenth, called / tenth * 2e6, spent / tenth * 1e6, memory])
-            print(
-                "{} points: {:.1f} µs a call, {:.0f} µs a point to MLflow, {:.0f} MB".format(
-                    *rows[-1]
-                ),
-                flush=True,
-            )
+            if not writer.drain(3600):
+                sys.exit("MLflow did not take the points within an hour")
+            sent = seconds_of(writer._sender.pid) - sent
+            memory = [f"{megabytes_of(pid):.0f}" for pid in (os.getpid(), writer._sender.pid)]
+            calls = f"{called / tenth * 2e6:.1f}"
+            rows.append([f"{(part + 1) * tenth:,}", calls, f"{sent / tenth * 1e6:.0f}", *memory])
+            print(*rows[-1], flush=True)
         logger.finalize("success")
         logger._recording.close()
+    return tables.markdown(head, rows)
+
+
+def seconds_of(process):
+    """Return the processor seconds that a process has used."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def megabytes_of(process):
+    """Return the memory that a process holds."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def main():
@@ -220,7 +232,10 @@ def main():
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     if given.grow:
-        grow(given.grow)
+        text = grow(given.grow)
+        print(text)
+        if given.write:
+            tables.write("growth", text)
         return
     head = ["training", "ms a step", "× bare: loop", "with its end", "processor"]
     text = tables.markdown(head, compare(given.rounds, given.steps))

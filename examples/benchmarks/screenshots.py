@@ -112,13 +112,19 @@ def server(folder, uri):
         process.wait()
 
 
-def picture(address, page, target, size="1500,1500"):
+def picture(address, page, target, size):
     """Open a page and write what it shows into a PNG file."""
     with tempfile.TemporaryDirectory() as profile:
         command = ["chromium", *FLAGS, f"--user-data-dir={profile}", f"--window-size={size}"]
         command += ["--virtual-time-budget=60000", f"--screenshot={target}", f"{address}/{page}"]
         subprocess.run(command, check=True, capture_output=True, timeout=300)
     print(target, flush=True)
+
+
+def compared(uri, parent):
+    """Return the page that the parent's note links to."""
+    note = MlflowClient(uri).get_run(parent).data.tags["mlflow.note.content"]
+    return note.split("[compare the best](")[1].split(")")[0]
 
 
 def main():
@@ -129,12 +135,13 @@ def main():
     folder = given.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     uri = f"sqlite:///{folder}/mlflow.db"
-    experiment, run = train(folder, uri, given.steps)
-    swept, parent = sweep(folder, uri)
+    known = folder / "runs.json"
+    if not known.exists():  # pictures are taken of the runs of the last time, if there are any
+        known.write_text(json.dumps([*train(folder, uri, given.steps), *sweep(folder, uri)]))
+    experiment, run, swept, parent = json.loads(known.read_text())
     training = "?workflowType=machine_learning"
     at = f"#/experiments/{experiment}/runs/{run}"
     children = urllib.parse.quote(f"tags.`mlflow.parentRunId` = '{parent}'")
-    (folder / "pages.json").write_text(json.dumps({"run": at, "parent": parent, "sweep": swept}))
     pages = {
         "run": f"{at}{training}",
         "metrics": f"{at}/model-metrics{training}",
@@ -142,11 +149,13 @@ def main():
         "decisions": f"{at}/artifacts/report/decisions.md{training}",
         "parent": f"#/experiments/{swept}/runs/{parent}{training}",
         "sweep": f"#/experiments/{swept}/runs{training}",
+        "compared": compared(uri, parent),
         "children": f"#/experiments/{swept}/runs{training}&searchFilter={children}",
     }
     with server(folder, uri) as address:
         for name, page in pages.items():
-            picture(address, page, folder / f"{name}.png")
+            height = 4800 if name == "metrics" else 1300
+            picture(address, page, folder / f"{name}.png", f"1500,{height}")
 
 
 if __name__ == "__main__":

@@ -159,7 +159,7 @@ def _note(run: History, tags: dict[str, str], page: str | None) -> str:
         f"Decisions: {tags.get('lr_callbacks.decisions', 'none')}.",
         f"See {figure} and {table}.",
     ]
-    return "\n\n".join(story)
+    return "  \n".join(story)  # Markdown's line break: MLflow folds long notes
 
 
 def _seconds(run: History) -> float:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers.utilities import _scan_checkpoints
-from torch import Tensor
 
 _DESCRIBED = (
     "monitor",
@@ -54,7 +53,7 @@ def stage(callback: ModelCheckpoint, logged: dict[str, float], folder: Path) -> 
 
 def _metadata(callback: ModelCheckpoint, path: str, score: Any) -> dict[str, Any]:
     return {
-        "score": score.item() if isinstance(score, Tensor) else score,
+        "score": score.item() if hasattr(score, "item") else score,
         "original_filename": Path(path).name,
         "Checkpoint": {k: getattr(callback, k) for k in _DESCRIBED if hasattr(callback, k)},
     }

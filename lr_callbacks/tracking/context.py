@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 
@@ -56,7 +55,7 @@ def describe_data(dataset: Any, name: str | None = None) -> dict[str, str]:
     digest.update(str(size).encode())
     for tensor in getattr(dataset, "tensors", ()):
         flat = tensor.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // SAMPLED)].to("cpu", torch.float64)
-        digest.update(repr(tuple(tensor.shape)).encode() + sample.numpy().tobytes())
+        sample = flat[:: max(1, flat.numel() // SAMPLED)].cpu().double().numpy()
+        digest.update(repr(tuple(tensor.shape)).encode() + sample.tobytes())
     named = name or type(dataset).__name__
     return {"name": named, "digest": digest.hexdigest()[:16], "size": str(size)}

@@ -90,15 +90,13 @@ class JournaledMLFlowLogger(MLFlowLogger):
             artifact_location=artifact_location or store.artifact_folder(uri, experiment_name),
             run_id=run_id,
         )
-        beside = store.local_file(uri)
-        folder = beside.parent if beside else Path.cwd()
-        self.journal_dir = Path(journal_dir).absolute() if journal_dir else folder / "journals"
+        beside = (store.local_file(uri) or Path.cwd() / "x").parent
+        self.journal_dir = Path(journal_dir).absolute() if journal_dir else beside / "journals"
         store.check_folder(self.journal_dir, "journal_dir")
         self.drain_timeout, self.handover, self.strict = drain_timeout, handover, strict
         self._parent_run_id = parent_run_id or os.environ.get(PARENT)
         self._identity = uuid.uuid4().hex  # of the run, in every process that logs to it
-        self._given, self._resumes = run_id is not None, False
-        self._recording = None
+        self._given, self._resumes, self._recording = run_id is not None, False, None
 
     @property
     def tracking_uri(self) -> str:

@@ -129,14 +129,16 @@ class MultirunParent(Callback):
         return value if value == value else math.inf
 
     def _table(self, children: list[Run]) -> str:
-        """Write the children as Markdown, best first."""
-
-        rows = [f"| run | status | verdict | {self.metric} |", "|---|---|---|---|"]
-        rows += [
-            f"| {r.info.run_name} | {r.info.status} | "
-            f"{r.data.tags.get('lr_callbacks.verdict', '')} | {self._final(r):.5g} |"
-            for r in sorted(children, key=self._final)
-        ]
+        """Write the children as Markdown, best first, by what tells their names apart."""
+        named = [str(child.info.run_name).split(",") for child in children]
+        shared = set.intersection(*map(set, named)) if len(named) > 1 else set()
+        rows = [f"| {self.metric} | status | verdict | run |", "|---|---|---|---|"]
+        for child in sorted(children, key=self._final):
+            parts = [p for p in str(child.info.run_name).split(",") if p not in shared]
+            verdict = child.data.tags.get("lr_callbacks.verdict", "")
+            address = f"#/experiments/{child.info.experiment_id}/runs/{child.info.run_id}"
+            run = f"[{', '.join(parts) or child.info.run_name}]({address})"
+            rows.append(f"| {self._final(child):.5g} | {child.info.status} | {verdict} | {run} |")
         return "\n".join(rows)
 
 

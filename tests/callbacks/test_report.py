@@ -49,7 +49,7 @@ def test_a_run_with_trouble_explains_itself_in_mlflow_and_on_the_terminal(logger
     assert (
         f"[report/figure.html]({page}/artifacts/report/figure.html)" in tags["mlflow.note.content"]
     )
-    assert tags["mlflow.note.content"].count("\n\n") == 4  # five lines
+    assert tags["mlflow.note.content"].count("\n") == 4  # five lines
     names = ("decisions.csv", "decisions.md", "figure.html", "figure.png", "journal.jsonl.gz")
     assert artifacts(logger) == {f"report/{name}" for name in names}
     (data,) = run.inputs.dataset_inputs
