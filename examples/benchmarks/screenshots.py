@@ -12,7 +12,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.parse
 import urllib.request
@@ -21,23 +20,12 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from browser import Browser
 from mlflow.tracking import MlflowClient
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lr_callbacks import AdaptiveLearningRate, JournaledMLFlowLogger, RunReport
-
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-]
 
 
 class Troubled(pl.LightningModule):
@@ -112,15 +100,6 @@ def server(folder, uri):
         process.wait()
 
 
-def picture(address, page, target, size):
-    """Open a page and write what it shows into a PNG file."""
-    with tempfile.TemporaryDirectory() as profile:
-        command = ["chromium", *FLAGS, f"--user-data-dir={profile}", f"--window-size={size}"]
-        command += ["--virtual-time-budget=60000", f"--screenshot={target}", f"{address}/{page}"]
-        subprocess.run(command, check=True, capture_output=True, timeout=300)
-    print(target, flush=True)
-
-
 def compared(uri, parent):
     """Return the page that the parent's note links to."""
     note = MlflowClient(uri).get_run(parent).data.tags["mlflow.note.content"]
@@ -139,23 +118,39 @@ def main():
     if not known.exists():  # pictures are taken of the runs of the last time, if there are any
         known.write_text(json.dumps([*train(folder, uri, given.steps), *sweep(folder, uri)]))
     experiment, run, swept, parent = json.loads(known.read_text())
-    training = "?workflowType=machine_learning"
+    pages = the_pages(uri, experiment, run, swept, parent)
+    with server(folder, uri) as address, Browser() as browser:
+        for name, (page, ready, height) in pages.items():
+            browser.open(f"{address}/{page}", ready, height=height)
+            if name == "children":  # unfold the parent, and show what lies under it
+                browser.evaluate("document.querySelector('.ag-row button').click()")
+                browser.wait("document.querySelectorAll('.ag-row').length >= 5")
+            browser.picture(folder / f"{name}.png")
+            print(folder / f"{name}.png", flush=True)
+
+
+def the_pages(uri, experiment, run, swept, parent):
+    """Return by name: a page, a JavaScript expression that says it is drawn, its height."""
+    view = "?workflowType=machine_learning"
     at = f"#/experiments/{experiment}/runs/{run}"
+    of = f"#/experiments/{swept}/runs"
     children = urllib.parse.quote(f"tags.`mlflow.parentRunId` = '{parent}'")
-    pages = {
-        "run": f"{at}{training}",
-        "metrics": f"{at}/model-metrics{training}",
-        "figure": f"{at}/artifacts/report/figure.html{training}",
-        "decisions": f"{at}/artifacts/report/decisions.md{training}",
-        "parent": f"#/experiments/{swept}/runs/{parent}{training}",
-        "sweep": f"#/experiments/{swept}/runs{training}",
-        "compared": compared(uri, parent),
-        "children": f"#/experiments/{swept}/runs{training}&searchFilter={children}",
+    drawn = "document.querySelectorAll('.main-svg .trace').length >= 8"
+    framed = "document.querySelector('iframe') !== null"
+    return {
+        "run": (f"{at}{view}", text("Description"), 1300),
+        "metrics": (f"{at}/model-metrics{view}", drawn, 3000),
+        "figure": (f"{at}/artifacts/report/figure.html{view}", framed, 1100),
+        "decisions": (f"{at}/artifacts/report/decisions.md{view}", text("condition"), 800),
+        "parent": (f"{of}/{parent}{view}", text("compare the best"), 800),
+        "compared": (compared(uri, parent), text("Comparing 4 Runs"), 1100),
+        "children": (f"{of}{view}&searchFilter={children}", text("matching runs"), 800),
     }
-    with server(folder, uri) as address:
-        for name, page in pages.items():
-            height = 4800 if name == "metrics" else 1300
-            picture(address, page, folder / f"{name}.png", f"1500,{height}")
+
+
+def text(wanted):
+    """Return a JavaScript expression: the page says this."""
+    return f"document.body.innerText.includes({json.dumps(wanted)})"
 
 
 if __name__ == "__main__":

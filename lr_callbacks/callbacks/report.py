@@ -142,8 +142,12 @@ def _decisions(run: History, folder: Path) -> None:
         writer.writeheader()
         writer.writerows(rows)
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-    lines += ["| " + " | ".join(str(row.get(c, "")) for c in columns) + " |" for row in rows]
+    lines += ["| " + " | ".join(_short(row.get(c, "")) for c in columns) + " |" for row in rows]
     (folder / "decisions.md").write_text("\n".join(lines) + "\n")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _note(run: History, tags: dict[str, str], page: str | None) -> str:
