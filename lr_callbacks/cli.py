@@ -1,9 +1,10 @@
-"""The command line: ``lr-callbacks sync`` and ``lr-callbacks ui``."""
+"""The command line: ``lr-callbacks sync``, ``lr-callbacks ui`` and ``lr-callbacks replay``."""
 
 import argparse
 import sys
 from pathlib import Path
 
+from lr_callbacks import replay
 from lr_callbacks.tracking.journal import SUFFIX, header
 from lr_callbacks.tracking.sync import sync
 
@@ -17,7 +18,11 @@ def main(arguments: list[str] | None = None) -> int:
     for command in (sender, viewer):
         command.add_argument("folder", nargs="?", default=".", type=Path, help="default: .")
     viewer.add_argument("--port", type=int, default=5000)
+    replayer = commands.add_parser("replay", help="what would be decided on a recorded curve")
+    replay.add_arguments(replayer)
     given = parser.parse_args(arguments)
+    if given.command == "replay":
+        return replay.main(given)
     if not given.folder.is_dir():
         parser.error(f"{given.folder} is not a folder")
     return _sync(given.folder) if given.command == "sync" else _ui(given.folder, given.port)

@@ -1,9 +1,9 @@
 """A policy that trusts the user's rate until the loss says otherwise."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from math import inf
+from typing import ClassVar
 
 from lr_callbacks.core import (
     START,
@@ -14,35 +14,8 @@ from lr_callbacks.core import (
     require,
     worst,
 )
-from lr_callbacks.policies.levels import Levels
+from lr_callbacks.policies.guarding import EVEN, ODD, GuardState
 from lr_callbacks.policies.wording import symptom
-
-#: The two slots that hold the last good state and the candidate to succeed it, in turn.
-EVEN, ODD = "even", "odd"
-
-
-class GuardState(NamedTuple):
-    """Where the guard stands; steps count observations, not the Trainer's steps."""
-
-    seen: int = 0
-    scale: float = 1.0
-    target: float = 1.0  # the scale that recovery climbs back to
-    growth: float = 1.0  # factor a step on the way there
-    rest: int = 0  # steps before recovery sets in and milder trouble counts again
-    warm: int = 0  # steps of warm-in left after a rollback
-    strikes: int = 0  # rollbacks since a snapshot was last found good
-    rollbacks: int = 0
-    good: str = START
-    good_step: int = -1
-    candidate: str = ""
-    candidate_step: int = -1
-    candidate_scale: float = 1.0  # in force when the candidate was taken
-    clear: int = 0  # steps since the last trouble
-    levels: Levels = Levels()
-    limit: float = math.inf  # where the loss must be again when the rest is over
-    searching: bool = False  # climbing from far below, because no rate has proved good
-    spent: bool = False  # the budget of rollbacks is used up
-    skipped: int = 0  # steps in a row that were left out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +27,12 @@ class Guard:
     what failed. A non-finite or diverging loss, or one that has not come back to its old level
     after the rest, returns to the last good snapshot as well; each further rollback before a new
     snapshot proves good, in ``quiet`` steps without trouble, squares the cut. Neither decisions nor
-    the place in the data are rolled back, so that the loop ends.
+    the place in the data are rolled back, so that the loop ends. A loss that stays above that of
+    the untrained model, or comes back near it, has diverged, whatever the detectors say.
 
     Trouble that leaves the loss above that of the untrained model, before any snapshot has proved
     good, says that the rate may be wrong by orders of magnitude. Then the training begins anew at a
-    ten-thousandth of the scale (a hundredth if it lasted ten steps), which grows tenfold every
+    ten-thousandth of the scale (a hundredth if it had learnt something), which grows tenfold every
     ``climb / 4`` steps, until trouble comes again, with good snapshots behind it this time, or
     ``recovery`` times the failed scale is reached: the learning-rate range test of Smith 2017, but
     the steps are not lost.
@@ -128,21 +102,24 @@ class Guard:
         if passing:
             reason = f"{symptom(name, reading)}; the step was skipped"
             return state, Decision(scale=self._warmed(state), condition=condition, reason=reason)
+        reason = symptom(name, reading)
+        if condition < Condition.DIVERGING and (said := self._lost(state)):
+            condition, reason = Condition.DIVERGING, said
         level = state.levels.fast if condition is Condition.NONFINITE else loss
-        lost = state.rest == 1 and state.levels.fast > state.limit
         if condition.trouble and state.good == START and not level < state.levels.first:
-            state, decision = self._start_anew(state, observation, symptom(name, reading))
+            state, decision = self._start_anew(state, observation, reason)
         elif condition >= Condition.DIVERGING or (condition.trouble and state.searching):
-            state, decision = self._roll_back(state, observation, symptom(name, reading))
-        elif lost:
-            condition = Condition.DIVERGING
-            reason = f"loss {state.levels.fast:.3g} did not come back below {state.limit:.3g}"
             state, decision = self._roll_back(state, observation, reason)
         elif condition.trouble and not state.rest:
-            state, decision = self._back_off(state, symptom(name, reading))
+            state, decision = self._back_off(state, reason)
         else:
             state, decision = self._go_on(state, observation.step, condition.trouble)
         return state, decision._replace(condition=condition)
+
+    def _lost(self, state: GuardState) -> str:
+        if state.rest == 1 and state.levels.fast > state.limit:
+            return f"loss {state.levels.fast:.3g} did not come back below {state.limit:.3g}"
+        return state.levels.astray()
 
     def _back_off(self, state: GuardState, reason: str) -> tuple[GuardState, Decision]:
         """Cut, keep the weights, and remember the level that must be reached again."""
@@ -178,7 +155,8 @@ class Guard:
     ) -> tuple[GuardState, Decision]:
         """Return to the untrained weights and climb from far below."""
         failed = min(state.scale, observation.scale)
-        scale = max(self.floor, failed * (1e-4 if state.clear <= 10 else 1e-2))
+        learnt = state.levels.best < state.levels.first
+        scale = max(self.floor, failed * (1e-2 if learnt else 1e-4))
         state = state._replace(growth=10.0 ** (4 / self.climb), rest=0, warm=0, searching=True)
         target = max(scale, failed * self.recovery)
         return self._return_to(state, scale, target, f"{reason}; starting anew")
@@ -196,7 +174,7 @@ class Guard:
             candidate="",
             clear=0,
             levels=state.levels.forget(),
-            limit=math.inf,
+            limit=inf,
         )
         return state, Decision(scale=self._warmed(state), restore=state.good, reason=reason)
 
@@ -221,7 +199,8 @@ class Guard:
             clear=0 if trouble else state.clear,
             candidate="" if trouble else state.candidate,
         )
-        if state.candidate and step - state.candidate_step >= self.quiet:
+        old = state.candidate and step - state.candidate_step >= self.quiet
+        if old and state.levels.sound():
             state = state._replace(
                 good=state.candidate,
                 good_step=state.candidate_step,
