@@ -16,7 +16,7 @@ from rich.table import Table
 from lr_callbacks.tracking.context import describe_data
 from lr_callbacks.tracking.figure import draw
 from lr_callbacks.tracking.interactive import page
-from lr_callbacks.tracking.journal import History, history
+from lr_callbacks.tracking.journal import History, whole
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
 from lr_callbacks.verdict import LAST, divergence
 
@@ -95,7 +95,7 @@ def _loggers(trainer: Trainer) -> list[JournaledMLFlowLogger]:
 
 def report(logger: JournaledMLFlowLogger, journal: Path) -> None:
     """Make the report of one run from its journal, print it and hand it to the logger."""
-    run = history(journal)
+    run = whole(journal)
     loss = run.series.get("train/loss")
     if not loss:
         return

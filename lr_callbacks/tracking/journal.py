@@ -16,6 +16,7 @@ torn line is skipped by every reader. Standard library only.
 
 import errno
 import json
+import math
 import os
 import threading
 import time
@@ -163,3 +164,31 @@ def history(path: Path) -> History:
             decisions.append((record["s"], record["d"]))
         ended = record["t"]
     return History(about, series, decisions, began, ended)
+
+
+def whole(path: Path) -> History:
+    """Read a journal with those of the same run before it, in the same folder.
+
+    Returns:
+        As `history`; where a training was resumed, what came after the point of resumption in the
+        earlier journals is left out.
+    """
+    last = history(path)
+    parts = [last]
+    for other in path.parent.glob(f"*{SUFFIX}"):
+        about = header(other) or {}
+        if about.get("run") == last.about["run"] and about["t"] < last.began:
+            parts.append(history(other))
+    parts.sort(key=lambda part: part.began)
+    series: dict[str, list[tuple[int, float]]] = {}
+    decisions: list[tuple[int, dict[str, Any]]] = []
+    for part in parts:
+        losses = part.series.get("train/loss")
+        first = losses[0][0] if losses else math.inf
+        for name, points in series.items():
+            series[name] = [point for point in points if point[0] < first]
+        decisions = [row for row in decisions if row[0] < first]
+        for name, points in part.series.items():
+            series.setdefault(name, []).extend(points)
+        decisions += part.decisions
+    return History(last.about, series, decisions, parts[0].began, last.ended)

@@ -26,7 +26,7 @@ def main(path: Path) -> None:
     if about is None:
         return
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # this loop tries again itself
-    with suppress(OSError):
+    with suppress(OSError, AttributeError):
         os.nice(5)  # the training comes first
     outbox, hurry, over = Outbox(path, about), threading.Event(), threading.Event()
     threading.Thread(target=_listen, args=(hurry, over), daemon=True).start()

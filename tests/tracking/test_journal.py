@@ -3,12 +3,13 @@
 import errno
 import math
 import os
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lr_callbacks.tracking.journal import Journal, header, history, read
+from lr_callbacks.tracking.journal import Journal, header, history, read, whole
 
 ABOUT = {"uri": "sqlite:///x.db", "run": "abc"}
 
@@ -115,3 +116,21 @@ def test_the_history_holds_every_series_in_order_and_the_decisions(tmp_path):
     assert run.decisions == [(1, {"condition": "spiking", "reason": "r"})]
     assert run.about["run"] == "abc"
     assert run.began <= run.ended
+
+
+def test_a_resumed_run_is_told_as_one_without_what_was_trained_in_vain(tmp_path):
+    first = Journal(tmp_path, ABOUT)
+    for step in range(10):
+        first.append({"m": {"train/loss": 1.0}, "s": step})
+    first.append({"s": 2, "d": {"reason": "kept"}})
+    first.append({"s": 8, "d": {"reason": "in vain"}})
+    other = Journal(tmp_path, {**ABOUT, "run": "another"})
+    other.append({"m": {"train/loss": 9.0}, "s": 0})
+    time.sleep(0.002)
+    second = Journal(tmp_path, ABOUT)
+    for step in range(6, 12):
+        second.append({"m": {"train/loss": 2.0}, "s": step})
+    run = whole(second.path)
+    assert run.series["train/loss"] == [(t, 1.0 if t < 6 else 2.0) for t in range(12)]
+    assert run.decisions == [(2, {"reason": "kept"})]
+    assert (run.began, run.ended) == (first.header["t"], history(second.path).ended)
