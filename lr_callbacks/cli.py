@@ -45,7 +45,7 @@ def _sync(folder: Path) -> int:
 
 
 def _ui(folder: Path, port: int) -> int:
-    """Start the server in this process's place's child and wait for it."""
+    """Start MLflow's server, say where the newest run is, and wait for Ctrl-C."""
     import subprocess
 
     journals = sorted(folder.rglob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime)
@@ -55,7 +55,7 @@ def _ui(folder: Path, port: int) -> int:
         return 1
     uri = about["uri"] if about else f"sqlite:///{(folder / 'mlflow.db').resolve()}"
     base = uri if uri.startswith("http") else f"http://127.0.0.1:{port}"
-    print(f"{base}/#/experiments{_newest(uri)}?workflowType=machine_learning")
+    print(f"{base}/#/experiments{_newest(uri)}?workflowType=machine_learning", flush=True)
     if uri.startswith("http"):
         return 0
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]

@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
+from lr_callbacks.callbacks.effective import effective_rates
 from lr_callbacks.callbacks.losses import Measured
 from lr_callbacks.core import Decision
 
@@ -54,6 +55,7 @@ class Recorder:
         """
         metrics = {self._loss: measured.loss}
         metrics |= {f"lr/{name}": rate for name, rate in measured.rates.items()}
+        metrics |= effective_rates(self.trainer.optimizers, list(measured.rates))
         if measured.scale != self._scale:
             self._scale = measured.scale
             metrics |= {f"scale/{name}": measured.scale for name in measured.rates}
