@@ -7,13 +7,15 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.trainer.states import TrainerStatus
 from pytorch_lightning.utilities import rank_zero_warn
+from torch.optim import Optimizer
 
 from lr_callbacks.callbacks.checks import refuse_no_optimizer, refuse_strategy
 from lr_callbacks.callbacks.losses import LossBlock, LossWindow, Measured, Pending
+from lr_callbacks.callbacks.measure import Measures
 from lr_callbacks.callbacks.rates import Rates
 from lr_callbacks.callbacks.recorder import Recorder
-from lr_callbacks.controller import Controller
-from lr_callbacks.core import START, Decision, Detector, Observation, Policy, require
+from lr_callbacks.controller import Controller, plain, restored
+from lr_callbacks.core import START, Decision, Detector, Policy, require
 from lr_callbacks.policies import Guard
 from lr_callbacks.snapshots import Snapshots
 
@@ -32,6 +34,7 @@ class _Fit:
     snapshots: Snapshots
     recorder: Recorder
     every: int
+    measures: Measures
     window: LossWindow = field(default_factory=LossWindow)
     block: LossBlock = field(default_factory=LossBlock)
 
@@ -106,7 +109,15 @@ class AdaptiveLearningRate(Callback):
             )
         on_cpu = trainer.strategy.root_device.type == "cpu"
         every = self.read_every or (1 if on_cpu else BLOCK)
-        self._fit = _Fit(rates, snapshots, Recorder(trainer, rates.names, self._counts), every)
+        recorder = Recorder(trainer, rates.names, self._counts)
+        measures = Measures(pl_module, trainer.estimated_stepping_batches)
+        self._fit = _Fit(rates, snapshots, recorder, every, measures)
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Measure what the last decision asked for, before the weights change."""
+        self._running().measures.take(self._decision.measure)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -120,6 +131,7 @@ class AdaptiveLearningRate(Callback):
         if loss is not None:
             # The x-axis of every `self.log`, so that curves lie above one another.
             step = trainer.fit_loop.epoch_loop._batches_that_stepped
+            fit.measures.stamp(step)
             fit.block.append(Pending(step, loss, fit.rates.stepped(), fit.rates.scale))
         if len(fit.block) >= (1 if self._decision.probing else fit.every):
             self._read(trainer)
@@ -165,12 +177,11 @@ class AdaptiveLearningRate(Callback):
         # After an exception other ranks may be gone, and averaging would wait for them for ever.
         if fit is not None and fit.recorder.trainer.state.status != TrainerStatus.INTERRUPTED:
             self._unread += fit.block.read(fit.recorder.trainer)
-        decision = self._decision
         return {
             "format": FORMAT,
             "configuration": repr(self.controller),
             "controller": self.controller.plain(self._state),
-            "decision": [decision.scale, decision.suspend_schedule, decision.probing],
+            "decision": plain(self._decision),
             "unread": [[m.step, m.loss, list(m.rates), m.scale] for m in self._unread],
             "counts": dict(self._counts),
         }
@@ -188,13 +199,13 @@ class AdaptiveLearningRate(Callback):
                 f"reads format {FORMAT}; install the version of lr-callbacks that wrote it."
             )
         self._state, fresh = self.controller.restore(state_dict["controller"])
+        self._state = self.controller.resumed(self._state)
         if state_dict["configuration"] != repr(self.controller):
             rank_zero_warn(
                 "AdaptiveLearningRate is configured differently from the checkpoint; the present "
                 f"configuration is used. Starting afresh: {', '.join(fresh) or 'nothing'}."
             )
-        scale, suspended, probing = state_dict["decision"]
-        self._decision = Decision(scale=scale, suspend_schedule=suspended, probing=probing)
+        self._decision = restored(state_dict["decision"])
         self._unread = [Measured(*step) for step in state_dict["unread"]]
         self._counts = dict(state_dict["counts"])
         self._resumed = True
@@ -208,7 +219,7 @@ class AdaptiveLearningRate(Callback):
             fit.recorder.step(measured, abandoned=abandoned)
             if abandoned:
                 continue
-            observation = Observation(measured.step, measured.loss, measured.scale)
+            observation = fit.measures.observation(measured)
             self._state, self._decision = self.controller.update(self._state, observation)
             abandoned = self._decision.restore is not None
             fit.recorder.decision(measured, self._decision)
@@ -221,6 +232,7 @@ class AdaptiveLearningRate(Callback):
             known = decision.restore in fit.snapshots.slots
             # A slot from before a resume is gone; the weights resumed from are the next best.
             fit.snapshots.restore(decision.restore if known else START)
+            fit.measures.forget()
         if decision.save is not None:
             fit.snapshots.save(decision.save)
         if decision.stop:

@@ -102,6 +102,10 @@ class Guard:
         """Return the state before any observation."""
         return GuardState()
 
+    def resumed(self, state: GuardState) -> GuardState:
+        """Return the state to go on with when every snapshot but `START` is gone."""
+        return state._replace(good=START, candidate="")
+
     def update(
         self, state: GuardState, observation: Observation, readings: Mapping[str, Reading]
     ) -> tuple[GuardState, Decision]:

@@ -1,0 +1,68 @@
+"""What the guarded run of a search knows, and what one step of it answers."""
+
+import math
+from typing import NamedTuple
+
+from lr_callbacks.core import Decision
+from lr_callbacks.policies.guard import GuardState
+from lr_callbacks.policies.noise import Noise, mean
+from lr_callbacks.policies.plan import Base, Plan
+
+#: Shares of the training after which no rate is raised: by trial or restart, and while unproven.
+LAST_RAISE, LAST_DOUBT = 0.5, 0.8
+
+
+class Raise(NamedTuple):
+    """A higher rate under trial in the middle of a run."""
+
+    slot: str = ""  # weights to return to; empty: none is under way
+    level: float = 0.0
+    known: int = 0  # losses in the level
+    losses: tuple[float, ...] = ()
+    norm: float = math.nan
+
+
+class RunState(NamedTuple):
+    """Where the guarded run stands."""
+
+    scale: float = 1.0  # that the guard may lower
+    guard: GuardState = GuardState()
+    proven: bool = True
+    moved: bool = False  # a tournament was held since the loss began to move
+    level: tuple[float, int] = (math.nan, 0)  # before the run, and of how many losses
+    block: tuple[float, ...] = ()
+    means: tuple[float, ...] = ()
+    descents: tuple[float, ...] = ()
+    still: int = 0  # blocks without movement
+    quiet: int = 2  # blocks of it before a raise
+    since: int = 0  # steps since the unproven rate was chosen
+    top: float = math.inf  # rate that gave trouble while unproven
+    restarts: int = 0
+    wait: int = 3  # trial lengths without progress before a raise by trial
+    trial: Raise = Raise()
+
+
+class Ran(NamedTuple):
+    """One step of the run: the decision, and whether to hold a tournament from here."""
+
+    run: RunState
+    noise: Noise
+    decision: Decision
+    base: Base | None = None
+    excused: bool = False  # steps that this rollback loses are no probing
+
+
+class Clock(NamedTuple):
+    """What the run must know of time."""
+
+    plan: Plan
+    done: float  # share of the training that is over
+    spare: float  # steps that may still be lost to probing
+
+
+def started(scale: float, slot: str, *, proven: bool, moved: bool, losses: tuple[float, ...],
+            step: int) -> RunState:  # fmt: skip
+    """Return a run about to go on from ``slot`` at ``scale``."""
+    level = (mean(losses), len(losses)) if losses and not proven else (math.nan, 0)
+    guard = GuardState(good=slot, good_step=step)
+    return RunState(scale=scale, guard=guard, proven=proven, moved=moved, level=level)
