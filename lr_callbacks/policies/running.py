@@ -144,7 +144,7 @@ def _moving(clock: Clock, ran: Ran, losses: tuple[float, ...], z: float) -> Ran:
         return ran._replace(run=run._replace(moved=True, level=level, still=0))
     slot = free(run.guard.good)
     decision = Decision(
-        scale=run.scale, save=slot, condition=ran.decision.condition,
+        scale=0.1 * run.scale, save=slot, condition=ran.decision.condition,
         reason=f"{said}; trying neighbouring rates",
     )  # fmt: skip
     return ran._replace(decision=decision, base=Base(slot, losses[-16:]))
