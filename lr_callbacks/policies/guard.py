@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from lr_callbacks.core import (
     START,
@@ -14,33 +14,18 @@ from lr_callbacks.core import (
     require,
     worst,
 )
+from lr_callbacks.policies.guarding import (
+    EVEN,
+    ODD,
+    GuardState,
+    compare,
+    lift,
+    lifted,
+    relearn,
+    watch,
+)
+from lr_callbacks.policies.probation import over
 from lr_callbacks.policies.wording import symptom
-
-#: The two slots that hold the last good state and the candidate to succeed it, in turn.
-EVEN, ODD = "even", "odd"
-
-
-class GuardState(NamedTuple):
-    """Where the guard stands; steps count observations, not the Trainer's steps."""
-
-    seen: int = 0
-    scale: float = 1.0
-    target: float = 1.0  # the scale that recovery climbs back to
-    growth: float = 1.0  # factor a step on the way there
-    rest: int = 0  # steps before recovery sets in and milder trouble counts again
-    warm: int = 0  # steps of warm-in left after a rollback
-    strikes: int = 0  # rollbacks since a snapshot was last found good
-    rollbacks: int = 0
-    good: str = START
-    good_step: int = -1
-    candidate: str = ""
-    candidate_step: int = -1
-    clear: int = 0  # steps since the last trouble
-    level: float = math.nan  # slow mean of the loss
-    spread: float = math.nan  # slow mean absolute deviation from it
-    fast: float = math.nan
-    limit: float = math.inf  # where the loss must be again when the rest is over
-    spent: bool = False  # the budget of rollbacks is used up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +35,12 @@ class Guard:
     The ladder: a spike or an oscillation cuts the scale; the rate then rests and climbs back to
     ``recovery`` times the scale that failed. A non-finite or diverging loss, or one that has not
     come back to its old level after the rest, returns to the last good snapshot as well; each
-    further rollback before a new snapshot proves good squares the cut, so that a rate a thousand
-    times too high is left behind in four. A snapshot is good when ``quiet`` steps passed without
-    trouble. Neither decisions nor the place in the data are rolled back, so that the loop ends.
+    further rollback before a new snapshot proves good cuts once more, so that a rate a thousand
+    times too high is left behind in four. In the first steps, when no detector knows the noise
+    yet, two losses in a row that jump above the first ones are divergence, and a loss that gains
+    nothing is compared with that of a tenth of the rate. A snapshot is good when ``quiet`` steps
+    passed without trouble. Neither decisions nor the place in the data are rolled back, so that the
+    loop ends.
 
     Args:
         cut: factor on the scale at trouble, in (0, 1); usually 0.5.
@@ -62,8 +50,13 @@ class Guard:
         warm_up: steps over which the rate rises to its new value after a rollback; usually 10.
         snapshot_every: steps between snapshots, at least ``quiet``; usually 50.
         quiet: steps without trouble that make a snapshot good; usually 25.
+        young: steps from the beginning in which a jump of the loss counts as divergence, 0 or more;
+            usually 50.
         rollbacks: how often the weights may be rolled back in a run; usually 20.
         floor: smallest scale, in (0, 1]; usually 1e-6.
+        ceiling: largest scale, at least 1; usually 1, which never raises. Above it, a stalled loss
+            makes the guard try 1 / ``cut`` times the scale for ``snapshot_every`` steps and take it
+            back unless the loss falls; never above ``recovery`` times the last scale that failed.
         exhausted: ``"stop"`` ends the training at the last good weights when the rollbacks are used
             up; ``"floor"`` goes on from there at the smallest scale.
 
@@ -80,8 +73,10 @@ class Guard:
     warm_up: int = 10
     snapshot_every: int = 50
     quiet: int = 25
+    young: int = 50
     rollbacks: int = 20
     floor: float = 1e-6
+    ceiling: float = 1.0
     exhausted: str = "stop"
 
     def __post_init__(self) -> None:
@@ -93,8 +88,10 @@ class Guard:
             require(getattr(self, name) >= 1, name, "at least 1 step", getattr(self, name))
         rule = f"at least `quiet` ({self.quiet}) steps"
         require(self.snapshot_every >= self.quiet, "snapshot_every", rule, self.snapshot_every)
+        require(self.young >= 0, "young", "0 or more", self.young)
         require(self.rollbacks >= 0, "rollbacks", "0 or more", self.rollbacks)
         require(0 < self.floor <= 1, "floor", "above 0 and at most 1", self.floor)
+        require(1 <= self.ceiling < math.inf, "ceiling", "at least 1 and finite", self.ceiling)
         known = self.exhausted in ("stop", "floor")
         require(known, "exhausted", '"stop" or "floor"', self.exhausted)
 
@@ -104,35 +101,53 @@ class Guard:
 
     def resumed(self, state: GuardState) -> GuardState:
         """Return the state to go on with when every snapshot but `START` is gone."""
-        return state._replace(good=START, candidate="")
+        trial = state.trial._replace(slot=START) if state.trial.slot else state.trial
+        probation = over(state.probation)
+        return state._replace(good=START, candidate="", probation=probation, trial=trial)
 
     def update(
         self, state: GuardState, observation: Observation, readings: Mapping[str, Reading]
     ) -> tuple[GuardState, Decision]:
         """Fold in one observation and decide."""
         name, reading = worst(readings)
-        condition = reading.condition
+        condition, reason = reading.condition, symptom(name, reading)
         state = state._replace(seen=state.seen + 1, clear=state.clear + 1)
+        verdict = ""
         if condition is not Condition.NONFINITE:
-            state = _follow(state, observation.loss)
-        if condition >= Condition.DIVERGING:
-            state, decision = self._roll_back(state, observation, symptom(name, reading))
+            spike = condition is Condition.SPIKING
+            state, seen, verdict = watch(state, observation.loss, self.young, spike=spike)
+            if seen and condition < Condition.DIVERGING:
+                condition, reason = Condition.DIVERGING, seen
+        if state.trial.slot:
+            bad = condition >= Condition.DIVERGING
+            state, decision = lifted(state, observation, self.snapshot_every, bad=bad)
+        elif condition >= Condition.DIVERGING:
+            state, decision = self._roll_back(state, observation, reason)
+        elif verdict:
+            state, decision = compare(state, verdict, observation.step, self.floor)
         elif self._lost(state):
             condition = Condition.DIVERGING
-            reason = f"loss {state.fast:.3g} did not come back below {state.limit:.3g}"
+            reason = f"loss {state.noise.level:.3g} did not come back below {state.limit:.3g}"
             state, decision = self._roll_back(state, observation, reason)
         elif condition.trouble and not state.rest:
-            state, decision = self._back_off(state, symptom(name, reading))
+            state, decision = self._back_off(state, reason)
+        elif condition is Condition.STALLED and self._may_rise(state):
+            state, decision = lift(state, state.scale / self.cut)
         else:
             state, decision = self._go_on(state, observation.step, condition.trouble)
         return state, decision._replace(condition=condition)
 
     def _lost(self, state: GuardState) -> bool:
-        return state.rest == 1 and state.fast > state.limit
+        return state.rest == 1 and state.noise.level > state.limit
+
+    def _may_rise(self, state: GuardState) -> bool:
+        """Whether nothing is under way, and the last scale that gave trouble is far enough."""
+        calm = state.scale == state.target and not state.rest and state.probation.lived < 0
+        return calm and state.scale / self.cut <= min(self.ceiling, self.recovery * state.lid)
 
     def _back_off(self, state: GuardState, reason: str) -> tuple[GuardState, Decision]:
         """Cut, keep the weights, and remember the level that must be reached again."""
-        before = state.level + 4 * state.spread
+        before = state.noise.middle + 4 * state.noise.sigma
         scale = max(self.floor, state.scale * self.cut)
         target = max(self.floor, state.target * self.recovery)
         state = state._replace(
@@ -143,6 +158,7 @@ class Guard:
             candidate="",
             clear=0,
             limit=before,
+            lid=state.scale,
         )
         return state, Decision(scale=self._warmed(state), reason=reason)
 
@@ -150,12 +166,16 @@ class Guard:
         self, state: GuardState, observation: Observation, reason: str
     ) -> tuple[GuardState, Decision]:
         """Return to the last good snapshot at a lower scale, or give up."""
+        if state.strikes >= 2:  # what failed twice from there was not good
+            state = state._replace(good=START, good_step=-1)
         place = "the start" if state.good == START else f"step {state.good_step}"
         if state.rollbacks >= self.rollbacks:
             return self._give_up(state, f"{reason}; {self.rollbacks} rollbacks are used up", place)
         failed = min(state.scale, observation.scale)
-        scale = max(self.floor, failed * self.cut ** (2.0 ** min(state.strikes, 9)))
-        target = max(scale, failed * self.recovery)
+        scale = max(self.floor, failed * self.cut ** (state.strikes + 1))
+        # A rate that failed again is too high, so only the first failure may have been bad luck.
+        certain = state.rollbacks or state.probation.lived >= 0
+        target = scale if certain else max(scale, failed * self.recovery)
         state = state._replace(
             scale=scale,
             target=target,
@@ -166,11 +186,12 @@ class Guard:
             rollbacks=state.rollbacks + 1,
             candidate="",
             clear=0,
-            level=math.nan,
             limit=math.inf,
+            lid=failed,
         )
         said = f"{reason}; rolled back to {place}"
-        return state, Decision(scale=self._warmed(state), restore=state.good, reason=said)
+        decision = Decision(scale=self._warmed(state), restore=state.good, reason=said)
+        return relearn(state), decision
 
     def _give_up(self, state: GuardState, reason: str, place: str) -> tuple[GuardState, Decision]:
         if state.spent:
@@ -211,7 +232,11 @@ class Guard:
         interval = min(self.snapshot_every, max(self.quiet, state.seen))
         fresh = step - max(state.candidate_step, state.good_step) >= interval
         return (
-            not state.candidate and fresh and state.clear >= min(self.quiet, 5) and not state.warm
+            not state.candidate
+            and not state.probation.slot
+            and fresh
+            and state.clear >= min(self.quiet, 5)
+            and not state.warm
         )
 
     def _warmed(self, state: GuardState) -> float:
@@ -220,19 +245,3 @@ class Guard:
 
     def _growth(self, scale: float, target: float) -> float:
         return float(max(1.0, target / scale) ** (1 / self.climb))
-
-
-def _follow(state: GuardState, loss: float) -> GuardState:
-    """Fold a finite loss into the levels; a single outlier moves them by at most three spreads."""
-    if math.isnan(state.level):
-        spread = state.spread if state.spread > 0 else 0.0
-        return state._replace(level=loss, fast=loss, spread=spread)
-    error = loss - state.level
-    reach = 3 * state.spread if state.seen > 8 else math.inf
-    error = max(-reach, min(reach, error)) if reach > 0 else error
-    gain = max(0.05, 1 / state.seen)
-    return state._replace(
-        level=state.level + 0.05 * error,
-        spread=state.spread + gain * (abs(error) - state.spread),
-        fast=state.fast + 0.2 * (loss - state.fast),
-    )

@@ -35,6 +35,11 @@ class Noise(NamedTuple):
         """The fast level."""
         return self.fast / self.fast_weight if self.fast_weight else math.nan
 
+    @property
+    def middle(self) -> float:
+        """The slow level."""
+        return self.slow / self.slow_weight if self.slow_weight else math.nan
+
 
 #: Weights of the newest loss in the fast and the slow level, and in the noise once that is known.
 _FAST, _SLOW, _MEMORY = 0.2, 0.05, 0.04
@@ -64,7 +69,7 @@ def follow(noise: Noise, loss: float) -> tuple[Noise, bool]:
         steps += 1
     spread = noise.spread
     if rows > 10:
-        error = loss - noise.slow / noise.slow_weight
+        error = loss - noise.middle
         error = max(-3 * sigma, min(3 * sigma, error))
         spread = math.sqrt((1 - _MEMORY) * spread * spread + _MEMORY * error * error)
     noise = noise._replace(

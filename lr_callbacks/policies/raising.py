@@ -3,9 +3,10 @@
 import math
 
 from lr_callbacks.core import NORM, Decision, Observation
+from lr_callbacks.policies.lift import GOING, KEPT, Raise, weigh
 from lr_callbacks.policies.noise import Noise, mean, rebased
 from lr_callbacks.policies.plan import GRID, free
-from lr_callbacks.policies.run import LAST_RAISE, Clock, Raise, Ran, RunState
+from lr_callbacks.policies.run import LAST_RAISE, Clock, Ran, RunState
 
 
 def standing(clock: Clock, ran: Ran, count: int) -> Ran:
@@ -35,22 +36,13 @@ def standing(clock: Clock, ran: Ran, count: int) -> Ran:
 def follow_raise(
     clock: Clock, run: RunState, noise: Noise, observation: Observation, *, lost: bool
 ) -> Ran:
-    """Follow a raise: the level before is what the old rate would give, so no control is run."""
-    trial, plan = run.trial, clock.plan
-    if not lost:
-        norm = observation.norm if math.isnan(trial.norm) else trial.norm
-        trial = trial._replace(losses=(*trial.losses, observation.loss), norm=norm)
-    rows = len(trial.losses)
-    half = rows // 2
-    excess = mean(trial.losses[half:]) - trial.level if rows else math.inf
-    error = noise.sigma * math.sqrt(1 / max(1, rows - half) + 1 / trial.known)
-    lost = lost or (rows >= plan.trial // 3 and excess > 4 * error)
-    if not lost and rows < plan.trial:
+    """Follow a raise to its end."""
+    trial, verdict = weigh(run.trial, noise, observation, clock.plan.trial, bad=lost)
+    if verdict == GOING:
         decision = Decision(scale=run.scale * GRID, probing=True, measure=(NORM,))
         return Ran(run._replace(trial=trial), noise, decision)
-    inflated = trial.norm > 0 and observation.norm > 4 * trial.norm
     run = run._replace(trial=Raise(), block=(), means=())
-    if not lost and excess < error and not inflated:
+    if verdict == KEPT:
         run = run._replace(scale=run.scale * GRID, wait=3)
         return Ran(run, rebased(noise), Decision(scale=run.scale, reason="the raise is kept"))
     decision = Decision(scale=run.scale, restore=trial.slot, reason="the raise lost; taken back")

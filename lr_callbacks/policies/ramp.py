@@ -135,12 +135,11 @@ def _mark(ramp: RampState, noise: Noise, scale: float, norm: float) -> tuple[Ram
     return ramp._replace(marks=(*taken, mark)), slot
 
 
-def bracket(ramp: RampState, noise: Noise, limit: float, *, norms: bool) -> Bracket:
+def bracket(ramp: RampState, limit: float, *, norms: bool) -> Bracket:
     """Choose the first rate to try, and the weights to try it from.
 
     Args:
         ramp: at its end.
-        noise: the loss.
         limit: scale at which it ended.
         norms: the weights, not the loss, ended it.
     """
@@ -149,9 +148,12 @@ def bracket(ramp: RampState, noise: Noise, limit: float, *, norms: bool) -> Brac
         # A decade below the trouble is the highest rate not shown to harm.
         return Bracket(limit / 10, limit, Base(START, ramp.first), False, ramp.volatility)
     least = start - ramp.lowest
-    clear = 3 * noise.own * math.sqrt(1 / 5 + 1 / 9)
-    near = (s for s, at in ramp.curve[4:] if at <= ramp.lowest + 0.1 * least and start - at > clear)
-    candidate = min(next(near, ramp.best), limit / 2) / 2
+    first = ramp.best
+    for scale, level in reversed([c for c in ramp.curve[4:] if c[0] <= ramp.best]):
+        if level > ramp.lowest + 0.1 * least:
+            break
+        first = scale
+    candidate = min(first, limit / 2) / 2
     if norms:
         candidate = min(candidate, ramp.swollen)
     base = Base(START, ramp.first)

@@ -4,22 +4,14 @@ import math
 from typing import NamedTuple
 
 from lr_callbacks.core import Decision
-from lr_callbacks.policies.guard import GuardState
+from lr_callbacks.policies.guarding import GuardState
+from lr_callbacks.policies.lift import Raise
 from lr_callbacks.policies.noise import Noise, mean
 from lr_callbacks.policies.plan import Base, Plan
+from lr_callbacks.policies.probation import Probation, over
 
 #: Shares of the training after which no rate is raised: by trial or restart, and while unproven.
 LAST_RAISE, LAST_DOUBT = 0.5, 0.8
-
-
-class Raise(NamedTuple):
-    """A higher rate under trial in the middle of a run."""
-
-    slot: str = ""  # weights to return to; empty: none is under way
-    level: float = 0.0
-    known: int = 0  # losses in the level
-    losses: tuple[float, ...] = ()
-    norm: float = math.nan
 
 
 class RunState(NamedTuple):
@@ -60,9 +52,14 @@ class Clock(NamedTuple):
     spare: float  # steps that may still be lost to probing
 
 
+def trusted(slot: str, step: int, rollbacks: int = 0) -> GuardState:
+    """Return a guard at the beginning of a run whose rate was tried already."""
+    return GuardState(good=slot, good_step=step, rollbacks=rollbacks, probation=over(Probation()))
+
+
 def started(scale: float, slot: str, *, proven: bool, moved: bool, losses: tuple[float, ...],
             step: int) -> RunState:  # fmt: skip
     """Return a run about to go on from ``slot`` at ``scale``."""
     level = (mean(losses), len(losses)) if losses and not proven else (math.nan, 0)
-    guard = GuardState(good=slot, good_step=step)
+    guard = trusted(slot, step)
     return RunState(scale=scale, guard=guard, proven=proven, moved=moved, level=level)

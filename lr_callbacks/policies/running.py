@@ -10,11 +10,11 @@ import math
 from collections.abc import Mapping
 
 from lr_callbacks.core import DESCENT, START, Condition, Decision, Observation, Reading
-from lr_callbacks.policies.guard import Guard, GuardState
+from lr_callbacks.policies.guard import Guard
 from lr_callbacks.policies.noise import Noise, follow, mean, rebased
 from lr_callbacks.policies.plan import GRID, Base, free
 from lr_callbacks.policies.raising import follow_raise, standing
-from lr_callbacks.policies.run import LAST_DOUBT, LAST_RAISE, Clock, Ran, RunState
+from lr_callbacks.policies.run import LAST_DOUBT, LAST_RAISE, Clock, Ran, RunState, trusted
 
 
 def go_on(
@@ -75,7 +75,7 @@ DOWNHILL = 0.2
 def _excused(run: RunState, noise: Noise, readings: Mapping[str, Reading]) -> Mapping[str, Reading]:
     """Leave out a drift within the noise of the present rate: a noise floor is no harm."""
     level, count = run.level
-    if not count or not noise.slow_weight or noise.slow / noise.slow_weight - level > 2 * noise.own:
+    if not count or not noise.slow_weight or noise.middle - level > 2 * noise.own:
         return readings
     return {n: r for n, r in readings.items() if r.condition is not Condition.DIVERGING}
 
@@ -84,10 +84,9 @@ def _rolled_back(run: RunState, noise: Noise, decision: Decision) -> Ran:
     """Let the guard cut a proven rate; an unproven one goes down the grid for good."""
     run = run._replace(block=(), means=(), descents=(), still=0)
     if not run.proven and not decision.stop and not run.guard.spent:
-        guard = GuardState(
-            good=run.guard.good, good_step=run.guard.good_step, rollbacks=run.guard.rollbacks,
-            warm=run.guard.warm, rest=run.guard.rest,
-        )  # fmt: skip
+        old = run.guard
+        guard = trusted(old.good, old.good_step, old.rollbacks)
+        guard = guard._replace(warm=old.warm, rest=old.rest, strikes=old.strikes)
         top, quiet = run.scale, min(16, 2 * run.quiet)
         run = run._replace(guard=guard, scale=run.scale / GRID, top=top, quiet=quiet)
         decision = decision._replace(scale=0.1)
@@ -154,7 +153,7 @@ def _afresh(ran: Ran) -> Ran:
     """Nothing for long, so nothing to lose: the first weights at a lower rate."""
     run = ran.run
     scale = run.scale / GRID
-    guard = GuardState(good=START, rollbacks=run.guard.rollbacks)
+    guard = trusted(START, -1, run.guard.rollbacks)
     fresh = RunState(
         scale=scale, guard=guard, proven=False, level=run.level, restarts=run.restarts + 1
     )

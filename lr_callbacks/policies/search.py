@@ -153,7 +153,7 @@ class Search:
             found = Bracket(limit / 10, limit, Base(), False, 0.0)
         else:
             norms = not trouble or "weights" in why or "decade" in why
-            found = bracket(ramp, state.noise, limit, norms=norms)
+            found = bracket(ramp, limit, norms=norms)
         scale = max(self.floor, found.candidate)
         opening = opened(scale, found.base, found.limit, strong=found.strong, moved=False,
                          volatility=found.volatility)  # fmt: skip
