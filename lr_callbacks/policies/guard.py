@@ -124,7 +124,8 @@ class Guard:
         elif condition >= Condition.DIVERGING:
             state, decision = self._roll_back(state, observation, reason)
         elif verdict:
-            state, decision = compare(state, verdict, observation.step, self.floor)
+            state, decision = compare(state, verdict, observation.step, self.floor, self.warm_up)
+            decision = decision._replace(scale=self._warmed(state))
         elif self._lost(state):
             condition = Condition.DIVERGING
             reason = f"loss {state.noise.level:.3g} did not come back below {state.limit:.3g}"
@@ -172,7 +173,10 @@ class Guard:
         if state.rollbacks >= self.rollbacks:
             return self._give_up(state, f"{reason}; {self.rollbacks} rollbacks are used up", place)
         failed = min(state.scale, observation.scale)
-        scale = max(self.floor, failed * self.cut ** (state.strikes + 1))
+        young = state.probation.lived >= 0 and math.isfinite(observation.loss)
+        # A rate that fails at once is too high by far, not by a little.
+        cuts = max(3 if young else 1, state.strikes + 1)
+        scale = max(self.floor, failed * self.cut**cuts)
         # A rate that failed again is too high, so only the first failure may have been bad luck.
         certain = state.rollbacks or state.probation.lived >= 0
         target = scale if certain else max(scale, failed * self.recovery)

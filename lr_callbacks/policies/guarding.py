@@ -63,7 +63,9 @@ def watch(
     noise, _ = follow(state.noise, loss)
     first = state.first if len(state.first) >= _FIRST else (*state.first, loss)
     best = min(state.best, noise.middle) if noise.rows >= 10 else state.best
-    start, sigma = mean(tuple(sorted(first)[:3])), noise.sigma  # some may have exploded already
+    # Some of the first may have exploded already.
+    calm = tuple(x for x in first if x - first[0] <= 0.5 * abs(first[0]))
+    start, sigma = mean(calm), noise.sigma
     progress = start - best if best < math.inf else 0.0
     limit = start + 2 * sigma
     if progress > 6 * sigma:
@@ -84,7 +86,7 @@ def watch(
 
 
 def compare(
-    state: GuardState, verdict: str, step: int, floor: float
+    state: GuardState, verdict: str, step: int, floor: float, warm_up: int
 ) -> tuple[GuardState, Decision]:
     """Carry out the verdict of the first steps: keep the rate, try a lower one, or return."""
     probation, scale = state.probation, state.scale
@@ -104,7 +106,8 @@ def compare(
     scale = max(floor, scale / 10)
     probation = probation._replace(attempts=probation.attempts + 1)
     state = state._replace(
-        probation=probation, scale=scale, target=scale, good=START, good_step=-1, candidate="",
+        probation=probation, scale=scale, target=scale, warm=warm_up, good=START, good_step=-1,
+        candidate="",
     )  # fmt: skip
     reason = f"the loss gains nothing at {level:.3g}; a tenth of the rate tried from the start"
     return relearn(state), Decision(scale=scale, restore=START, reason=reason)
@@ -115,7 +118,9 @@ def relearn(state: GuardState) -> GuardState:
     probation = state.probation
     if probation.lived >= 0:
         probation = again(probation) if state.good == START else over(probation)
-    return state._replace(noise=rebased(state.noise), best=math.inf, high=0, probation=probation)
+    return state._replace(
+        noise=rebased(state.noise), best=math.inf, high=0, armed=False, probation=probation
+    )
 
 
 def lift(state: GuardState, higher: float) -> tuple[GuardState, Decision]:
