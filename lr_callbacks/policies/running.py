@@ -71,6 +71,9 @@ def _asking(decision: Decision, clock: Clock, run: RunState) -> Decision:
 #: Mean sign of ⟨gradient, −last update⟩ that shows a rate too low.
 DOWNHILL = 0.2
 
+#: The same that shows it too low by far.
+STEEP = 0.6
+
 
 def _excused(run: RunState, noise: Noise, readings: Mapping[str, Reading]) -> Mapping[str, Reading]:
     """Leave out a drift within the noise of the present rate: a noise floor is no harm."""
@@ -166,7 +169,8 @@ def _afresh(ran: Ran) -> Ran:
 
 def _blind_raise(ran: Ran, downhill: float | None, step: int) -> Ran:
     run = ran.run
-    scale = run.scale * GRID
+    far = downhill is not None and downhill > STEEP
+    scale = run.scale * GRID * (GRID if far else 1.0)
     slot = free(run.guard.good)
     why = "" if downhill is None else f" while updates point downhill ({downhill:.2f})"
     guard = run.guard._replace(good=slot, good_step=step, candidate="")

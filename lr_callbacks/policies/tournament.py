@@ -165,12 +165,12 @@ def _weigh(plan: Plan, trials: TrialsState, noise: Noise) -> _Evidence:
 INFLATED = 4.0
 
 
-def _prefer(evidence: _Evidence, best: Result, new: Result) -> Result:
+def _prefer(evidence: _Evidence, best: Result, new: Result, *, moved: bool) -> Result:
     """Return the better of two trials; the larger rate wins ties unless its weights inflate."""
     if not new.slot or not best.slot:
         return new if new.slot else best
     lower, higher = sorted((best, new), key=lambda r: r.scale)
-    if max(evidence.gain(best), evidence.gain(new)) < 2:
+    if not moved and max(evidence.gain(best), evidence.gain(new)) < 2:
         harmless = [r for r in (lower, higher) if evidence.harmless(r)]
         if harmless:
             return harmless[-1]
@@ -186,7 +186,8 @@ def _judge(plan: Plan, trials: TrialsState, noise: Noise, result: Result, spare:
         trials = trials._replace(quietest=min(trials.quietest, result.noise))
     trials = _bounds(trials, result)
     evidence = _weigh(plan, trials, noise)
-    trials = trials._replace(champion=_prefer(evidence, trials.champion, result))
+    champion = _prefer(evidence, trials.champion, result, moved=trials.moved)
+    trials = trials._replace(champion=champion)
     best = trials.champion
     following = _following(plan, trials, evidence, spare)
     if following is not None:
