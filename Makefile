@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: train test check format sweep coverage clean
+.PHONY: train test check format sweep coverage soak clean
 
 train: $(VENV)/.train
 	$(BIN)/lr-train $(ARGS)
@@ -25,6 +25,9 @@ coverage: $(VENV)/.dev
 	$(BIN)/python -m coverage run -m pytest $(ARGS)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --skip-covered
+
+soak: $(VENV)/.dev
+	$(BIN)/python examples/benchmarks/soak.py --folder $(VENV)/soak $(ARGS)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

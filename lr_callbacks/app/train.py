@@ -18,8 +18,10 @@ from pytorch_lightning import LightningDataModule, Trainer, seed_everything
 from pytorch_lightning.callbacks import RichProgressBar
 
 from lr_callbacks.app.errors import Refused, sentence
+from lr_callbacks.core import require
 from lr_callbacks.tracking import store
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
+from lr_callbacks.verdict import divergence
 from lr_callbacks.zoo.models import Mismatch
 from lr_callbacks.zoo.task import Task
 
@@ -34,27 +36,72 @@ def train(config: DictConfig) -> float:
         ValueError: a setting is impossible.
         Refused: the training diverged and ``fail_on_divergence`` is set.
     """
-    seed_everything(config.seed, workers=True, verbose=False)
-    data: LightningDataModule = instantiate(config.data)
-    task = _task(config, data)
+    _refuse_unknown(config)
+    logger = None
+    try:
+        seed_everything(config.seed, workers=True, verbose=False)
+        data: LightningDataModule = instantiate(config.data)
+        task = _task(config, data)
+        logger = _logger(config)
+        trainer = _trainer(config, logger)
+    except Exception:
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            _record_failure(config, logger or _logger(config))
+        raise
+    if logger:
+        _describe(config, logger)
+    return _fit(config, trainer, task, data)
+
+
+def _fit(config: DictConfig, trainer: Trainer, task: Task, data: LightningDataModule) -> float:
+    trainer.fit(task, datamodule=data)
+    if diverged := _diverged(task):
+        if config.fail_on_divergence:
+            raise Refused(f"the training diverged: {diverged}.")
+        print(f"lr-train: the training diverged: {diverged}.", file=sys.stderr)
+    if task.validated != trainer.global_step and trainer.limit_val_batches:
+        trainer.validate(task, datamodule=data, verbose=False)
+    metric = float(trainer.callback_metrics.get(config.optimized_metric, math.nan))
+    if config.test and not diverged:
+        trainer.test(task, datamodule=data, verbose=False)
+    return metric
+
+
+#: What a configuration may hold at the top.
+GROUPS = ("model", "data", "optimizer", "schedule", "callbacks", "logger", "trainer")
+SETTINGS = ("seed", "optimized_metric", "fail_on_divergence", "test")
+
+
+def _refuse_unknown(config: DictConfig) -> None:
+    known = (*GROUPS, *SETTINGS)
+    for key in map(str, config):
+        if key not in known:
+            raise ValueError(f"unknown key `{key}`; the keys are {', '.join(known)}.")
+    seed = config.seed
+    require(isinstance(seed, int) and 0 <= seed < 2**32, "seed", "a whole number from 0 on", seed)
+
+
+def _trainer(config: DictConfig, logger: JournaledMLFlowLogger | None) -> Trainer:
+    """Build Lightning's Trainer; what it refuses is said in its words."""
     callbacks = [instantiate(c) for c in (config.get("callbacks") or {}).values()]
     settings: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
     if settings["enable_progress_bar"]:
         callbacks.append(RichProgressBar())
-    logger = _logger(config)
-    trainer = Trainer(**settings, callbacks=callbacks, logger=logger or False)
+    try:
+        return Trainer(**settings, callbacks=callbacks, logger=logger or False)
+    except TypeError as error:
+        raise ValueError(f"`trainer` holds a value of the wrong type: {error}.") from error
+
+
+def _record_failure(config: DictConfig, logger: JournaledMLFlowLogger | None) -> None:
+    """Give a job of a sweep that fails before its first step a run all the same."""
     if logger:
-        described = OmegaConf.to_container(config, resolve=True)
-        logger.log_hyperparams(described)  # type: ignore[arg-type]
-    trainer.fit(task, datamodule=data)
-    diverged = _diverged(task)
-    if diverged:
-        print(f"lr-train: the training diverged: {diverged}.", file=sys.stderr)
-    elif config.test:
-        trainer.test(task, datamodule=data, verbose=False)
-    if diverged and config.fail_on_divergence:
-        raise Refused(f"the training diverged: {diverged}")
-    return float(trainer.callback_metrics.get(config.optimized_metric, math.nan))
+        _describe(config, logger)
+        logger.finalize("failed")
+
+
+def _describe(config: DictConfig, logger: JournaledMLFlowLogger) -> None:
+    logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
 
 
 def _task(config: DictConfig, data: Any) -> Task:
@@ -85,12 +132,9 @@ def _logger(config: DictConfig) -> JournaledMLFlowLogger | None:
 
 def _diverged(task: Task) -> str:
     """Say in plain words how the training diverged, if it did."""
-    if task.first is None or task.last is None:
+    if task.first is None or task.peak is None:
         return ""
-    first, last = float(task.first), float(task.last)
-    if not math.isfinite(last):
-        return f"the last loss is {last}, the first was {first:.4g}"
-    return f"the loss rose from {first:.4g} to {last:.4g}" if last > first else ""
+    return divergence(float(task.first), float(task.peak), [float(loss) for loss in task.last])
 
 
 @hydra.main(version_base="1.3", config_path="pkg://lr_callbacks.conf", config_name="train")

@@ -13,8 +13,7 @@ from rich.table import Table
 from lr_callbacks.tracking.figure import draw
 from lr_callbacks.tracking.journal import History, history
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
-
-WARM_UP = 10
+from lr_callbacks.verdict import LAST, divergence
 
 
 class RunReport(Callback):
@@ -76,19 +75,15 @@ def verdict(run: History) -> str:
     """Say in one word how a run went.
 
     Returns:
-        ``diverged`` where the last losses are not finite or lie above the first ones,
-        ``recovered`` where there was trouble on the way, else ``healthy``.
+        ``diverged`` (see `divergence`), ``recovered`` where there was trouble on the way, else
+        ``healthy``.
     """
     losses = [value for _, value in run.series["train/loss"]]
-    first, last = _mean(losses[:1]), _mean(losses[-WARM_UP:])
-    if not math.isfinite(losses[-1]) or not last <= first:
+    peak = max((loss for loss in losses if math.isfinite(loss)), default=math.nan)
+    if divergence(losses[0], peak, losses[-LAST:]):
         return "diverged"
     bad = ("oscillating", "spiking", "diverging", "nonfinite")
     return "recovered" if any(r["condition"] in bad for _, r in run.decisions) else "healthy"
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _decisions(run: History, folder: Path) -> None:

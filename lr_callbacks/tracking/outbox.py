@@ -19,14 +19,7 @@ log = logging.getLogger(__name__)
 
 #: MLflow's limits: metrics, parameters and tags in one call, characters in a value.
 METRICS, PARAMS, TAGS, CHARACTERS = 1000, 100, 100, 6000
-_PERMANENT = {
-    "INVALID_PARAMETER_VALUE",
-    "RESOURCE_DOES_NOT_EXIST",
-    "INVALID_STATE",
-    "BAD_REQUEST",
-    "PERMISSION_DENIED",
-    "UNAUTHENTICATED",
-}
+_PERMANENT = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST"}
 
 
 class Outbox:
@@ -46,6 +39,7 @@ class Outbox:
         ack = json.loads(self.ack_path.read_text()) if self.ack_path.exists() else {}
         self.offset: int = ack.get("offset", 0)
         self.run_id: str | None = ack.get("run_id") or about.get("run_id")
+        self.experiment_id: str | None = ack.get("experiment_id")
         self.ended: bool = ack.get("ended", False)
         self.sent = 0
         self.rejected = 0
@@ -61,17 +55,19 @@ class Outbox:
         Raises:
             OSError, MlflowException: the store does not answer, or refuses.
         """
-        client = self._connect()
         if self.run_id is None:
-            about = self.about
-            artifacts = about["artifacts"]
-            experiment = store.experiment_id(client, about["experiment"], artifacts)
-            found = store.run_of_journal(client, experiment, about["id"])
+            client, about = self._connect(), self.about
+            experiment = store.experiment_id(client, about["experiment"], about["artifacts"])
+            identity = about["run"]
+            found = store.find_run(client, experiment, identity)
             if found is None:
-                tags = {**about["tags"], "lr_callbacks.journal": about["id"]}
+                tags = {**about["tags"], "lr_callbacks.run": identity}
                 run = client.create_run(experiment, about["t"], tags, about["run_name"])
                 found = str(run.info.run_id)
-            self.run_id = found
+            self.run_id, self.experiment_id = found, experiment
+            self._acknowledge(self.offset)
+        elif self.experiment_id is None:
+            self.experiment_id = str(self._connect().get_run(self.run_id).info.experiment_id)
             self._acknowledge(self.offset)
         return self.run_id
 
@@ -107,6 +103,10 @@ class Outbox:
     def close(self, status: str, ended: int) -> None:
         """Give the run its final status, at a time in milliseconds since 1970."""
         self._connect().set_terminated(self.open(), status, ended)
+        self.settle()
+
+    def settle(self) -> None:
+        """Remember that this journal's part of the run is over."""
         self.ended = True
         self._acknowledge(self.offset)
 
@@ -181,7 +181,12 @@ class Outbox:
     def _acknowledge(self, offset: int) -> None:
         self.offset = offset
         partial = self.ack_path.with_suffix(".tmp")
-        ack = {"offset": offset, "run_id": self.run_id, "ended": self.ended}
+        ack = {
+            "offset": offset,
+            "run_id": self.run_id,
+            "experiment_id": self.experiment_id,
+            "ended": self.ended,
+        }
         partial.write_text(json.dumps(ack))
         os.replace(partial, self.ack_path)
 

@@ -96,10 +96,10 @@ def experiment_id(client: MlflowClient, name: str, artifacts: str | None) -> str
     return str(found.experiment_id)
 
 
-def run_of_journal(client: MlflowClient, experiment: str, journal: str) -> str | None:
-    """Return the id of the run that was made for a journal, if one was."""
+def find_run(client: MlflowClient, experiment: str, identity: str) -> str | None:
+    """Return the id of the run that was made for a logger of this identity, if one was."""
     runs = client.search_runs(
-        [experiment], f"tags.`lr_callbacks.journal` = '{journal}'", ViewType.ALL, max_results=1
+        [experiment], f"tags.`lr_callbacks.run` = '{identity}'", ViewType.ALL, max_results=1
     )
     return str(runs[0].info.run_id) if runs else None
 

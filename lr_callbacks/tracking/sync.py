@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mlflow.exceptions import MlflowException
 
@@ -25,32 +25,41 @@ def sync(folder: Path) -> Iterator[Synced]:
     """Send what is not acknowledged in every journal under ``folder``.
 
     A journal that a live process writes is left to it. A run whose process died without an end is
-    closed as KILLED, at the time of its last line.
+    closed as KILLED, at the time of its last line, unless a later journal goes on with it.
     """
-    for path in sorted(folder.rglob(f"*{SUFFIX}")):
-        about = header(path)
-        if about is None:
-            continue
+    journals = [
+        (path, about) for path in sorted(folder.rglob(f"*{SUFFIX}")) if (about := header(path))
+    ]
+    for path, about in journals:
         lock = claimed(path)
         if lock is None:
             yield Synced(path, None, 0, "being written")
             continue
-        with lock:
-            outbox = Outbox(path, about)
-            try:
-                yield _send(outbox)
-            except (OSError, MlflowException, ValueError) as error:
-                said = str(error).splitlines()[0]
-                yield Synced(path, outbox.run_id, outbox.sent, said, failed=True)
+        outbox = Outbox(path, about)
+        try:
+            yield _send(outbox, [other for other in journals if other[1]["t"] > about["t"]])
+        except (OSError, MlflowException, ValueError) as error:
+            said = str(error).splitlines()[0]
+            yield Synced(path, outbox.run_id, outbox.sent, said, failed=True)
+        finally:
+            lock.release()
 
 
-def _send(outbox: Outbox) -> Synced:
+def _send(outbox: Outbox, later: list[tuple[Path, dict[str, Any]]]) -> Synced:
     waiting = outbox.waiting()
     while outbox.send():
         continue
     outcome = "sent" if waiting else "up to date"
     if not outbox.ended:
-        last = max(line.record["t"] for line in read(outbox.path))
-        outbox.close("KILLED", last)
         outcome = "closed as KILLED"
+        if any(_continues(outbox, path, about) for path, about in later):
+            outcome = "sent, its run went on"
+            outbox.settle()
+        else:
+            outbox.close("KILLED", max(line.record["t"] for line in read(outbox.path)))
     return Synced(outbox.path, outbox.run_id, outbox.sent, outcome)
+
+
+def _continues(outbox: Outbox, path: Path, about: dict[str, Any]) -> bool:
+    same = outbox.about["run"] == about["run"]
+    return same or outbox.run_id in (about.get("run_id"), Outbox(path, about).run_id)

@@ -44,6 +44,11 @@ class Writer:
         """The run's id, None until the store has answered."""
         return self.outbox.run_id
 
+    @property
+    def experiment_id(self) -> str | None:
+        """The experiment's id, None until the store has answered."""
+        return self.outbox.experiment_id
+
     def notify(self, metrics: int) -> None:
         """Say that so many metrics were added."""
         self._pending += metrics

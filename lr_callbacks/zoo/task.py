@@ -1,6 +1,7 @@
 """The training of the bundled configurations: a model, its loss, an optimizer, a schedule."""
 
 import math
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,8 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
+
+from lr_callbacks.verdict import LAST
 
 #: Steps over which a schedule runs when the Trainer's length is not bounded.
 UNBOUNDED = 1000
@@ -25,7 +28,9 @@ class Task(LightningModule):
             whole training; returns Lightning's schedule configuration, None for a constant rate.
 
     Attributes:
-        first, last: the loss of the first and of the latest batch.
+        first, peak: the loss of the first batch and the largest, None before it.
+        last: the latest losses.
+        validated: the optimizer steps made before the latest validation, -1 before it.
     """
 
     def __init__(
@@ -39,7 +44,9 @@ class Task(LightningModule):
         self.model, self.kind = model, kind
         self._optimizer, self._schedule = optimizer, schedule
         self.first: Tensor | None = None
-        self.last: Tensor | None = None
+        self.peak: Tensor | None = None
+        self.last: deque[Tensor] = deque(maxlen=LAST)
+        self.validated = -1
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the model."""
@@ -49,13 +56,19 @@ class Task(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the mean loss of a batch."""
         loss = self._measure(batch)[0]
-        self.last = loss.detach()
-        self.first = self.last if self.first is None else self.first
+        seen = loss.detach()
+        self.first = seen if self.first is None else self.first
+        self.peak = seen if self.peak is None else torch.fmax(self.peak, seen)
+        self.last.append(seen)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Log ``val/loss`` and, for classes, ``val/accuracy``."""
         self._log("val", batch)
+
+    def on_validation_end(self) -> None:
+        """Remember what was validated."""
+        self.validated = self.trainer.global_step
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Log ``test/loss`` and, for classes, ``test/accuracy``."""
