@@ -55,7 +55,7 @@ class Family:
 SMALL = {
     "cnn": {"width": 8, "blocks": 1},
     "mlp": {"width": 32},
-    "transformer": {"width": 32, "depth": 1},
+    "Transformer": {"width": 32, "depth": 1},
 }
 FAMILIES = (
     Family("digits", "mlp", "sgd", 0.1, 32),
@@ -65,7 +65,7 @@ FAMILIES = (
     Family("breast_cancer", "mlp", "rmsprop", 1e-3, 16),
     Family("diabetes", "mlp", "adamw", 2e-3, 16),
     Family("gaussian", "linear", "momentum", 0.01, 8),
-    Family("text", "transformer", "adamw", 3e-3, 8),
+    Family("text", "Transformer", "adamw", 3e-3, 8),
 )
 
 
