@@ -195,6 +195,7 @@ def main():
             rows = "".join(f"{step},{loss!r}\n" for step, loss in enumerate(losses.tolist()))
             (given.folder / "data" / f"{name}.csv").write_text(f"step,loss\n{rows}")
             table.writerows((name, *event, "high") for event in events)
+            file.flush()
 
 
 def runs(seeds):
