@@ -216,7 +216,8 @@ class AdaptiveLearningRate(Callback):
     def _fold(self, measured: Measured) -> bool:
         """Decide on one step, record the decision and carry it out; whether it left the weights."""
         fit, memory = self._running(), self._memory
-        observation = Observation(measured.step, measured.loss, measured.scale, measured.skipped)
+        skipped = measured.skipped
+        observation = Observation(measured.step, measured.loss, measured.scale, skipped=skipped)
         memory.state, memory.decision = self.controller.update(memory.state, observation)
         fit.recorder.decision(measured, memory.decision)
         fit.carry_out(memory.decision)

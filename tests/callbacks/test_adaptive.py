@@ -1,5 +1,9 @@
 """AdaptiveLearningRate in real Trainers: the rate applied, what is recorded, rollback, refusals."""
 
+import gc
+import pickle
+import weakref
+
 import lightning.pytorch
 import pytest
 import pytorch_lightning as pl
@@ -299,3 +303,22 @@ def test_a_model_too_large_is_refused_with_the_numbers_before_any_step(monkeypat
     with pytest.raises(ValueError, match=r"3 snapshots of 40 B each .* take 120 B, but 100 B are"):
         trainer([AdaptiveLearningRate()]).fit(module, loader())
     assert module.seen == 0
+
+
+def test_nothing_of_a_training_is_held_after_it():
+    class Refer(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            self.snapshots = weakref.ref(callback._fit.snapshots)
+
+    callback, refer = AdaptiveLearningRate(), Refer()
+    fit = trainer([callback, refer])
+    fit.fit(Regression(), loader())
+    gc.collect()
+    assert refer.snapshots() is None
+    assert not {"save_checkpoint"} & set(vars(fit))
+
+
+def test_it_can_be_sent_to_another_process():
+    callback = pickle.loads(pickle.dumps(AdaptiveLearningRate(read_every=3)))
+    assert callback.settings.read_every == 3
+    trainer([callback]).fit(Regression(), loader())
