@@ -42,11 +42,16 @@ class Reading(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """One optimizer step: its number (from 0), its loss, and the scale that was in force."""
+    """One optimizer step: its number (from 0), its loss, and the scale that was in force.
+
+    ``skipped``: the loss or the gradients were not finite and the step was left out, so that
+    weights and optimizer state are as they were before it.
+    """
 
     step: int
     loss: float
     scale: float
+    skipped: bool = False
 
 
 class Decision(NamedTuple):
@@ -111,7 +116,11 @@ class Policy(Protocol[S]):
     def update(
         self, state: S, observation: Observation, readings: Mapping[str, Reading]
     ) -> tuple[S, Decision]:
-        """Fold in one observation; ``readings`` of a non-finite loss is ``{"loss": NONFINITE}``."""
+        """Fold in one observation.
+
+        ``readings`` of a non-finite loss is ``{"loss": NONFINITE}``, of a finite one whose step was
+        skipped ``{"gradient": NONFINITE}``.
+        """
         ...
 
 

@@ -3,3 +3,6 @@
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
+
+#: A program that other tests start, once for each rank.
+collect_ignore = ["ranks.py"]

@@ -1,9 +1,9 @@
 """A policy that trusts the user's rate until the loss says otherwise."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from math import inf
+from typing import ClassVar
 
 from lr_callbacks.core import (
     START,
@@ -14,53 +14,28 @@ from lr_callbacks.core import (
     require,
     worst,
 )
-from lr_callbacks.policies.levels import Levels
+from lr_callbacks.policies.guarding import EVEN, ODD, GuardState
 from lr_callbacks.policies.wording import symptom
-
-#: The two slots that hold the last good state and the candidate to succeed it, in turn.
-EVEN, ODD = "even", "odd"
-
-
-class GuardState(NamedTuple):
-    """Where the guard stands; steps count observations, not the Trainer's steps."""
-
-    seen: int = 0
-    scale: float = 1.0
-    target: float = 1.0  # the scale that recovery climbs back to
-    growth: float = 1.0  # factor a step on the way there
-    rest: int = 0  # steps before recovery sets in and milder trouble counts again
-    warm: int = 0  # steps of warm-in left after a rollback
-    strikes: int = 0  # rollbacks since a snapshot was last found good
-    rollbacks: int = 0
-    good: str = START
-    good_step: int = -1
-    candidate: str = ""
-    candidate_step: int = -1
-    candidate_scale: float = 1.0  # in force when the candidate was taken
-    clear: int = 0  # steps since the last trouble
-    levels: Levels = Levels()
-    limit: float = math.inf  # where the loss must be again when the rest is over
-    searching: bool = False  # climbing from far below, because no rate has proved good
-    spent: bool = False  # the budget of rollbacks is used up
 
 
 @dataclass(frozen=True, kw_only=True)
 class Guard:
     """Cuts the rate on trouble, rolls back when the loss has diverged, recovers, gives up aloud.
 
-    The ladder: a spike or an oscillation cuts the scale; the rate then rests and climbs back to
-    ``recovery`` times the scale that failed. A non-finite or diverging loss, or one that has not
-    come back to its old level after the rest, returns to the last good snapshot as well; each
-    further rollback before a new snapshot proves good squares the cut. A snapshot is good when
-    ``quiet`` steps passed without trouble. Neither decisions nor the place in the data are rolled
-    back, so that the loop ends.
+    The ladder: a step whose loss or gradients are not finite is skipped, ``skips`` times in a row.
+    A spike or an oscillation cuts the scale, which rests and then climbs back to ``recovery`` times
+    what failed. A non-finite or diverging loss, or one that has not come back to its old level
+    after the rest, returns to the last good snapshot as well; each further rollback before a new
+    snapshot proves good, in ``quiet`` steps without trouble, squares the cut. Neither decisions nor
+    the place in the data are rolled back, so that the loop ends. A loss that stays above that of
+    the untrained model, or comes back near it, has diverged, whatever the detectors say.
 
-    Trouble that leaves the loss above that of the untrained model, before any snapshot has proved
-    good, says that the rate may be wrong by orders of magnitude. Then the training begins anew at a
-    ten-thousandth of the scale (a hundredth if it lasted ten steps), which grows tenfold every
-    ``climb / 4`` steps, until trouble comes again, with good snapshots behind it this time, or
-    ``recovery`` times the failed scale is reached: the learning-rate range test of Smith 2017, but
-    the steps are not lost.
+    Trouble, more than an oscillation, that leaves the loss above that of the untrained model before
+    any snapshot has proved good says that the rate may be wrong by orders of magnitude. Then the
+    training begins anew at a ten-thousandth of the scale (a hundredth if it had learnt something),
+    which grows tenfold every ``climb / 4`` steps, until trouble comes again, with good snapshots
+    behind it this time, or ``recovery`` times the failed scale is reached: the learning-rate range
+    test of Smith 2017, but the steps are not lost.
 
     Args:
         cut: factor on the scale at trouble, in (0, 1); usually 0.5.
@@ -71,12 +46,13 @@ class Guard:
         snapshot_every: steps between snapshots, at least ``quiet``; usually 50.
         quiet: steps without trouble that make a snapshot good; usually 25.
         rollbacks: how often the weights may be rolled back in a run; usually 20.
+        skips: steps in a row that may be left out before the weights are held to be the cause; 0
+            rolls back at the first; usually 3.
         floor: smallest scale, in (0, 1]; usually 1e-6.
         exhausted: ``"stop"`` ends the training at the last good weights when the rollbacks are used
             up; ``"floor"`` goes on from there at the smallest scale.
 
-    Method: the step-size back-off of an adaptive ODE solver, with the restart before a spike of
-    Chowdhery et al. 2022 (PaLM, section 5.1).
+    Method: the restart before a spike of Chowdhery et al. 2022 (PaLM, section 5.1).
     """
 
     slots: ClassVar[tuple[str, ...]] = (START, EVEN, ODD)
@@ -89,6 +65,7 @@ class Guard:
     snapshot_every: int = 50
     quiet: int = 25
     rollbacks: int = 20
+    skips: int = 3
     floor: float = 1e-6
     exhausted: str = "stop"
 
@@ -101,7 +78,8 @@ class Guard:
             require(getattr(self, name) >= 1, name, "at least 1 step", getattr(self, name))
         rule = f"at least `quiet` ({self.quiet}) steps"
         require(self.snapshot_every >= self.quiet, "snapshot_every", rule, self.snapshot_every)
-        require(self.rollbacks >= 0, "rollbacks", "0 or more", self.rollbacks)
+        for name in ("rollbacks", "skips"):
+            require(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
         require(0 < self.floor <= 1, "floor", "above 0 and at most 1", self.floor)
         known = self.exhausted in ("stop", "floor")
         require(known, "exhausted", '"stop" or "floor"', self.exhausted)
@@ -115,39 +93,49 @@ class Guard:
     ) -> tuple[GuardState, Decision]:
         """Fold in one observation and decide."""
         name, reading = worst(readings)
-        condition, loss = reading.condition, observation.loss
-        state = state._replace(seen=state.seen + 1, clear=state.clear + 1)
+        condition, levels = reading.condition, state.levels
         if condition is not Condition.NONFINITE:
-            state = state._replace(levels=state.levels.follow(loss))
-        level = state.levels.fast if condition is Condition.NONFINITE else loss
-        lost = state.rest == 1 and state.levels.fast > state.limit
-        if condition.trouble and state.good == START and not level < state.levels.first:
-            state, decision = self._start_anew(state, observation, symptom(name, reading))
-        elif condition >= Condition.DIVERGING or (condition.trouble and state.searching):
-            state, decision = self._roll_back(state, observation, symptom(name, reading))
-        elif lost:
-            condition = Condition.DIVERGING
-            reason = f"loss {state.levels.fast:.3g} did not come back below {state.limit:.3g}"
-            state, decision = self._roll_back(state, observation, reason)
-        elif condition.trouble and not state.rest:
-            state, decision = self._back_off(state, symptom(name, reading))
-        else:
-            state, decision = self._go_on(state, observation.step, condition.trouble)
+            levels = levels.follow(observation.loss)
+        passing = observation.skipped and state.skipped < self.skips
+        skipped = state.skipped + 1 if observation.skipped else 0
+        state = state._replace(clear=state.clear + 1, skipped=skipped, levels=levels)
+        lost = "" if condition >= Condition.DIVERGING else self._lost(state)
+        if not lost and not condition.trouble:
+            return self._go_on(state, observation.step, condition)
+        reason = lost or symptom(name, reading)
+        condition = Condition.DIVERGING if lost else condition
+        if passing:
+            said = f"{reason}; the step was skipped"
+            return state, Decision(scale=self._warmed(state), condition=condition, reason=said)
+        state, decision = self._react(state, observation, condition, reason)
         return state, decision._replace(condition=condition)
+
+    def _react(
+        self, state: GuardState, observation: Observation, condition: Condition, reason: str
+    ) -> tuple[GuardState, Decision]:
+        """Choose the rung of the ladder."""
+        last = state.levels.fast if condition is Condition.NONFINITE else observation.loss
+        worse = not last < state.levels.first and condition is not Condition.OSCILLATING
+        if state.good == START and worse:
+            return self._start_anew(state, observation, reason)
+        if condition >= Condition.DIVERGING or state.searching:
+            return self._roll_back(state, observation, reason)
+        if not state.rest:
+            return self._back_off(state, reason)
+        return self._go_on(state, observation.step, condition)
+
+    def _lost(self, state: GuardState) -> str:
+        if state.rest == 1 and state.levels.fast > state.limit:
+            return f"loss {state.levels.fast:.3g} did not come back below {state.limit:.3g}"
+        return state.levels.astray()
 
     def _back_off(self, state: GuardState, reason: str) -> tuple[GuardState, Decision]:
         """Cut, keep the weights, and remember the level that must be reached again."""
         scale = max(self.floor, state.scale * self.cut)
         target = max(scale, state.target * self.recovery)
-        state = state._replace(
-            scale=scale,
-            target=target,
-            growth=self._growth(scale, target),
-            rest=self.rest,
-            candidate="",
-            clear=0,
-            limit=state.levels.slow + 4 * state.levels.spread,
-        )
+        limit, growth = state.levels.slow + 4 * state.levels.spread, self._growth(scale, target)
+        state = state._replace(scale=scale, target=target, growth=growth, rest=self.rest)
+        state = state._replace(candidate="", clear=0, limit=limit)
         return state, Decision(scale=self._warmed(state), reason=reason)
 
     def _roll_back(
@@ -175,7 +163,8 @@ class Guard:
     ) -> tuple[GuardState, Decision]:
         """Return to the untrained weights and climb from far below."""
         failed = min(state.scale, observation.scale)
-        scale = max(self.floor, failed * (1e-4 if state.clear <= 10 else 1e-2))
+        learnt = state.levels.best < state.levels.first
+        scale = max(self.floor, failed * (1e-2 if learnt else 1e-4))
         state = state._replace(growth=10.0 ** (4 / self.climb), rest=0, warm=0, searching=True)
         target = max(scale, failed * self.recovery)
         return self._return_to(state, scale, target, f"{reason}; starting anew")
@@ -193,35 +182,33 @@ class Guard:
             candidate="",
             clear=0,
             levels=state.levels.forget(),
-            limit=math.inf,
+            limit=inf,
         )
         return state, Decision(scale=self._warmed(state), restore=state.good, reason=reason)
 
     def _give_up(self, state: GuardState, reason: str) -> tuple[GuardState, Decision]:
-        first = not state.spent
-        state = state._replace(
-            scale=self.floor, target=self.floor, growth=1.0, rest=0, warm=0, spent=True
-        )
-        if not first:
+        if state.spent:
             return state, Decision(scale=self.floor)
-        stop = self.exhausted == "stop"
-        end = "stopping" if stop else "going on at the smallest rate"
+        floor = self.floor
+        state = state._replace(scale=floor, target=floor, growth=1.0, rest=0, warm=0, spent=True)
+        end = {"stop": "stopping", "floor": "going on at the smallest rate"}[self.exhausted]
         said = f"{reason}; the {self.rollbacks} rollbacks are used up, {end}"
-        return state, Decision(scale=self.floor, restore=state.good, stop=stop, reason=said)
+        stop = self.exhausted == "stop"
+        return state, Decision(scale=floor, restore=state.good, stop=stop, reason=said)
 
-    def _go_on(self, state: GuardState, step: int, trouble: bool) -> tuple[GuardState, Decision]:
+    def _go_on(
+        self, state: GuardState, step: int, condition: Condition
+    ) -> tuple[GuardState, Decision]:
         """Recover, promote the candidate when it has lived long enough, take a new one."""
+        if condition.trouble:
+            state = state._replace(clear=0, candidate="")
         scale = state.scale
-        if not state.rest and not trouble and scale < state.target:
+        if not state.rest and not condition.trouble and scale < state.target:
             scale = min(state.target, scale * state.growth)
-        state = state._replace(
-            scale=scale,
-            rest=max(0, state.rest - 1),
-            warm=max(0, state.warm - 1),
-            clear=0 if trouble else state.clear,
-            candidate="" if trouble else state.candidate,
-        )
-        if state.candidate and step - state.candidate_step >= self.quiet:
+        if state.rest or state.warm or scale != state.scale:
+            rest, warm = max(0, state.rest - 1), max(0, state.warm - 1)
+            state = state._replace(scale=scale, rest=rest, warm=warm)
+        if state.candidate and step - state.candidate_step >= self.quiet and state.levels.sound():
             state = state._replace(
                 good=state.candidate,
                 good_step=state.candidate_step,
@@ -233,14 +220,16 @@ class Guard:
         if self._due(state, step):
             save = ODD if state.good == EVEN else EVEN
             state = state._replace(candidate=save, candidate_step=step, candidate_scale=state.scale)
-        return state, Decision(scale=self._warmed(state), save=save)
+        return state, Decision(scale=self._warmed(state), condition=condition, save=save)
 
     def _due(self, state: GuardState, step: int) -> bool:
         """Early on the weights change fast, so the first snapshots come sooner."""
+        if state.candidate:
+            return False
         young = state.searching or state.good == START
         fresh = step - state.good_step >= (self.quiet if young else self.snapshot_every)
         calm = state.clear >= min(self.quiet, 5) and not state.warm
-        return fresh and calm and not state.candidate
+        return fresh and calm
 
     def _warmed(self, state: GuardState) -> float:
         """Scale in force: a tenth of the scale right after a rollback, rising linearly."""

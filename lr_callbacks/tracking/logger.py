@@ -12,13 +12,13 @@ from typing import Any, Literal
 from lightning_fabric.loggers.logger import rank_zero_experiment
 from lightning_fabric.utilities.logger import _convert_params, _flatten_dict
 from mlflow.tracking import MlflowClient
-from mlflow.tracking.context.registry import resolve_tags
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import MLFlowLogger
-from pytorch_lightning.loggers.utilities import _scan_checkpoints
 from pytorch_lightning.utilities import rank_zero_only
 
 from lr_callbacks.tracking import store
+from lr_callbacks.tracking.checkpoints import stage
+from lr_callbacks.tracking.context import context_tags
 from lr_callbacks.tracking.recording import Recording
 
 #: The environment variable by which a sweep tells its jobs their parent run.
@@ -29,26 +29,24 @@ class JournaledMLFlowLogger(MLFlowLogger):
     """Logs every metric to a journal on disk, from where one thread brings it to MLflow.
 
     A call costs microseconds, whatever MLflow does. A store that is away, slow or locked is
-    reported once and asked again; nothing is lost, also when the process is killed:
-    ``lr-callbacks sync`` sends the rest. Only a store that can never work is refused, at
-    construction. Beside the metrics of the run it logs ``health/nonfinite`` where a value is NaN or
-    infinite, which MLflow does not draw, and the extremes ``train/loss_max`` and
-    ``train/loss_min``.
+    reported once and asked again; a killed process loses nothing, ``lr-callbacks sync`` sends the
+    rest. What MLflow would not draw is logged beside: ``health/nonfinite`` for a NaN or an
+    infinity, ``train/loss_max`` and ``train/loss_min`` for spikes.
 
     Args:
         experiment_name: created where missing.
         run_name: None for the time and a random suffix.
-        tracking_uri: ``sqlite:///PATH`` or ``http://HOST:PORT``; None for ``mlflow.db`` in the
-            present folder.
+        tracking_uri: ``sqlite:///PATH`` or ``http://HOST:PORT``; None for ``mlflow.db`` here.
         tags: of the run.
-        save_dir: kept for compatibility; see the property of this name.
+        save_dir: kept for compatibility; see the property.
         log_model: upload checkpoints, as in Lightning's logger.
         prefix: put before each metric's name.
         artifact_location: of a new experiment; None for a folder beside an sqlite store.
         run_id: log to this run instead of a new one; it is set to RUNNING again.
-        synchronous: kept for compatibility; logging never blocks.
+        synchronous: for compatibility; logging never blocks.
         journal_dir: None for ``journals`` beside an sqlite store, or in the present folder.
         drain_timeout: seconds that the end of a run may wait for MLflow.
+        handover: seconds until a process of its own sends the journal; None for a thread of ours.
         parent_run_id: the run under which this one is shown; None for that of the sweep, if any.
         strict: raise in the training when MLflow fails, instead of reporting it once.
 
@@ -73,6 +71,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
         *,
         journal_dir: str | None = None,
         drain_timeout: float = 30.0,
+        handover: float | None = 3.0,
         parent_run_id: str | None = None,
         strict: bool = False,
     ) -> None:
@@ -89,13 +88,13 @@ class JournaledMLFlowLogger(MLFlowLogger):
             artifact_location=artifact_location or store.artifact_folder(uri, experiment_name),
             run_id=run_id,
         )
-        beside = store.local_file(uri)
-        folder = beside.parent if beside else Path.cwd()
-        self.journal_dir = Path(journal_dir).absolute() if journal_dir else folder / "journals"
-        self.drain_timeout, self.strict = drain_timeout, strict
+        beside = (store.local_file(uri) or Path.cwd() / "x").parent
+        self.journal_dir = Path(journal_dir).absolute() if journal_dir else beside / "journals"
+        store.check_folder(self.journal_dir, "journal_dir")
+        self.drain_timeout, self.handover, self.strict = drain_timeout, handover, strict
         self._parent_run_id = parent_run_id or os.environ.get(PARENT)
         self._identity = uuid.uuid4().hex  # of the run, in every process that logs to it
-        self._recording = None
+        self._given, self._resumes, self._recording = run_id is not None, False, None
 
     @property
     def tracking_uri(self) -> str:
@@ -118,24 +117,21 @@ class JournaledMLFlowLogger(MLFlowLogger):
     def run_id(self) -> str | None:
         """The run's id; None while MLflow has not answered."""
         _ = self.experiment
-        if self._recording is not None and self._recording.writer.run_id:
-            self._run_id = self._recording.writer.run_id
+        if self._recording is not None:
+            self._run_id = self._recording.writer.outbox.run_id or self._run_id
         return self._run_id
 
     @property
     def experiment_id(self) -> str | None:
         """The experiment's id; None while MLflow has not answered."""
         _ = self.experiment
-        if self._recording is not None and self._recording.writer.experiment_id:
-            self._experiment_id = self._recording.writer.experiment_id
+        if self._recording is not None:
+            self._experiment_id = self._recording.writer.outbox.experiment_id
         return self._experiment_id
 
     @property
     def save_dir(self) -> str:
-        """A folder of the run's own beside its journal, for what Lightning and LightningCLI keep.
-
-        LightningCLI saves its configuration there and needs one that no other run has.
-        """
+        """A folder beside the journal, for checkpoints; LightningCLI needs one for each run."""
         return str(self.journal_dir / f"{self._identity[:12]}.lightning")
 
     @property
@@ -150,18 +146,14 @@ class JournaledMLFlowLogger(MLFlowLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Write metrics to the journal.
-
-        Args:
-            metrics: numbers or tensors of one element, by name.
-            step: x-axis, 0 where None.
-        """
+        """Write numbers, or tensors of one element, to the journal; ``step`` is 0 where None."""
         self._recorder().write_metrics(metrics, step or 0)
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
-        """Write parameters to the journal; up to 6,000 characters each are kept."""
-        self._recorder().write_params(_flatten_dict(_convert_params(params)))
+        """Write parameters, up to 6,000 characters of each; all go into ``config.yaml`` too."""
+        converted = _convert_params(params)
+        self._recorder().write_params(_flatten_dict(converted), converted)
 
     @rank_zero_only
     def log_decision(self, step: int, record: dict[str, Any]) -> None:
@@ -174,9 +166,39 @@ class JournaledMLFlowLogger(MLFlowLogger):
         self._recorder().write({"g": {key: str(value) for key, value in tags.items()}})
 
     @rank_zero_only
+    def log_dataset(self, described: Mapping[str, str]) -> None:
+        """Record the data of the training: their ``name``, ``digest`` and ``size``."""
+        self._recorder().write({"i": dict(described)})
+
+    @rank_zero_only
     def log_file(self, path: str | Path, folder: str | None = None) -> None:
         """Upload a file as an artifact; it must stay where it is until it is sent."""
-        self._recorder().write({"a": [str(Path(path).absolute()), folder]})
+        self._recorder().write_file(Path(path), folder)
+
+    def identity(self) -> dict[str, str | None]:
+        """Say which run this is, for a checkpoint; never waits."""
+        known = self._recording.writer.outbox.run_id if self._recording else None
+        return {"uri": self.tracking_uri, "run": self._identity, "run_id": known or self._run_id}
+
+    def resume(self, identity: Mapping[str, str | None]) -> bool:
+        """Go on with the run of a checkpoint, unless this logger was given another one.
+
+        Args:
+            identity: what `identity` returned then.
+
+        Returns:
+            Whether the run is gone on with; never one of another store.
+        """
+        same = identity["run"] == self._identity
+        if same or identity["uri"] != self.tracking_uri or self._given:
+            return same
+        known = str(identity["run"])
+        begun, self._recording = self._recording, None
+        self._identity, self._run_id, self._experiment_id = known, identity["run_id"], None
+        self._resumes = True
+        if begun is not None:
+            begun.hand_to(self._recorder())
+        return True
 
     @rank_zero_only
     def finalize(self, status: str = "success") -> None:
@@ -191,35 +213,34 @@ class JournaledMLFlowLogger(MLFlowLogger):
         """Return this process's recording; another process opens its own, of the same run."""
         if self._recording is not None and self._recording.pid == os.getpid():
             return self._recording
-        tags = dict(self.tags or {})
-        if self._parent_run_id:
-            tags["mlflow.parentRunId"] = self._parent_run_id
         about = {
             "uri": self._tracking_uri,
             "experiment": self._experiment_name,
             "artifacts": self._artifact_location,
             "run": self._identity,
             "run_id": self._run_id,
+            "resumes": self._resumes,
             "run_name": self._run_name,
-            "tags": {key: str(value) for key, value in resolve_tags(tags).items()},
+            "tags": context_tags(self.tags or {}, self._parent_run_id),
         }
         recording = Recording(
             self.journal_dir,
             about,
             prefix=self._prefix,
             drain_timeout=self.drain_timeout,
+            handover=self.handover,
             strict=self.strict,
         )
-        # When the logger is garbage, or else at the exit of the process.
-        weakref.finalize(self, recording.close)
+        weakref.finalize(self, recording.close)  # also at the exit of the process
         self._recording = recording
         return recording
 
     def _scan_and_log_checkpoints(self, checkpoint_callback: ModelCheckpoint) -> None:
         """Hand checkpoints to the journal as files instead of uploading them in the training."""
-        for time_, path, _, _ in _scan_checkpoints(checkpoint_callback, self._logged_model_time):
-            self.log_file(path, Path(path).stem)
-            self._logged_model_time[path] = time_
+        recording = self._recorder()
+        place = recording.files / "checkpoints"
+        for file, folder in stage(checkpoint_callback, self._logged_model_time, place):
+            recording.write_file(file, folder, remove=True)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_recording": None}

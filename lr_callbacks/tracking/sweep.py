@@ -1,12 +1,15 @@
 """A Hydra callback: one MLflow parent run for each multirun."""
 
 import atexit
+import json
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
@@ -22,6 +25,9 @@ log = logging.getLogger(__name__)
 
 #: Tag of the parent for each job that failed, with the job's number; its value is the overrides.
 FAILED_JOB = "lr_callbacks.failed_job."
+
+#: Children that the parent's link compares.
+COMPARED = 20
 
 
 class MultirunParent(Callback):
@@ -97,8 +103,9 @@ class MultirunParent(Callback):
         run = client.get_run(parent)
         query = f"tags.`mlflow.parentRunId` = '{parent}'"
         children = list(client.search_runs([run.info.experiment_id], query, max_results=1000))
-        client.log_text(parent, self._table(children), "children.md")
-        client.set_tag(parent, "mlflow.note.content", self._table(children))
+        table = self._table(children)
+        client.log_text(parent, table, "children.md")
+        client.set_tag(parent, "mlflow.note.content", f"{self._links(run, children)}\n\n{table}")
         failed = any(tag.startswith(FAILED_JOB) for tag in run.data.tags)
         if failed or any(child.info.status != "FINISHED" for child in children):
             status = "FAILED"
@@ -106,19 +113,32 @@ class MultirunParent(Callback):
             status = "FINISHED" if complete else "KILLED"
         client.set_terminated(parent, status)
 
+    def _links(self, parent: Run, children: list[Run]) -> str:
+        """Link to the children in the list of runs, and to their comparison."""
+        experiment, sweep = parent.info.experiment_id, parent.info.run_id
+        search = quote(f"tags.`mlflow.parentRunId` = '{sweep}'")
+        best = [child.info.run_id for child in sorted(children, key=self._final)[:COMPARED]]
+        compared = quote(json.dumps(best)), quote(json.dumps([experiment]))
+        return (
+            f"[All {len(children)} children](#/experiments/{experiment}?searchFilter={search}) · "
+            f"[compare the best](#/compare-runs?runs={compared[0]}&experiments={compared[1]})"
+        )
+
+    def _final(self, run: Run) -> float:
+        value = float(run.data.metrics.get(self.metric, math.inf))
+        return value if value == value else math.inf
+
     def _table(self, children: list[Run]) -> str:
-        """Write the children as Markdown, best first."""
-
-        def final(run: Run) -> float:
-            value = run.data.metrics.get(self.metric, float("inf"))
-            return float(value) if value == value else float("inf")
-
-        rows = [f"| run | status | verdict | {self.metric} |", "|---|---|---|---|"]
-        rows += [
-            f"| {r.info.run_name} | {r.info.status} | "
-            f"{r.data.tags.get('lr_callbacks.verdict', '')} | {final(r):.5g} |"
-            for r in sorted(children, key=final)
-        ]
+        """Write the children as Markdown, best first, by what tells their names apart."""
+        named = [str(child.info.run_name).split(",") for child in children]
+        shared = set.intersection(*map(set, named)) if len(named) > 1 else set()
+        rows = [f"| {self.metric} | status | verdict | run |", "|---|---|---|---|"]
+        for child in sorted(children, key=self._final):
+            parts = [p for p in str(child.info.run_name).split(",") if p not in shared]
+            verdict = child.data.tags.get("lr_callbacks.verdict", "")
+            address = f"#/experiments/{child.info.experiment_id}/runs/{child.info.run_id}"
+            run = f"[{', '.join(parts) or child.info.run_name}]({address})"
+            rows.append(f"| {self._final(child):.5g} | {child.info.status} | {verdict} | {run} |")
         return "\n".join(rows)
 
 

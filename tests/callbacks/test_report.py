@@ -1,6 +1,8 @@
 """The report of a run: a table for the person, a figure and a verdict in MLflow."""
 
 import csv
+import gzip
+import json
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -43,8 +45,16 @@ def test_a_run_with_trouble_explains_itself_in_mlflow_and_on_the_terminal(logger
     assert tags["lr_callbacks.decisions"] == "1 × spiking: cut"
     assert tags["lr_callbacks.first_trouble"] == "step 5: spike (9.1 > 6.7)"
     assert "step 5: spike (9.1 > 6.7)" in tags["mlflow.note.content"]
-    names = {"report/figure.png", "report/decisions.csv", "report/decisions.md"}
-    assert artifacts(logger) >= names
+    page = f"#/experiments/{logger.experiment_id}/runs/{logger.run_id}"
+    assert (
+        f"[report/figure.html]({page}/artifacts/report/figure.html)" in tags["mlflow.note.content"]
+    )
+    assert tags["mlflow.note.content"].count("\n") == 4  # five lines
+    names = ("decisions.csv", "decisions.md", "figure.html", "figure.png", "journal.jsonl.gz")
+    assert artifacts(logger) == {f"report/{name}" for name in names}
+    (data,) = run.inputs.dataset_inputs
+    assert data.dataset.name == "TensorDataset"
+    assert json.loads(data.dataset.profile) == {"num_rows": 32}
     said = capsys.readouterr().out
     assert "1 × spiking: cut" in said
     assert f"/runs/{logger.run_id}" in said
@@ -59,6 +69,14 @@ def test_the_decisions_table_holds_what_was_decided(logger):
         (row,) = csv.DictReader(file)
     assert (row["step"], row["condition"], row["action"]) == ("5", "spiking", "cut")
     assert (row["scale"], row["reason"]) == ("0.5", "spike (9.1 > 6.7)")
+
+
+def test_the_journal_among_the_artifacts_holds_every_step(logger):
+    fit(logger, Script(), max_steps=12)
+    client = MlflowClient(logger.tracking_uri)
+    with gzip.open(client.download_artifacts(logger.run_id, "report/journal.jsonl.gz")) as file:
+        rows = [json.loads(line) for line in file]
+    assert [r["s"] for r in rows if "train/loss" in r.get("m", {})] == list(range(12))
 
 
 def test_a_run_that_breaks_is_reported_too(logger):
@@ -84,7 +102,6 @@ def test_a_run_without_a_journal_or_without_steps_is_left_alone(logger, tmp_path
 
 def test_a_report_that_fails_is_told_and_the_training_ends_well(logger):
     trainer_ = trainer([AdaptiveLearningRate(), RunReport()], logger)
-    logger.journal_dir.mkdir()
     module = Regression()
 
     def block(*_):

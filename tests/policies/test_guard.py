@@ -55,7 +55,7 @@ def test_a_second_spike_while_the_rate_rests_is_not_cut_again():
 
 
 def test_a_loss_that_does_not_come_back_after_a_cut_is_rolled_back():
-    stream = [(1.0 + 0.01 * (t % 3), CALM) for t in range(100)] + [(9.0, SPIKE)]
+    stream = [(20.0, CALM)] + [(1.0 + 0.01 * (t % 3), CALM) for t in range(99)] + [(9.0, SPIKE)]
     decisions = fold(Guard(rest=25), stream + [(8.0, CALM)] * 30)
     rolled = [t for t, d in enumerate(decisions) if d.restore]
     assert len(rolled) == 1

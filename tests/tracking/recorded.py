@@ -38,10 +38,12 @@ def journals(folder):
 
 
 def journal_points(*paths):
-    """Return every point of journals as MLflow ought to hold them."""
+    """Return every point of journals as MLflow ought to hold them: equal ones once."""
     return Counter(
-        (name, line.record["s"], repr(float(value)), line.record["t"])
-        for path in paths
-        for line in read(path)
-        for name, value in line.record.get("m", {}).items()
+        {
+            (name, line.record["s"], repr(float(value)), line.record["t"])
+            for path in paths
+            for line in read(path)
+            for name, value in line.record.get("m", {}).items()
+        }
     )

@@ -3,12 +3,13 @@
 import errno
 import math
 import os
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lr_callbacks.tracking.journal import Journal, header, history, read
+from lr_callbacks.tracking.journal import Journal, header, history, read, whole
 
 ABOUT = {"uri": "sqlite:///x.db", "run": "abc"}
 
@@ -67,16 +68,32 @@ def test_a_damaged_line_costs_no_other_line(tmp_path, junk):
     assert [r["s"] for r in records(journal.path)[1:]] == [0, 1]
 
 
-def test_after_a_disk_failure_records_stay_in_memory_and_nothing_raises(tmp_path):
+def test_while_the_disk_fails_records_stay_in_memory_and_go_to_it_later(tmp_path):
     journal = Journal(tmp_path, ABOUT)
     journal.append({"m": {"loss": 1.0}, "s": 0})
-    full = os.open("/dev/full", os.O_WRONLY)
+    works, full = os.dup(journal._file), os.open("/dev/full", os.O_WRONLY)
     os.dup2(full, journal._file)
     for step in range(1, 4):
         journal.append({"m": {"loss": 1.0}, "s": step})
     assert journal.failure.errno == errno.ENOSPC
     assert [r["s"] for r in journal.overflow] == [1, 2, 3]
     assert len(records(journal.path)) == 2
+    assert not journal.recover()
+    os.dup2(works, journal._file)
+    assert journal.recover()
+    journal.append({"m": {"loss": 1.0}, "s": 4})
+    assert [r["s"] for r in records(journal.path)[1:]] == [0, 1, 2, 3, 4]
+    assert journal.size == journal.path.stat().st_size
+
+
+def test_a_folder_that_vanished_is_made_again(tmp_path):
+    journal = Journal(tmp_path / "gone", ABOUT)
+    (tmp_path / "file").write_text("")
+    nowhere = Journal(tmp_path / "file" / "gone", ABOUT)
+    nowhere.append({"m": {"loss": 1.0}, "s": 0})
+    assert nowhere.failure is not None
+    assert len(nowhere.overflow) == 2
+    assert journal.failure is None
 
 
 def test_another_file_is_no_journal(tmp_path):
@@ -99,3 +116,21 @@ def test_the_history_holds_every_series_in_order_and_the_decisions(tmp_path):
     assert run.decisions == [(1, {"condition": "spiking", "reason": "r"})]
     assert run.about["run"] == "abc"
     assert run.began <= run.ended
+
+
+def test_a_resumed_run_is_told_as_one_without_what_was_trained_in_vain(tmp_path):
+    first = Journal(tmp_path, ABOUT)
+    for step in range(10):
+        first.append({"m": {"train/loss": 1.0}, "s": step})
+    first.append({"s": 2, "d": {"reason": "kept"}})
+    first.append({"s": 8, "d": {"reason": "in vain"}})
+    other = Journal(tmp_path, {**ABOUT, "run": "another"})
+    other.append({"m": {"train/loss": 9.0}, "s": 0})
+    time.sleep(0.002)
+    second = Journal(tmp_path, ABOUT)
+    for step in range(6, 12):
+        second.append({"m": {"train/loss": 2.0}, "s": step})
+    run = whole(second.path)
+    assert run.series["train/loss"] == [(t, 1.0 if t < 6 else 2.0) for t in range(12)]
+    assert run.decisions == [(2, {"reason": "kept"})]
+    assert (run.began, run.ended) == (first.header["t"], history(second.path).ended)

@@ -111,8 +111,8 @@ def test_params_tags_and_files_arrive_up_to_the_limits_of_mlflow(journal, uri, t
     (tmp_path / "note.txt").write_text("hello")
     journal.append({"p": {f"p{i}": "x" * 7000 for i in range(230)}})
     journal.append({"g": {f"g{i}": "y" for i in range(230)}})
-    journal.append({"a": [str(tmp_path / "note.txt"), "notes"]})
-    journal.append({"a": [str(tmp_path / "deleted since"), None]})
+    journal.append({"a": [str(tmp_path / "note.txt"), "notes", False]})
+    journal.append({"a": [str(tmp_path / "deleted since"), None, False]})
     run = MlflowClient(uri).get_run(send_all(journal).run_id)
     assert len(run.data.params) == 230
     assert set(run.data.params.values()) == {"x" * 6000}

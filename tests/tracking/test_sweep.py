@@ -38,6 +38,8 @@ def test_one_parent_and_a_child_for_each_job_in_one_store(uri, monkeypatch):
     for child in children:
         assert len(series(uri, child.info.run_id, "train/loss")) == 6
     assert parent.data.tags["mlflow.note.content"].count("FINISHED") == 4
+    link = f"[All 4 children](#/experiments/{parent.info.experiment_id}?searchFilter="
+    assert parent.data.tags["mlflow.note.content"].startswith(link)
     paths = {a.path for a in client.list_artifacts(parent.info.run_id)}
     assert paths == {"children.md", "multirun.yaml"}
 

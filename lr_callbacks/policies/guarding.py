@@ -1,0 +1,33 @@
+"""What the guard remembers between steps."""
+
+import math
+from typing import NamedTuple
+
+from lr_callbacks.core import START
+from lr_callbacks.policies.levels import Levels
+
+#: The two slots that hold the last good state and the candidate to succeed it, in turn.
+EVEN, ODD = "even", "odd"
+
+
+class GuardState(NamedTuple):
+    """Where the guard stands; steps count observations, not the Trainer's steps."""
+
+    scale: float = 1.0
+    target: float = 1.0  # the scale that recovery climbs back to
+    growth: float = 1.0  # factor a step on the way there
+    rest: int = 0  # steps before recovery sets in and milder trouble counts again
+    warm: int = 0  # steps of warm-in left after a rollback
+    strikes: int = 0  # rollbacks since a snapshot was last found good
+    rollbacks: int = 0
+    good: str = START
+    good_step: int = -1
+    candidate: str = ""
+    candidate_step: int = -1
+    candidate_scale: float = 1.0  # in force when the candidate was taken
+    clear: int = 0  # steps since the last trouble
+    levels: Levels = Levels()
+    limit: float = math.inf  # where the loss must be again when the rest is over
+    searching: bool = False  # climbing from far below, because no rate has proved good
+    spent: bool = False  # the budget of rollbacks is used up
+    skipped: int = 0  # steps in a row that were left out
