@@ -9,10 +9,31 @@ from lr_callbacks.app import compare
 from lr_callbacks.tracking.journal import SUFFIX, header
 from lr_callbacks.tracking.sync import sync
 
+EPILOG = """\
+examples:
+  lr-callbacks sync                     send what an interrupted run or a dead server left behind
+  lr-callbacks compare last             the newest sweep: a table, and compare.png
+  lr-callbacks compare last --json      the same for a program
+  lr-callbacks ui                       MLflow's UI on the store of this folder
+
+exit codes: 0 done, 1 something failed or was left, 2 wrong usage, 130 interrupted by Ctrl-C"""
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 done, 1 something was left, 2 wrong usage."""
-    parser = argparse.ArgumentParser(prog="lr-callbacks", description=__doc__)
+    """Run a command and return its exit code, see `EPILOG`."""
+    try:
+        return _command(arguments)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _command(arguments: list[str] | None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="lr-callbacks",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     sender = commands.add_parser("sync", help="send journals that MLflow has not got yet")
     viewer = commands.add_parser("ui", help="start MLflow's UI on the store that the runs use")

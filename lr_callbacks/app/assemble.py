@@ -21,7 +21,7 @@ from lr_callbacks.zoo.models import Mismatch
 
 def make(node: Any, **given: Any) -> Any:
     """Build what ``node`` describes, from plain lists and dicts, and further arguments."""
-    settings = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    settings = OmegaConf.to_container(node, resolve=True)
     return instantiate(settings, _convert_="all", **given)
 
 
@@ -31,7 +31,6 @@ def build_model(config: DictConfig, about: Description) -> nn.Module:
     Raises:
         ValueError: model and data do not fit, or it is no plain `torch.nn.Module`.
     """
-    OmegaConf.to_container(config.model, throw_on_missing=True)
     given = about._asdict()
     wanted = _arguments(config.model._target_)
     try:

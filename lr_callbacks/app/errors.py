@@ -8,7 +8,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
@@ -54,15 +54,20 @@ def _plain(error: BaseException) -> str:
     """Join the lines of a message that needs no translation, without its noise."""
     text = str(error)
     cause = error.__cause__ or error.__context__
-    if isinstance(error, HydraException) and isinstance(cause, ValueError | TypeError):
+    if isinstance(error, HydraException) and isinstance(
+        cause, ValueError | TypeError | ImportError
+    ):
         text = str(cause)
     elif called := re.search(r"^Error in call to target .*?:\s*\w+\((['\"])(.*)\1\)", text):
         text = called[2]  # from another process, which loses the cause
-    elif missing := re.search(r"^Error locating target '([^']+)'", text):
-        text = f"there is no `{missing[1]}` to import; name it as package.module.Name."
+    elif isinstance(error, OSError) and error.filename:
+        text = f"{error.filename}: {error.strerror}; name a place that can be read and written."
+    text = text.partition("\nConfig search path:")[0]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     noise = ("full_key", "object_type", "reference", "See https://hydra.cc")
     kept = " ".join(line for line in lines if not line.startswith(noise))
+    if isinstance(error, OverrideParseException):
+        kept += ": write KEY=VALUE, or 'KEY=[A,B]' in quotes"
     return kept.replace(", set env var HYDRA_FULL_ERROR=1 to see chained exception", "")
 
 
@@ -123,6 +128,11 @@ def _options(group: str) -> list[str]:
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
+def _no_target(path: str, reason: str | None) -> str:
+    because = f" ({reason})" if reason else ""
+    return f"there is no `{path}` to import; name it as package.module.Name{because}."
+
+
 def _wrong_type(value: str, kind: str, key: str) -> str:
     return f"`{key}` must be {_TYPES.get(kind, kind.lower())}, got {value!r}."
 
@@ -143,10 +153,16 @@ _KNOWN: dict[str, Callable[..., str]] = {
     r"Invalid value assigned: (\w+) is not a ListConfig(?s:.*?)full_key: (\S+)": _wrong_list,
     r"Value '(.*)' is not a valid (bool)(?s:.*?)full_key: (\S+)": _wrong_type,
     r"(?s)Could not find '([^'/]+)/'.*": "`{0}=` needs the name of an option, or null.".format,
+    r"Multiple values for (?:hydra/lr_callbacks@)?([^\s.]+)([.\w]*)\.": (
+        "two options of `{0}` both set `{0}{1}`: choose one of them.".format
+    ),
+    r"field '([^']+)' is not Optional": "`{}` must have a value, not null.".format,
+    r"No supported gpu backend found": "there is no GPU here: say trainer=cpu.".format,
     r"Config group override must be a string": (
         "a group takes the name of an option or a list of them; `~group` leaves one out.".format
     ),
-    r"Missing mandatory value: (\S+)": "`{}` must be given: say {0}=VALUE.".format,
+    r"Error (?:locating target|loading) '([^']+)'(?s:(?:.*?Error\(\"(.*?)\"\))?)": _no_target,
+    r"Missing mandatory value: (\S+)": "`{0}` must be given: say {0}=VALUE.".format,
 }
 
 

@@ -40,7 +40,7 @@ def train(config: DictConfig) -> float:
     try:
         # What needs no data first, so that a mistake is found before any work.
         optimizer, schedule = make(config.optimizer), make(config.schedule)
-        callbacks = [make(node) for node in (config.get("callbacks") or {}).values()]
+        callbacks = [make(node) for node in (config.get("callbacks") or {}).values() if node]
         seed_everything(config.seed, workers=True, verbose=False)
         data = make(config.data)
         about = describe(data)
@@ -57,7 +57,12 @@ def train(config: DictConfig) -> float:
 
 
 def _fit(config: DictConfig, trainer: Trainer, task: Task, data: LightningDataModule) -> float:
-    trainer.fit(task, datamodule=data)
+    try:
+        trainer.fit(task, datamodule=data)
+    except RuntimeError as error:
+        if str(error).startswith("Early stopping conditioned on metric"):
+            raise ValueError(f"`callbacks.early_stopping.monitor`: {error}") from error
+        raise
     if diverged := _diverged(task):
         if isinstance(trainer.logger, JournaledMLFlowLogger):
             trainer.logger.log_tags({"lr_callbacks.verdict": "diverged"})
@@ -68,6 +73,10 @@ def _fit(config: DictConfig, trainer: Trainer, task: Task, data: LightningDataMo
     if task.validated != trainer.global_step and trainer.limit_val_batches:
         trainer.validate(task, datamodule=data, verbose=False)
     metric = float(trainer.callback_metrics.get(config.optimized_metric, math.nan))
+    if config.optimized_metric not in trainer.callback_metrics:
+        known = ", ".join(sorted(trainer.callback_metrics)) or "none"
+        said = f"`optimized_metric` {config.optimized_metric!r} was not logged; there are {known}."
+        print(f"lr-train: {said}", file=sys.stderr)
     if config.test and not diverged:
         trainer.test(task, datamodule=data, verbose=False)
     return metric
@@ -81,6 +90,8 @@ def _refuse_unknown(config: DictConfig) -> None:
     for group in ("model", "data", "optimizer", "schedule", "trainer"):
         if not config.get(group):
             raise ValueError(f"`{group}` must be chosen: say {group}=OPTION.")
+    for key in sorted(OmegaConf.missing_keys(config)):
+        raise ValueError(f"`{key}` must be given: say {key}=VALUE.")
     seed = config.seed
     require(isinstance(seed, int) and 0 <= seed < 2**32, "seed", "a whole number from 0 on", seed)
     require(math.isfinite(config.penalty), "penalty", "a finite number", config.penalty)
@@ -147,6 +158,9 @@ _EXPECTED = (
     OmegaConfBaseException,
     MisconfigurationException,
     YAMLError,
+    FileNotFoundError,
+    NotADirectoryError,
+    PermissionError,
 )
 
 

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from lr_callbacks.core import require
+
 
 class Mismatch(ValueError):
     """A model and a data set that do not fit each other."""
@@ -40,6 +42,7 @@ def mlp(
         Mismatch: the data are text.
     """
     _no_text("mlp", vocabulary)
+    _positive(width=width, depth=depth)
     layers: list[nn.Module] = [nn.Flatten()]
     size = math.prod(shape)
     for _ in range(depth):
@@ -76,6 +79,7 @@ def deep(
         Mismatch: the data are text.
     """
     _no_text("deep", vocabulary)
+    _positive(width=width, blocks=blocks)
     return nn.Sequential(
         nn.Flatten(),
         nn.Linear(math.prod(shape), width),
@@ -110,9 +114,11 @@ def cnn(
 
     Raises:
         Mismatch: the data are not images.
+        ValueError: a size is below 1.
     """
     if len(shape) != 3:
         raise Mismatch(f"model `cnn` needs images (channels, height, width), not shape {shape}")
+    _positive(width=width, blocks=blocks)
     return nn.Sequential(
         nn.Conv2d(shape[0], width, 3, padding=1, bias=False),
         nn.BatchNorm2d(width),
@@ -139,6 +145,9 @@ class Transformer(nn.Module):
     ) -> None:
         if not vocabulary:
             raise Mismatch("model `transformer` needs text, not numbers")
+        _positive(width=width, heads=heads, depth=depth)
+        rule = f"a divisor of model.width = {width}"
+        require(width % heads == 0, "model.heads", rule, heads)
         super().__init__()
         self.token = nn.Embedding(vocabulary, width)
         self.place = nn.Parameter(0.02 * torch.randn(shape[0], width))
@@ -171,6 +180,7 @@ class Recurrent(nn.Module):
     ) -> None:
         if not vocabulary:
             raise Mismatch("model `recurrent` needs text, not numbers")
+        _positive(width=width, depth=depth)
         super().__init__()
         self.token = nn.Embedding(vocabulary, width)
         self.layers = nn.LSTM(width, width, depth, batch_first=True)
@@ -180,6 +190,11 @@ class Recurrent(nn.Module):
         """Return the logits of each next character."""
         out: Tensor = self.head(self.layers(self.token(x))[0])
         return out
+
+
+def _positive(**sizes: int) -> None:
+    for name, size in sizes.items():
+        require(size >= 1, f"model.{name}", "at least 1", size)
 
 
 def _no_text(model: str, vocabulary: int) -> None:
