@@ -120,6 +120,6 @@ def _cloned(state: Mapping[str, Any]) -> dict[str, Any]:
 def _clone(value: Any, device: torch.device | None = None) -> Any:
     if not isinstance(value, Tensor):
         return copy.deepcopy(value)
-    if device is not None and value.is_pinned():  # it came from there
-        return value.to(device)
+    if device is not None and value.is_pinned():
+        return value.to(device)  # pragma: no cover - it came from an accelerator
     return value.detach().clone()

@@ -2,7 +2,7 @@
 
 import functools
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,26 +11,29 @@ from torch.optim import LBFGS, Optimizer
 
 from lr_callbacks.buffers import Buffers
 from lr_callbacks.copies import OptimizerCopy, finite
-
-Flag = Tensor | bool
+from lr_callbacks.finiteness import Flag, both, gradients_finite, loss_finite, with_gradient
 
 
 class StepGate:
     """Lets a step of ``optimizer`` through only when its losses and gradients are finite.
 
-    A step that is left out leaves weights, optimizer state and ``buffers`` as before it, bit for
-    bit. On the CPU the verdict is read before the step. On an accelerator nothing is read: a fused
-    optimizer gets the verdict as from a `torch.amp.GradScaler`; for the others of `torch.optim` the
-    old values are kept and selected on the device after the step. Where a parameter's first step
-    builds its state, and for optimizers from elsewhere, the verdict is read, which waits.
+    A step that is left out leaves no trace: weights, optimizer state and ``buffers`` are as before
+    it, bit for bit. On the CPU the verdict is read before the step. On an accelerator nothing is
+    read: a fused optimizer gets the verdict as a `torch.amp.GradScaler` would hand it over; for
+    the others of `torch.optim` the old values are kept and selected on the device after the step.
+    Where the first step of a parameter builds its state, and for optimizers from elsewhere, whose
+    state may lie on the host, the verdict is read, which waits for the device.
+
+    In a loop of one's own: ``gate.watch(loss)`` before ``loss.backward()``, for every batch that
+    is accumulated; ``optimizer.step()`` as ever.
 
     Args:
         optimizer: its ``step`` is replaced until `close`.
         buffers: restored along with a step that is left out.
-        reduce: takes a tensor of one element, 1 for finite, to the minimum over the ranks; None
-            for a single process.
+        reduce: combines the verdict over ranks, so that all decide alike: a tensor of one element,
+            1 for finite, to the minimum over the ranks; None for a single process.
         left_out: called after a step was left out on the host.
-        deferred: select on the device; None for where that saves waiting.
+        deferred: select on the device rather than read; None for where that saves waiting.
     """
 
     def __init__(
@@ -50,23 +53,24 @@ class StepGate:
         self._ok: Flag = True
         self._looked = False
         self._passed: Flag | None = None
-        self._late: list[Tensor] = []
-        self._built: set[int] = set()
+        self._late: list[tuple[Tensor, list[Tensor]]] = []
+        self._built: dict[int, int] = {}
         self._inner = optimizer.step
         self._own = optimizer.__dict__.get("step")
-        optimizer.step = types.MethodType(self._stepping(), optimizer)  # type: ignore[method-assign]
+        self._step = types.MethodType(self._stepping(), optimizer)
+        optimizer.step = self._step  # type: ignore[method-assign]
 
     def watch(self, loss: Tensor) -> None:
-        """Judge the next step by ``loss`` too; call before each ``loss.backward()``."""
-        self._ok = _both(self._ok, loss.detach().isfinite().all())
+        """Judge the next step by ``loss`` too."""
+        self._ok = both(self._ok, loss_finite(loss.detach()))
 
     def look(self) -> None:
-        """Judge the gradients now, before they are clipped, rather than at the step."""
-        self._ok = _both(self._ok, gradients_finite(self.optimizer))
+        """Judge the gradients as they are now, before they are clipped, rather than at the step."""
+        self._ok = both(self._ok, gradients_finite(self.optimizer))
         self._looked = True
 
     def forget(self) -> None:
-        """Drop what was watched and looked at."""
+        """Drop what was watched and looked at: no step came of it, or that of another optimizer."""
         self._ok, self._looked = True, False
 
     @property
@@ -82,16 +86,17 @@ class StepGate:
     def settle(self) -> None:
         """Take back what steps left out on the device counted on the host; one host sync."""
         late, self._late = self._late, []
-        count = int((~torch.stack(late)).sum()) if late else 0
-        for parameter, state in self.optimizer.state.items() if count else ():
-            step = state.get("step")
+        passed = torch.stack([ok for ok, _ in late]).tolist() if late else []
+        left_out = [used for ok, (_, used) in zip(passed, late, strict=True) if not ok]
+        for parameter in (p for used in left_out for p in used):
+            step = self.optimizer.state.get(parameter, {}).get("step")
             if isinstance(step, Tensor) and step.device != parameter.device:
-                step -= count
+                step -= 1
 
     def close(self) -> None:
         """Give the optimizer its own step back."""
         self._open = True  # a scheduler made meanwhile may have wrapped this step
-        if getattr(self.optimizer.__dict__.get("step"), "gate", None) is self:
+        if self.optimizer.__dict__.get("step") is self._step:
             if self._own is None:
                 del self.optimizer.__dict__["step"]
             else:
@@ -101,31 +106,33 @@ class StepGate:
         @functools.wraps(getattr(self._inner, "__func__", self._inner))
         def step(_: Optimizer, closure: Callable[[], Any] | None = None, **named: Any) -> Any:
             if self._open:
-                return self._inner(closure, **named)
+                return self._call(closure, **named)
             if closure is not None and not self._single:
                 return self._undo(closure, **named)
             loss = None
             if closure is not None:
                 with torch.enable_grad():
                     loss = closure()
-                if isinstance(loss, Tensor):
+                if isinstance(loss, Tensor) and not self._looked:
                     self.watch(loss)
             again = None if closure is None else lambda: loss
             if self._waits():
                 return self._select(again, **named)
             return self._branch(again, loss, **named)
 
-        step.gate = self  # type: ignore[attr-defined]
         return step
+
+    def _call(self, closure: Callable[[], Any] | None, **named: Any) -> Any:
+        return self._inner(**named) if closure is None else self._inner(closure, **named)
 
     def _branch(self, closure: Callable[[], Any] | None, loss: Any, **named: Any) -> Any:
         """Read the verdict, then step or not."""
         if not bool(self._verdict()):
             self._leave_out()
             return loss
-        used = {id(p) for p in _with_gradient(self.optimizer)}
-        loss = self._inner(closure, **named)
-        self._built |= used
+        used = list(with_gradient(self.optimizer))
+        loss = self._call(closure, **named)
+        self._built |= {id(p): len(self.optimizer.state.get(p, ())) for p in used}
         self._pass(True)
         return loss
 
@@ -145,10 +152,10 @@ class StepGate:
             self.forget()
             return loss
 
-        loss = self._inner(judged, **named)
+        loss = self._call(judged, **named)
         weights = [p for g in self.optimizer.param_groups for p in g["params"]]
         self._ok, self._looked = first[0] if first else True, True
-        self._ok = _both(self._ok, finite(weights))
+        self._ok = both(self._ok, finite(weights))
         if bool(self._verdict()):
             self._pass(True)
         else:
@@ -163,44 +170,47 @@ class StepGate:
             scaled: Any = self.optimizer
             own = hasattr(scaled, "found_inf")
             scaled.found_inf = (~ok).float()
-            loss = self._inner(closure, **named)
+            loss = self._call(closure, **named)
             if not own:
                 del scaled.found_inf
         else:
-            used = list(_with_gradient(self.optimizer))
+            used = list(with_gradient(self.optimizer))
             tensors = [p.detach() for p in used]
             for p in used:
                 held = self.optimizer.state.get(p, {}).values()
                 tensors += [t for t in held if isinstance(t, Tensor) and t.device == p.device]
             before = [t.clone() for t in tensors]
-            loss = self._inner(closure, **named)
+            loss = self._call(closure, **named)
             for tensor, old in zip(tensors, before, strict=True):
                 torch.where(ok, tensor, old, out=tensor)
-            self._late.append(ok)
+            self._late.append((ok, used))
         self._pass(ok)
         return loss
 
     def _waits(self) -> bool:
         """Whether reading the verdict would wait for a device, and selecting on it is exact."""
-        used = list(_with_gradient(self.optimizer))
-        deferred = any(p.device.type != "cpu" for p in used)
-        if not (deferred if self._deferred is None else self._deferred) or not self._single:
-            return False
-        built = all(id(p) in self._built and self._held_on_device(p) for p in used)
-        return built and bool(used)
+        used = list(with_gradient(self.optimizer))
+        devices = {p.device for p in used}
+        deferred = self._deferred
+        if deferred is None:
+            deferred = all(device.type != "cpu" for device in devices)
+        exact = self._single and len(devices) == 1
+        return deferred and exact and all(self._held_on_device(p) for p in used)
 
     def _held_on_device(self, parameter: Tensor) -> bool:
-        return all(
+        """Whether the state is complete, and lies where the parameter does but for the counter."""
+        state = self.optimizer.state.get(parameter, {})
+        return self._built.get(id(parameter)) == len(state) and all(
             value is None
             or (isinstance(value, Tensor) and (value.device == parameter.device or key == "step"))
-            for key, value in self.optimizer.state.get(parameter, {}).items()
+            for key, value in state.items()
         )
 
     def _local(self) -> Flag:
         if not self._looked:
             self.look()
         found = getattr(self.optimizer, "found_inf", None)  # a GradScaler's own verdict
-        return self._ok if found is None else _both(self._ok, (found == 0).all())
+        return self._ok if found is None else both(self._ok, (found == 0).all())
 
     def _verdict(self) -> Flag:
         ok = self._local()
@@ -212,7 +222,7 @@ class StepGate:
         return self._reduce(flag.float()) > 0
 
     def _pass(self, ok: Flag) -> None:
-        self._passed = ok if self._passed is None else _both(self._passed, ok)
+        self._passed = ok if self._passed is None else both(self._passed, ok)
         if self._buffers is not None:
             self._buffers.keep(ok if isinstance(ok, Tensor) else None)
 
@@ -222,29 +232,3 @@ class StepGate:
         if self._buffers is not None:
             self._buffers.restore()
         self._left_out()
-
-
-def gradients_finite(optimizer: Optimizer) -> Flag:
-    """Return whether every gradient is finite, as a boolean on their device; nothing is read."""
-    gradients = [p.grad for p in _with_gradient(optimizer) if p.grad is not None]
-    dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
-    dense = [g for g in dense if g.numel()]
-    if not dense:
-        return True
-    norms = torch._foreach_norm(dense, float("inf"))
-    kind = torch.float64 if any(n.dtype == torch.float64 for n in norms) else torch.float32
-    device = norms[0].device
-    return torch.stack([n.to(device, kind, non_blocking=True) for n in norms]).isfinite().all()
-
-
-def _with_gradient(optimizer: Optimizer) -> Iterable[Tensor]:
-    return (p for g in optimizer.param_groups for p in g["params"] if p.grad is not None)
-
-
-def _both(a: Flag, b: Flag) -> Flag:
-    """Combine two verdicts without reading either from a device."""
-    if not isinstance(a, Tensor):
-        return b if a else False
-    if not isinstance(b, Tensor):
-        return a if b else False
-    return a & b.to(a.device, non_blocking=True)

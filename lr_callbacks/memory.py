@@ -66,7 +66,7 @@ def plan(
 
 def free(device: torch.device) -> float:
     """Return the bytes that can still be had on ``device``; infinity where that is not known."""
-    if device.type == "cuda":
+    if device.type == "cuda":  # pragma: no cover - tests/test_gpu.py
         reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return float(torch.cuda.mem_get_info(device)[0] + reusable)
     return min(_machine(), _container()) if device.type == "cpu" else float("inf")

@@ -82,10 +82,14 @@ class LRScaler:
             _put(group, written.scheduled if _same(rate, written) else rate / self.scale)
         self._written = []
 
-    def leave_out(self) -> None:
-        """Tell that a step was left out: its schedule goes on, on the scheduled rates."""
+    def note(self) -> None:
+        """Take the rates in force for those of a step that may yet be left out."""
         self.apply()
         self.stepped = self.rates()
+
+    def leave_out(self) -> None:
+        """Tell that a step was left out: its schedule goes on, on the scheduled rates."""
+        self.note()
         self.release()
 
     def rates(self) -> list[Rate]:
@@ -106,8 +110,7 @@ class LRScaler:
         return _Written(scheduled, rate, rate._version if isinstance(rate, Tensor) else 0)
 
     def _before_step(self, *_: object) -> None:
-        self.apply()
-        self.stepped = self.rates()
+        self.note()
         self.steps += 1
 
     def _on_state_dict(self, _: Optimizer, state: dict[str, Any]) -> dict[str, Any]:

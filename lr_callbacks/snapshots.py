@@ -134,7 +134,8 @@ class Snapshots:
     def state_dict(self) -> dict[str, Any]:
         """Return all slots, for a checkpoint; the tensors are those of the slots."""
         if torch.cuda.is_available():
-            torch.cuda.synchronize()  # copies to the host may still be on their way
+            # Copies to the host may still be on their way.
+            torch.cuda.synchronize()  # pragma: no cover
         places = [_places(optimizer) for optimizer in self.optimizers]
         return {
             name: {
@@ -197,8 +198,11 @@ class Snapshots:
             return old.copy_(present, non_blocking=True)
         if not moves:
             return present.clone()
-        pinned = torch.empty_like(present, device=device, pin_memory=present.is_cuda)
-        return pinned.copy_(present, non_blocking=True)
+        # Only from an accelerator: tests/test_gpu.py.
+        pinned = torch.empty_like(  # pragma: no cover
+            present, device=device, pin_memory=present.is_cuda
+        )
+        return pinned.copy_(present, non_blocking=True)  # pragma: no cover
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

@@ -6,7 +6,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lr_callbacks.buffers import Buffers
-from lr_callbacks.gate import StepGate, gradients_finite
+from lr_callbacks.finiteness import gradients_finite
+from lr_callbacks.gate import StepGate
 
 OPTIMIZERS = {
     "SGD": lambda p: torch.optim.SGD(p, lr=0.1),
@@ -192,8 +193,9 @@ def test_a_scheduler_neither_warns_nor_minds():
     run.step(1, "loss")
     schedule.step()
     run.gate.close()
-    run.step(2)
-    schedule = torch.optim.lr_scheduler.StepLR(run.optimizer, 1)
+    before = run.model[0].weight.clone()
+    run.step(2, "loss")
+    assert run.model[0].weight.isnan().any() or not torch.equal(run.model[0].weight, before)
     schedule.step()
 
 
@@ -220,3 +222,76 @@ def test_gradients_of_every_kind_are_looked_at():
     assert gradients_finite(optimizer(torch.zeros(0)))
     assert gradients_finite(optimizer(torch.tensor([1e300], dtype=torch.float64)))
     assert not gradients_finite(optimizer(torch.ones(2), sparse))
+
+
+def test_what_the_host_counted_for_steps_left_out_on_the_device_is_taken_back():
+    weight, other = nn.Parameter(torch.ones(2, device="meta")), nn.Parameter(torch.ones(2))
+    gate = StepGate(torch.optim.Adam([weight, other]))
+    for parameter in (weight, other):
+        gate.optimizer.state[parameter] = {"step": torch.tensor(5.0)}
+    flags = [True, False, False]
+    gate._late = [(torch.tensor(ok), [weight, other]) for ok in flags]
+    gate.settle()
+    gate.settle()
+    assert gate.optimizer.state[weight]["step"] == 3
+    assert gate.optimizer.state[other]["step"] == 5  # it was put back on its own device
+
+
+def test_after_a_return_to_a_state_not_built_yet_the_verdict_is_read_again():
+    plain, gated = Run(OPTIMIZERS["Adam"], gated=False), Run(OPTIMIZERS["Adam"], deferred=True)
+    for run in (plain, gated):
+        run.step(1)
+        run.optimizer.state.clear()
+    gated.step(2, "input")
+    assert gated.passed == [True, False]
+    assert not gated.optimizer.state
+    plain.step(3)
+    gated.step(3)
+    assert plain.model[0].weight.isfinite().all()
+    assert gated.model[0].weight.isfinite().all()
+
+
+@pytest.mark.parametrize("found", [0.0, 1.0])
+@pytest.mark.parametrize("name", ["fused SGD", "fused AdamW"])
+def test_the_verdict_of_a_gradient_scaler_counts_too(name, found):
+    run = Run(OPTIMIZERS[name], deferred=True)
+    run.step(1)
+    before = run.everything()
+    run.optimizer.grad_scale, run.optimizer.found_inf = None, torch.tensor(found)
+    for parameter in run.model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    run.optimizer.step()
+    assert bool(run.gate.take()) is (found == 0.0)
+    assert (repr(before) == repr(run.everything())) is (found == 1.0)
+    assert hasattr(run.optimizer, "found_inf")
+
+
+def test_an_optimizer_whose_step_takes_no_closure_is_gated_too():
+    class Simple(torch.optim.SGD):
+        def step(self):
+            return super().step()
+
+    run = Run(lambda p: Simple(p, lr=0.1))
+    run.step(1, closed=False)
+    run.step(2, "loss", closed=False)
+    assert run.passed == [True, False]
+
+
+def test_a_closure_that_returns_nothing_is_judged_by_its_gradients():
+    run = Run(OPTIMIZERS["Adam"])
+    run.optimizer.step(lambda: None)
+    assert run.gate.take()
+    foreign = Run(lambda p: Foreign(p, lr=0.1))
+    foreign.optimizer.step(lambda: None)
+    assert foreign.gate.take()
+
+
+def test_without_buffers_only_weights_and_state_are_kept():
+    model = network()
+    optimizer = OPTIMIZERS["momentum"](model.parameters())
+    gate = StepGate(optimizer)
+    for poison in (False, True):
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, float("nan") if poison else 1.0)
+        optimizer.step()
+        assert gate.take() is not poison

@@ -24,12 +24,14 @@ ROOMS = {
     "simulate": set(),
     "testing": set(),
     "verdict": set(),
+    "replay": set(),
     "scaler": {"torch"},
     "snapshots": {"torch"},
     "copies": {"torch"},
     "memory": {"torch"},
     "buffers": {"torch"},
     "gate": {"torch"},
+    "finiteness": {"torch"},
     "callbacks": {"torch", "rich", *LIGHTNING},
     "tracking": {
         "mlflow",
@@ -48,7 +50,7 @@ ROOMS = {
 }
 
 #: Our own rooms that each room may import.
-GROUND = {"scaler", "snapshots", "gate", "buffers", "memory"}
+GROUND = {"scaler", "snapshots", "gate", "buffers", "finiteness", "memory"}
 PURE = {"core", "detectors", "policies", "controller"}
 FLOORS = {
     "core": set(),
@@ -64,12 +66,14 @@ FLOORS = {
     "memory": {"core", "copies"},
     "buffers": set(),
     "snapshots": {"core", "copies"},
-    "gate": {"buffers", "copies"},
+    "finiteness": set(),
+    "gate": {"buffers", "copies", "finiteness"},
     "callbacks": {*PURE, *GROUND, "tracking", "verdict"},
     "tracking": {"verdict"},
     "zoo": {"core", "verdict"},
     "app": {*PURE, "callbacks", "evaluate", "tracking", "verdict", "zoo"},
-    "cli": {*PURE, "app", "evaluate", "tracking"},
+    "replay": {*PURE, "callbacks", "tracking"},
+    "cli": {*PURE, "app", "evaluate", "replay", "tracking"},
 }
 
 
@@ -90,6 +94,8 @@ def imports(path):
         if id(node) not in skipped:
             if isinstance(node, ast.Import):
                 yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module == "lr_callbacks":
+                yield from (f"lr_callbacks.{alias.name}" for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
                 yield node.module
 
@@ -113,7 +119,8 @@ def test_files_and_functions_are_short(path):
     assert len(text.splitlines()) <= 250
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno < 40, node.name
+            told = len((ast.get_docstring(node, clean=False) or "").splitlines())
+            assert node.end_lineno - node.lineno - told < 40, node.name
 
 
 def test_public_names_are_sorted_and_load():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lr_callbacks import Snapshots
+from lr_callbacks import Snapshots, memory
 from lr_callbacks.memory import Plan, free, plan, size
 
 
@@ -57,6 +57,37 @@ def test_auto_prefers_the_device_while_there_is_room():
 def test_another_place_is_refused():
     with pytest.raises(ValueError, match='`where` must be "device", "cpu" or "auto"'):
         plan({}, [], 1, "disk")
+
+
+def test_more_is_planned_on_the_host_where_the_device_has_no_room(monkeypatch):
+    monkeypatch.setattr(memory, "free", lambda device: 1000.0 if device.type == "meta" else 1e9)
+    assert plan(big(10, 10), [], 3, "auto") == Plan("cpu", 3, 400)
+    assert plan(big(5, 3), [], 4, "auto") == Plan("device", 4, 60)
+
+
+@pytest.mark.parametrize("text", [None, "max\n", "no number\n"])
+def test_a_machine_that_does_not_say_is_taken_for_unbounded(monkeypatch, text):
+    def read(path):
+        if text is None:
+            raise OSError
+        return text
+
+    def unknown(name):
+        raise ValueError(name)
+
+    monkeypatch.setattr(memory.Path, "read_text", read)
+    machine = free(torch.device("cpu"))
+    assert machine > 1e6
+    monkeypatch.setattr(memory.os, "sysconf", unknown)
+    assert free(torch.device("cpu")) == float("inf")
+
+
+def test_the_limit_of_a_container_counts(monkeypatch):
+    texts = {"memory.max": "5000", "memory.current": "3000", "memory.stat": "anon 900\nfile 1000"}
+    monkeypatch.setattr(
+        memory.Path, "read_text", lambda path: texts.get(path.name, "Cached: 7 kB\n")
+    )
+    assert free(torch.device("cpu")) == 3000
 
 
 def test_this_machine_has_some_memory():

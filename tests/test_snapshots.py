@@ -144,6 +144,7 @@ def test_finiteness_looks_at_every_kind_of_tensor():
     assert not finite([torch.ones(3), torch.tensor([1.0, float("-inf")])])
     sparse = torch.sparse_coo_tensor([[0]], [float("nan")], (3,), check_invariants=True)
     assert not finite([sparse])
+    assert finite([torch.sparse_coo_tensor(torch.zeros(1, 0), [], (3,), check_invariants=True)])
 
 
 def test_weights_on_the_host_are_restored_as_exactly():
@@ -196,6 +197,37 @@ def test_a_weight_added_later_keeps_its_value_and_a_buffer_may_grow():
     snapshots.restore("good")
     assert model[-1].weight.item() == late
     assert torch.equal(model.grows, torch.ones(2))
+
+
+def test_a_weight_or_a_state_that_is_gone_or_came_since_does_not_matter():
+    model = network()
+    optimizer = OPTIMIZERS["Adam"](model.parameters())
+    train(model, optimizer, seed=1)
+    snapshots = Snapshots(model, [optimizer])
+    snapshots.save("good")
+    optimizer.state[model[0].weight]["extra"] = 3
+    del model[3]
+    snapshots.restore("good")
+    assert set(optimizer.state[model[0].weight]) == {"step", "exp_avg", "exp_avg_sq"}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_slots_travel_in_a_checkpoint_to_a_new_process(name, tmp_path):
+    model = network()
+    optimizer = OPTIMIZERS[name](model.parameters())
+    train(model, optimizer, seed=1)
+    before = Snapshots(model, [optimizer])
+    before.save("good")
+    train(model, optimizer, seed=2)
+    expected = weights(model)
+    torch.save(before.state_dict(), tmp_path / "slots")
+    model = network()
+    optimizer = OPTIMIZERS[name](model.parameters())
+    after = Snapshots(model, [optimizer])
+    after.load_state_dict(torch.load(tmp_path / "slots", weights_only=True))
+    after.restore("good")
+    train(model, optimizer, seed=2)
+    assert all(torch.equal(a, b) for a, b in zip(weights(model), expected, strict=True))
 
 
 def test_only_what_is_named_is_copied():

@@ -112,14 +112,6 @@ class AdaptiveLearningRate(Callback):
         fit.rates.apply()
         fit.gates.keep(anew=True)
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Keep the running statistics that a poisoned batch could spoil."""
-        fit = self._running()
-        if fit.window.empty:
-            fit.gates.keep()
-
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
@@ -130,7 +122,7 @@ class AdaptiveLearningRate(Callback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """Judge the coming step by its gradients, which may be clipped next."""
-        self._running().gates.look(optimizer)
+        self._running().before_step(optimizer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -70,6 +70,13 @@ class Fit:
         broken = self.trainer.state.status == TrainerStatus.INTERRUPTED
         return self.trainer.world_size == 1 or not broken
 
+    def before_step(self, optimizer: Optimizer) -> None:
+        """Judge the gradients of a step that mixed precision may leave out without a word."""
+        self.gates.look(optimizer)
+        for scaler in self.rates.scalers if self._amp is not None else ():
+            if scaler.optimizer is optimizer:
+                scaler.note()
+
     def completed(self) -> bool:
         """Whether the batch that ended completed a step of the optimizers in charge."""
         if self.module.automatic_optimization:

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lr_callbacks.buffers import Buffers
-from lr_callbacks.gate import Flag, StepGate
+from lr_callbacks.finiteness import Flag
+from lr_callbacks.gate import StepGate
 from lr_callbacks.scaler import LRScaler
 
 

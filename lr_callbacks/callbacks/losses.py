@@ -45,11 +45,6 @@ class LossWindow:
         self._count = 0
         self._seen = False
 
-    @property
-    def empty(self) -> bool:
-        """Whether no batch has been taken since the last step."""
-        return self._count == 0
-
     def add(self, trainer: Trainer, outputs: Any) -> None:
         """Take the loss of one batch, if it has one."""
         returned = outputs if isinstance(outputs, dict) else {"loss": outputs}
@@ -142,8 +137,8 @@ def validated(trainer: Trainer, monitor: str) -> float:
 
 def _on_host(steps: list[Pending], trainer: Trainer) -> tuple[list[float], list[bool]]:
     device = trainer.strategy.root_device
-    if device.type == "cpu" and trainer.world_size == 1:
-        return [float(s.loss) for s in steps], [bool(s.skipped) for s in steps]
+    if len(steps) == trainer.world_size == 1:
+        return [float(steps[0].loss)], [bool(steps[0].skipped)]
     wide = torch.float32 if device.type == "mps" else torch.float64
     losses = torch.stack([torch.as_tensor(s.loss).to(device, wide) for s in steps])
     if trainer.world_size > 1:

@@ -93,28 +93,35 @@ class Guard:
     ) -> tuple[GuardState, Decision]:
         """Fold in one observation and decide."""
         name, reading = worst(readings)
-        condition, loss = reading.condition, observation.loss
+        condition, levels = reading.condition, state.levels
+        if condition is not Condition.NONFINITE:
+            levels = levels.follow(observation.loss)
         passing = observation.skipped and state.skipped < self.skips
         skipped = state.skipped + 1 if observation.skipped else 0
-        state = state._replace(seen=state.seen + 1, clear=state.clear + 1, skipped=skipped)
-        if condition is not Condition.NONFINITE:
-            state = state._replace(levels=state.levels.follow(loss))
+        state = state._replace(clear=state.clear + 1, skipped=skipped, levels=levels)
+        lost = "" if condition >= Condition.DIVERGING else self._lost(state)
+        if not lost and not condition.trouble:
+            return self._go_on(state, observation.step, condition)
+        reason = lost or symptom(name, reading)
+        condition = Condition.DIVERGING if lost else condition
         if passing:
-            reason = f"{symptom(name, reading)}; the step was skipped"
-            return state, Decision(scale=self._warmed(state), condition=condition, reason=reason)
-        reason = symptom(name, reading)
-        if condition < Condition.DIVERGING and (said := self._lost(state)):
-            condition, reason = Condition.DIVERGING, said
-        level = state.levels.fast if condition is Condition.NONFINITE else loss
-        if condition.trouble and state.good == START and not level < state.levels.first:
-            state, decision = self._start_anew(state, observation, reason)
-        elif condition >= Condition.DIVERGING or (condition.trouble and state.searching):
-            state, decision = self._roll_back(state, observation, reason)
-        elif condition.trouble and not state.rest:
-            state, decision = self._back_off(state, reason)
-        else:
-            state, decision = self._go_on(state, observation.step, condition.trouble)
+            said = f"{reason}; the step was skipped"
+            return state, Decision(scale=self._warmed(state), condition=condition, reason=said)
+        state, decision = self._react(state, observation, condition, reason)
         return state, decision._replace(condition=condition)
+
+    def _react(
+        self, state: GuardState, observation: Observation, condition: Condition, reason: str
+    ) -> tuple[GuardState, Decision]:
+        """Choose the rung of the ladder."""
+        last = state.levels.fast if condition is Condition.NONFINITE else observation.loss
+        if state.good == START and not last < state.levels.first:
+            return self._start_anew(state, observation, reason)
+        if condition >= Condition.DIVERGING or state.searching:
+            return self._roll_back(state, observation, reason)
+        if not state.rest:
+            return self._back_off(state, reason)
+        return self._go_on(state, observation.step, condition)
 
     def _lost(self, state: GuardState) -> str:
         if state.rest == 1 and state.levels.fast > state.limit:
@@ -188,19 +195,19 @@ class Guard:
         stop = self.exhausted == "stop"
         return state, Decision(scale=floor, restore=state.good, stop=stop, reason=said)
 
-    def _go_on(self, state: GuardState, step: int, trouble: bool) -> tuple[GuardState, Decision]:
+    def _go_on(
+        self, state: GuardState, step: int, condition: Condition
+    ) -> tuple[GuardState, Decision]:
         """Recover, promote the candidate when it has lived long enough, take a new one."""
-        climbs = not state.rest and not trouble
-        scale = min(state.target, state.scale * state.growth) if climbs else state.scale
-        state = state._replace(
-            scale=scale,
-            rest=max(0, state.rest - 1),
-            warm=max(0, state.warm - 1),
-            clear=0 if trouble else state.clear,
-            candidate="" if trouble else state.candidate,
-        )
-        old = state.candidate and step - state.candidate_step >= self.quiet
-        if old and state.levels.sound():
+        if condition.trouble:
+            state = state._replace(clear=0, candidate="")
+        scale = state.scale
+        if not state.rest and not condition.trouble and scale < state.target:
+            scale = min(state.target, scale * state.growth)
+        if state.rest or state.warm or scale != state.scale:
+            rest, warm = max(0, state.rest - 1), max(0, state.warm - 1)
+            state = state._replace(scale=scale, rest=rest, warm=warm)
+        if state.candidate and step - state.candidate_step >= self.quiet and state.levels.sound():
             state = state._replace(
                 good=state.candidate,
                 good_step=state.candidate_step,
@@ -212,14 +219,16 @@ class Guard:
         if self._due(state, step):
             save = ODD if state.good == EVEN else EVEN
             state = state._replace(candidate=save, candidate_step=step, candidate_scale=state.scale)
-        return state, Decision(scale=self._warmed(state), save=save)
+        return state, Decision(scale=self._warmed(state), condition=condition, save=save)
 
     def _due(self, state: GuardState, step: int) -> bool:
         """Early on the weights change fast, so the first snapshots come sooner."""
+        if state.candidate:
+            return False
         young = state.searching or state.good == START
         fresh = step - state.good_step >= (self.quiet if young else self.snapshot_every)
         calm = state.clear >= min(self.quiet, 5) and not state.warm
-        return fresh and calm and not state.candidate
+        return fresh and calm
 
     def _warmed(self, state: GuardState) -> float:
         """Scale in force: a tenth of the scale right after a rollback, rising linearly."""

@@ -13,7 +13,6 @@ EVEN, ODD = "even", "odd"
 class GuardState(NamedTuple):
     """Where the guard stands; steps count observations, not the Trainer's steps."""
 
-    seen: int = 0
     scale: float = 1.0
     target: float = 1.0  # the scale that recovery climbs back to
     growth: float = 1.0  # factor a step on the way there

@@ -126,6 +126,7 @@ def scales(drawn):
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step:UserWarning")
+@pytest.mark.filterwarnings("ignore:A `OneCycleLR` scheduler is using:RuntimeWarning")
 @settings(
     max_examples=int(os.environ.get("EXAMPLES", "12")),
     deadline=None,
