@@ -36,7 +36,7 @@ class Oscillation:
     length and in size within a factor of two, or large, each 30 % of the range of the run
     after it has come down. A turn is a reversal by 30 % of the swing before it, so that damped and
     growing swings count alike. A *wave*: the autocorrelation of the last ``width`` detrended losses
-    has a peak at a lag of 2 to 12 above ``peak`` after a trough two thirds as deep, in two
+    has a peak at a lag of 2 to 12 above ``peak`` after a trough as deep, in two
     evaluations in a row; it finds ringing too fast to be smooth.
 
     Swings below a fifth of what the run has gained do not count (two fifths for a wave), unless
@@ -128,7 +128,7 @@ class Oscillation:
         x, bound = _bounded(window[-self.width :])
         span = bound * (max(x) - min(x))
         large = span > 0.4 * gain or (known >= _KNOWN and span > _USUAL * past)
-        peak = _peak(x, self.peak / 1.5) if large else 0.0
+        peak = _peak(x, self.peak) if large else 0.0
         known = min(known + 1, 32)
         deviation = bound * math.sqrt(sum(map(mul, x, x)) / len(x))
         return peak, past + (deviation - past) / known, known
@@ -202,7 +202,7 @@ def _bounded(window: tuple[float, ...]) -> tuple[list[float], float]:
 
 
 def _peak(x: list[float], depth: float) -> float:
-    """Return the highest autocorrelation that follows a trough two thirds as deep.
+    """Return the highest autocorrelation that follows a trough as deep.
 
     A wave of a period up to 12 has its trough within 6 lags; without one of ``depth`` there, the
     rest is not looked at.
@@ -216,7 +216,7 @@ def _peak(x: list[float], depth: float) -> float:
         if r < trough:
             trough = r
         elif best < r:
-            best = max(best, min(r, -1.5 * trough))
+            best = max(best, min(r, -trough))
         if lag == _LAGS // 2 and trough > -depth:
             return best
     return best
