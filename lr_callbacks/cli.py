@@ -1,17 +1,39 @@
-"""The command line: ``lr-callbacks sync``, ``lr-callbacks ui`` and ``lr-callbacks replay``."""
+"""The command line: ``lr-callbacks sync``, ``replay``, ``compare`` and ``ui``."""
 
 import argparse
 import sys
 from pathlib import Path
 
 from lr_callbacks import replay
+from lr_callbacks.app import compare
 from lr_callbacks.tracking.journal import SUFFIX, header
 from lr_callbacks.tracking.sync import sync
 
+EPILOG = """\
+examples:
+  lr-callbacks sync                     send what an interrupted run or a dead server left behind
+  lr-callbacks compare last             the newest sweep: a table, and compare.png
+  lr-callbacks compare last --json      the same for a program
+  lr-callbacks ui                       MLflow's UI on the store of this folder
+
+exit codes: 0 done, 1 something failed or was left, 2 wrong usage, 130 interrupted by Ctrl-C"""
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 done, 1 something was left, 2 wrong usage."""
-    parser = argparse.ArgumentParser(prog="lr-callbacks", description=__doc__)
+    """Run a command and return its exit code, see `EPILOG`."""
+    try:
+        return _command(arguments)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _command(arguments: list[str] | None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="lr-callbacks",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     sender = commands.add_parser("sync", help="send journals that MLflow has not got yet")
     viewer = commands.add_parser("ui", help="start MLflow's UI on the store that the runs use")
@@ -20,9 +42,13 @@ def main(arguments: list[str] | None = None) -> int:
     viewer.add_argument("--port", type=int, default=5000)
     replayer = commands.add_parser("replay", help="what would be decided on a recorded curve")
     replay.add_arguments(replayer)
+    comparer = commands.add_parser("compare", help="a sweep's table, and a figure of its methods")
+    compare.add_arguments(comparer)
     given = parser.parse_args(arguments)
     if given.command == "replay":
         return replay.main(given)
+    if given.command == "compare":
+        return compare.main(given)
     if not given.folder.is_dir():
         parser.error(f"{given.folder} is not a folder")
     return _sync(given.folder) if given.command == "sync" else _ui(given.folder, given.port)

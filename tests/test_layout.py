@@ -44,7 +44,7 @@ ROOMS = {
         *LIGHTNING,
     },
     "zoo": {"torch", "sklearn", *LIGHTNING},
-    "app": {"torch", "hydra", "omegaconf", "mlflow", "rich", "matplotlib", *LIGHTNING},
+    "app": {"torch", "hydra", "omegaconf", "mlflow", "rich", "matplotlib", "yaml", *LIGHTNING},
     "cli": {"mlflow", "rich", "matplotlib"},
     "__init__": set(),
 }

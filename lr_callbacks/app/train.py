@@ -3,26 +3,25 @@
 import math
 import os
 import sys
-from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import LightningDataModule, Trainer, seed_everything
-from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.loggers import Logger
+from yaml import YAMLError
 
+from lr_callbacks.app import resume, schema
+from lr_callbacks.app.assemble import build_logger, build_model, build_trainer, make
 from lr_callbacks.app.errors import Refused, sentence
 from lr_callbacks.core import require
-from lr_callbacks.tracking import store
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
 from lr_callbacks.verdict import divergence
-from lr_callbacks.zoo.models import Mismatch
+from lr_callbacks.zoo.describe import describe
 from lr_callbacks.zoo.task import Task
 
 
@@ -37,16 +36,20 @@ def train(config: DictConfig) -> float:
         Refused: the training diverged and ``fail_on_divergence`` is set.
     """
     _refuse_unknown(config)
-    logger = None
+    logger: Logger | None = None
     try:
+        # What needs no data first, so that a mistake is found before any work.
+        optimizer, schedule = make(config.optimizer), make(config.schedule)
+        callbacks = [make(node) for node in (config.get("callbacks") or {}).values() if node]
         seed_everything(config.seed, workers=True, verbose=False)
-        data: LightningDataModule = instantiate(config.data)
-        task = _task(config, data)
-        logger = _logger(config)
-        trainer = _trainer(config, logger)
+        data = make(config.data)
+        about = describe(data)
+        task = Task(build_model(config, about), about.task, optimizer, schedule)
+        logger = build_logger(config)
+        trainer = build_trainer(config, callbacks, logger)
     except Exception:
-        if HydraConfig.get().mode is RunMode.MULTIRUN:
-            _record_failure(config, logger or _logger(config))
+        if _in_sweep():
+            _record_failure(config, logger or build_logger(config))
         raise
     if logger:
         _describe(config, logger)
@@ -54,80 +57,65 @@ def train(config: DictConfig) -> float:
 
 
 def _fit(config: DictConfig, trainer: Trainer, task: Task, data: LightningDataModule) -> float:
-    trainer.fit(task, datamodule=data)
+    try:
+        trainer.fit(task, datamodule=data)
+    except RuntimeError as error:
+        if str(error).startswith("Early stopping conditioned on metric"):
+            raise ValueError(f"`callbacks.early_stopping.monitor`: {error}") from error
+        raise
     if diverged := _diverged(task):
+        if isinstance(trainer.logger, JournaledMLFlowLogger):
+            trainer.logger.log_tags({"lr_callbacks.verdict": "diverged"})
+            trainer.logger.finalize("success")  # the tag opened the run again
         if config.fail_on_divergence:
             raise Refused(f"the training diverged: {diverged}.")
         print(f"lr-train: the training diverged: {diverged}.", file=sys.stderr)
     if task.validated != trainer.global_step and trainer.limit_val_batches:
         trainer.validate(task, datamodule=data, verbose=False)
     metric = float(trainer.callback_metrics.get(config.optimized_metric, math.nan))
+    if config.optimized_metric not in trainer.callback_metrics:
+        known = ", ".join(sorted(trainer.callback_metrics)) or "none"
+        said = f"`optimized_metric` {config.optimized_metric!r} was not logged; there are {known}."
+        print(f"lr-train: {said}", file=sys.stderr)
     if config.test and not diverged:
         trainer.test(task, datamodule=data, verbose=False)
     return metric
 
 
-#: What a configuration may hold at the top.
-GROUPS = ("model", "data", "optimizer", "schedule", "callbacks", "logger", "trainer")
-SETTINGS = ("seed", "optimized_metric", "fail_on_divergence", "test")
-
-
 def _refuse_unknown(config: DictConfig) -> None:
-    known = (*GROUPS, *SETTINGS)
+    known = tuple(schema.fields("Train"))
     for key in map(str, config):
         if key not in known:
             raise ValueError(f"unknown key `{key}`; the keys are {', '.join(known)}.")
+    for group in ("model", "data", "optimizer", "schedule", "trainer"):
+        if not config.get(group):
+            raise ValueError(f"`{group}` must be chosen: say {group}=OPTION.")
+    for key in sorted(OmegaConf.missing_keys(config)):
+        raise ValueError(f"`{key}` must be given: say {key}=VALUE.")
     seed = config.seed
     require(isinstance(seed, int) and 0 <= seed < 2**32, "seed", "a whole number from 0 on", seed)
+    require(math.isfinite(config.penalty), "penalty", "a finite number", config.penalty)
+    if _in_sweep() and "ddp" in str(config.trainer.strategy):
+        raise ValueError(
+            f"trainer.strategy={config.trainer.strategy} starts processes of its own, which "
+            "Hydra's sweeps do not support: train one job at a time, or sweep with devices=1."
+        )
 
 
-def _trainer(config: DictConfig, logger: JournaledMLFlowLogger | None) -> Trainer:
-    """Build Lightning's Trainer; what it refuses is said in its words."""
-    callbacks = [instantiate(c) for c in (config.get("callbacks") or {}).values()]
-    settings: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
-    if settings["enable_progress_bar"]:
-        callbacks.append(RichProgressBar())
-    try:
-        return Trainer(**settings, callbacks=callbacks, logger=logger or False)
-    except TypeError as error:
-        raise ValueError(f"`trainer` holds a value of the wrong type: {error}.") from error
+def _in_sweep() -> bool:
+    return HydraConfig.get().mode is RunMode.MULTIRUN
 
 
-def _record_failure(config: DictConfig, logger: JournaledMLFlowLogger | None) -> None:
+def _record_failure(config: DictConfig, logger: Logger | None) -> None:
     """Give a job of a sweep that fails before its first step a run all the same."""
     if logger:
         _describe(config, logger)
         logger.finalize("failed")
 
 
-def _describe(config: DictConfig, logger: JournaledMLFlowLogger) -> None:
+def _describe(config: DictConfig, logger: Logger) -> None:
     logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
-
-
-def _task(config: DictConfig, data: Any) -> Task:
-    arrays = data.arrays
-    try:
-        model = instantiate(
-            config.model, shape=data.shape, outputs=arrays.outputs, vocabulary=arrays.vocabulary
-        )
-    except HydraException as error:
-        if isinstance(error.__cause__, Mismatch):
-            raise ValueError(f"{error.__cause__} (data `{config.data.name}`).") from error
-        raise
-    optimizer, schedule = instantiate(config.optimizer), instantiate(config.schedule)
-    return Task(model, arrays.task, optimizer, schedule)
-
-
-def _logger(config: DictConfig) -> JournaledMLFlowLogger | None:
-    """Build the logger, its store in the folder of the call where none is named."""
-    if not config.get("logger"):
-        return None
-    folder = Path(HydraConfig.get().runtime.cwd)
-    given = config.logger.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    logger: JournaledMLFlowLogger = instantiate(
-        config.logger, tracking_uri=store.resolve(given, folder)
-    )
-    return logger
+    resume.mark(config, logger)
 
 
 def _diverged(task: Task) -> str:
@@ -137,13 +125,27 @@ def _diverged(task: Task) -> str:
     return divergence(float(task.first), float(task.peak), [float(loss) for loss in task.last])
 
 
+def _job(config: DictConfig) -> float:
+    """Train, unless the sweep goes on and has done so; a sweeper gets a finite number."""
+    if not _in_sweep():
+        return train(config)
+    if config.resume and (done := resume.finished(config)):
+        print(f"lr-train: already FINISHED in MLflow, not run again: run {done.run_id}")
+        metric = done.metric
+    else:
+        metric = train(config)
+    if math.isfinite(metric):
+        return metric
+    maximized = HydraConfig.get().sweeper.get("direction") in ("maximize", ["maximize"])
+    return -config.penalty if maximized else float(config.penalty)
+
+
 @hydra.main(version_base="1.3", config_path="pkg://lr_callbacks.conf", config_name="train")
 def _app(config: DictConfig) -> float:
-    one = HydraConfig.get().mode is RunMode.RUN
     try:
-        return train(config)
+        return _job(config)
     except _EXPECTED as error:
-        if one and os.environ.get(_FULL) != "asked":
+        if not _in_sweep() and os.environ.get(_FULL) != "asked":
             sys.exit(f"lr-train: {sentence(error)}")
         raise
 
@@ -155,13 +157,17 @@ _EXPECTED = (
     HydraException,
     OmegaConfBaseException,
     MisconfigurationException,
+    YAMLError,
+    FileNotFoundError,
+    NotADirectoryError,
+    PermissionError,
 )
 
 
 def main() -> None:
     """Run the command; every expected error is one sentence on stderr and exit code 1.
 
-    ``HYDRA_FULL_ERROR=1`` shows the traceback instead.
+    ``HYDRA_FULL_ERROR=1`` shows the traceback instead. Ctrl-C gives exit code 130.
     """
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         os.environ[_FULL] = "asked"
@@ -174,6 +180,10 @@ def main() -> None:
         sys.exit(f"lr-train: {sentence(error)}")
     except KeyboardInterrupt:
         sys.exit(130)
+    except SystemExit as end:
+        # Lightning turns an interruption into exit code 1.
+        interrupted = isinstance(end.__context__, KeyboardInterrupt)
+        sys.exit(130 if interrupted else end.code)
 
 
 if __name__ == "__main__":

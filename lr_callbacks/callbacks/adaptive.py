@@ -15,7 +15,7 @@ from lr_callbacks.callbacks.losses import Measured
 from lr_callbacks.callbacks.saved import Memory, from_plain, to_plain
 from lr_callbacks.callbacks.settings import Settings
 from lr_callbacks.controller import Controller
-from lr_callbacks.core import Detector, Observation, Policy
+from lr_callbacks.core import Detector, Policy
 from lr_callbacks.policies import Guard
 
 
@@ -29,7 +29,7 @@ class AdaptiveLearningRate(Callback):
     decision (``events/<condition>``, a running count).
 
     Args:
-        policy: what to do about trouble: `Guard` acts, `Hold` only tells.
+        policy: what to do about trouble: `Guard` acts, `Hold` only tells; None for `Guard()`.
         detectors: what to watch, by name; None for spike, drift, oscillation and progress.
         read_every: steps whose losses are read from the device together, at least 1; None for 1 on
             the CPU and 16 elsewhere. The block is 1 while a policy probes.
@@ -57,8 +57,9 @@ class AdaptiveLearningRate(Callback):
 
     def __init__(
         self,
-        policy: Policy[Any] = Guard(),
-        detectors: Mapping[str, Detector[Any]] | None = None,
+        # Bare protocols and None: LightningCLI knows what implements them by no other signature.
+        policy: Policy | None = None,  # type: ignore[type-arg]
+        detectors: Mapping[str, Detector] | None = None,  # type: ignore[type-arg]
         *,
         read_every: int | None = None,
         monitor: str | None = None,
@@ -78,7 +79,7 @@ class AdaptiveLearningRate(Callback):
             checkpoint=checkpoint,
         )
         given = {} if detectors is None else {"detectors": detectors}
-        self.controller = Controller(policy=policy, **given)
+        self.controller = Controller(policy=Guard() if policy is None else policy, **given)
         self._memory = Memory(self.controller.init())
         self._resumed = False
         self._fit: Fit | None = None
@@ -217,7 +218,7 @@ class AdaptiveLearningRate(Callback):
     def _fold(self, measured: Measured) -> bool:
         """Decide on one step, record the decision and carry it out; whether it left the weights."""
         fit, memory = self._running(), self._memory
-        observation = Observation(measured.step, measured.loss, measured.scale, measured.skipped)
+        observation = fit.measures.observation(measured)
         memory.state, memory.decision = self.controller.update(memory.state, observation)
         fit.recorder.decision(measured, memory.decision)
         fit.carry_out(memory.decision)

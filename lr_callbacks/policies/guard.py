@@ -30,12 +30,12 @@ class Guard:
     the place in the data are rolled back, so that the loop ends. A loss that stays above that of
     the untrained model, or comes back near it, has diverged, whatever the detectors say.
 
-    Trouble that leaves the loss above that of the untrained model, before any snapshot has proved
-    good, says that the rate may be wrong by orders of magnitude. Then the training begins anew at a
-    ten-thousandth of the scale (a hundredth if it had learnt something), which grows tenfold every
-    ``climb / 4`` steps, until trouble comes again, with good snapshots behind it this time, or
-    ``recovery`` times the failed scale is reached: the learning-rate range test of Smith 2017, but
-    the steps are not lost.
+    Trouble, more than an oscillation, that leaves the loss above that of the untrained model before
+    any snapshot has proved good says that the rate may be wrong by orders of magnitude. Then the
+    training begins anew at a ten-thousandth of the scale (a hundredth if it had learnt something),
+    which grows tenfold every ``climb / 4`` steps, until trouble comes again, with good snapshots
+    behind it this time, or ``recovery`` times the failed scale is reached: the learning-rate range
+    test of Smith 2017, but the steps are not lost.
 
     Args:
         cut: factor on the scale at trouble, in (0, 1); usually 0.5.
@@ -115,7 +115,8 @@ class Guard:
     ) -> tuple[GuardState, Decision]:
         """Choose the rung of the ladder."""
         last = state.levels.fast if condition is Condition.NONFINITE else observation.loss
-        if state.good == START and not last < state.levels.first:
+        worse = not last < state.levels.first and condition is not Condition.OSCILLATING
+        if state.good == START and worse:
             return self._start_anew(state, observation, reason)
         if condition >= Condition.DIVERGING or state.searching:
             return self._roll_back(state, observation, reason)

@@ -29,23 +29,21 @@ class JournaledMLFlowLogger(MLFlowLogger):
     """Logs every metric to a journal on disk, from where one thread brings it to MLflow.
 
     A call costs microseconds, whatever MLflow does. A store that is away, slow or locked is
-    reported once and asked again; nothing is lost, also when the process is killed:
-    ``lr-callbacks sync`` sends the rest. Only a store that can never work is refused, at
-    construction. What MLflow would not draw is logged beside: ``health/nonfinite`` for a NaN or an
+    reported once and asked again; a killed process loses nothing, ``lr-callbacks sync`` sends the
+    rest. What MLflow would not draw is logged beside: ``health/nonfinite`` for a NaN or an
     infinity, ``train/loss_max`` and ``train/loss_min`` for spikes.
 
     Args:
         experiment_name: created where missing.
         run_name: None for the time and a random suffix.
-        tracking_uri: ``sqlite:///PATH`` or ``http://HOST:PORT``; None for ``mlflow.db`` in the
-            present folder.
+        tracking_uri: ``sqlite:///PATH`` or ``http://HOST:PORT``; None for ``mlflow.db`` here.
         tags: of the run.
-        save_dir: kept for compatibility.
+        save_dir: kept for compatibility; see the property.
         log_model: upload checkpoints, as in Lightning's logger.
         prefix: put before each metric's name.
         artifact_location: of a new experiment; None for a folder beside an sqlite store.
         run_id: log to this run instead of a new one; it is set to RUNNING again.
-        synchronous: kept for compatibility; logging never blocks.
+        synchronous: for compatibility; logging never blocks.
         journal_dir: None for ``journals`` beside an sqlite store, or in the present folder.
         drain_timeout: seconds that the end of a run may wait for MLflow.
         handover: seconds until a process of its own sends the journal; None for a thread of ours.
@@ -132,6 +130,11 @@ class JournaledMLFlowLogger(MLFlowLogger):
         return self._experiment_id
 
     @property
+    def save_dir(self) -> str:
+        """A folder beside the journal, for checkpoints; LightningCLI needs one for each run."""
+        return str(self.journal_dir / f"{self._identity[:12]}.lightning")
+
+    @property
     def name(self) -> str | None:
         """The experiment's id, as in Lightning's logger, or its name while MLflow is away."""
         return self.experiment_id or self._experiment_name
@@ -143,12 +146,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Write metrics to the journal.
-
-        Args:
-            metrics: numbers or tensors of one element, by name.
-            step: x-axis, 0 where None.
-        """
+        """Write numbers, or tensors of one element, to the journal; ``step`` is 0 where None."""
         self._recorder().write_metrics(metrics, step or 0)
 
     @rank_zero_only

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from lr_callbacks.core import require
+
 
 class Mismatch(ValueError):
     """A model and a data set that do not fit each other."""
@@ -26,7 +28,13 @@ def linear(shape: tuple[int, ...], outputs: int, vocabulary: int = 0) -> nn.Modu
 
 
 def mlp(
-    shape: tuple[int, ...], outputs: int, vocabulary: int = 0, *, width: int = 64, depth: int = 2
+    shape: tuple[int, ...],
+    outputs: int,
+    vocabulary: int = 0,
+    *,
+    width: int = 64,
+    depth: int = 2,
+    bias: bool = True,
 ) -> nn.Module:
     """Return a perceptron of ``depth`` hidden layers of ``width`` units with ReLU.
 
@@ -34,12 +42,51 @@ def mlp(
         Mismatch: the data are text.
     """
     _no_text("mlp", vocabulary)
+    _positive(width=width, depth=depth)
     layers: list[nn.Module] = [nn.Flatten()]
     size = math.prod(shape)
     for _ in range(depth):
-        layers += [nn.Linear(size, width), nn.ReLU()]
+        layers += [nn.Linear(size, width, bias), nn.ReLU()]
         size = width
-    return nn.Sequential(*layers, nn.Linear(size, outputs))
+    return nn.Sequential(*layers, nn.Linear(size, outputs, bias))
+
+
+class Branch(nn.Module):
+    """Two affine layers added to their input, scaled by the root of the number of branches."""
+
+    def __init__(self, width: int, blocks: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(
+            nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width)
+        )
+        self.scale = 1 / math.sqrt(blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(batch, width)`` to the same shape."""
+        out: Tensor = x + self.scale * self.inner(x)
+        return out
+
+
+def deep(
+    shape: tuple[int, ...], outputs: int, vocabulary: int = 0, *, width: int = 64, blocks: int = 16
+) -> nn.Module:
+    """Return a residual perceptron of 2·``blocks`` + 2 layers without any normalisation.
+
+    Nothing holds its activations together but the scale of its branches (as in De and Smith 2020),
+    so that it shows a rate that is too high sooner than a normalised network.
+
+    Raises:
+        Mismatch: the data are text.
+    """
+    _no_text("deep", vocabulary)
+    _positive(width=width, blocks=blocks)
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(math.prod(shape), width),
+        *(Branch(width, blocks) for _ in range(blocks)),
+        nn.ReLU(),
+        nn.Linear(width, outputs),
+    )
 
 
 class Residual(nn.Module):
@@ -67,9 +114,11 @@ def cnn(
 
     Raises:
         Mismatch: the data are not images.
+        ValueError: a size is below 1.
     """
     if len(shape) != 3:
         raise Mismatch(f"model `cnn` needs images (channels, height, width), not shape {shape}")
+    _positive(width=width, blocks=blocks)
     return nn.Sequential(
         nn.Conv2d(shape[0], width, 3, padding=1, bias=False),
         nn.BatchNorm2d(width),
@@ -96,6 +145,9 @@ class Transformer(nn.Module):
     ) -> None:
         if not vocabulary:
             raise Mismatch("model `transformer` needs text, not numbers")
+        _positive(width=width, heads=heads, depth=depth)
+        rule = f"a divisor of model.width = {width}"
+        require(width % heads == 0, "model.heads", rule, heads)
         super().__init__()
         self.token = nn.Embedding(vocabulary, width)
         self.place = nn.Parameter(0.02 * torch.randn(shape[0], width))
@@ -112,6 +164,37 @@ class Transformer(nn.Module):
         hidden = self.token(x) + self.place[:length]
         out: Tensor = self.head(self.layers(hidden, mask=mask, is_causal=True))
         return out
+
+
+class Recurrent(nn.Module):
+    """An LSTM over characters: ``(batch, length)`` to ``(batch, length, outputs)``."""
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        outputs: int,
+        vocabulary: int = 0,
+        *,
+        width: int = 64,
+        depth: int = 1,
+    ) -> None:
+        if not vocabulary:
+            raise Mismatch("model `recurrent` needs text, not numbers")
+        _positive(width=width, depth=depth)
+        super().__init__()
+        self.token = nn.Embedding(vocabulary, width)
+        self.layers = nn.LSTM(width, width, depth, batch_first=True)
+        self.head = nn.Linear(width, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of each next character."""
+        out: Tensor = self.head(self.layers(self.token(x))[0])
+        return out
+
+
+def _positive(**sizes: int) -> None:
+    for name, size in sizes.items():
+        require(size >= 1, f"model.{name}", "at least 1", size)
 
 
 def _no_text(model: str, vocabulary: int) -> None:

@@ -14,11 +14,11 @@ MISTAKES = [
     (["+foo=1"], "unknown key `foo`; the keys are model, data"),
     (["optimizer=sdg"], "unknown option `optimizer=sdg`; did you mean `sgd`? The options of"),
     (["experiment=nothing"], "unknown option `experiment=nothing`. The options of `experiment`"),
-    (["optimizer.lr=-1"], "`optimizer.lr` must be a positive finite number, got -1."),
+    (["optimizer.lr=-1"], "`optimizer.lr` must be a positive finite number, got -1.0."),
     (["optimizer.lr=nan"], "`optimizer.lr` must be a positive finite number, got nan."),
     (["+optimizer.beta=1"], "unexpected keyword argument 'beta'"),
     (["seed=x"], "`seed` must be a whole number from 0 on, got 'x'."),
-    (["trainer.max_steps=many"], "`trainer` holds a value of the wrong type"),
+    (["trainer.max_steps=many"], "`trainer.max_steps` must be a whole number, got 'many'."),
     (["trainer.precision=17"], "Precision 17 is invalid"),
     (["data.batch_size=0"], "`data.batch_size` must be at least 1, got 0."),
     (["model=cnn", "data=text"], "model `cnn` needs images (channels, height, width)"),
@@ -82,4 +82,4 @@ def test_the_command_exits_with_1_and_prints_nothing_but_the_sentence(tmp_path):
         cwd=tmp_path,
     )
     assert told.returncode == 1
-    assert told.stderr == "lr-train: `optimizer.lr` must be a positive finite number, got -1.\n"
+    assert told.stderr == "lr-train: `optimizer.lr` must be a positive finite number, got -1.0.\n"
