@@ -203,7 +203,7 @@ def test_sigkill_at_ten_random_moments_loses_nothing(initialised, tmp_path, drai
         folder.mkdir()
         copy_store(initialised, folder / "mlflow.db")
         uri = f"sqlite:///{folder}/mlflow.db"
-        steps = 1500 if draining else 1_000_000
+        steps = 800 if draining else 1_000_000
         handover = 60.0 if draining else None
         job = start(jobs.train, folder, uri, steps=steps, handover=handover, drain_timeout=300.0)
         handed.append((folder, uri, job))
