@@ -22,7 +22,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,11 +52,18 @@ class Journal:
     Args:
         folder: created where missing.
         about: what a reader must know of the run; becomes the first line.
+        claim: called with the path before the file is there for anybody to see.
     """
 
-    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        about: Mapping[str, Any],
+        claim: Callable[[Path], object] = lambda path: None,
+    ) -> None:
         self.id = uuid.uuid4().hex
         self.path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{self.id[:8]}{SUFFIX}"
+        claim(self.path)
         self.failure: OSError | None = None
         self.overflow: deque[dict[str, Any]] = deque(maxlen=LIMIT)
         self.size = 0  # bytes of the complete lines

@@ -5,12 +5,15 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock
 
 from lr_callbacks.tracking.journal import Journal, read
+from lr_callbacks.tracking.locks import lock
 from lr_callbacks.tracking.metrics import Metrics
 from lr_callbacks.tracking.names import Names
 from lr_callbacks.tracking.writer import Writer
@@ -44,7 +47,8 @@ class Recording:
     ) -> None:
         self.pid = os.getpid()
         self.ended = self._closed = self._told = False
-        self.journal = Journal(folder, about)
+        self._lock: FileLock | None = None
+        self.journal = Journal(folder, about, self._claim)
         self.writer = Writer(self.journal, handover)
         self._metrics, self._param_names = Metrics(prefix), Names()
         self._config: dict[str, Any] = {}
@@ -123,6 +127,15 @@ class Recording:
             self._write_end("failed" if hasattr(sys, "last_value") else "success")
         self.writer.close(self._drain_timeout if self.writer.failure is None else 0.0)
         self.journal.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def _claim(self, path: Path) -> None:
+        """Say that this process looks after a journal, before another can see it."""
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = lock(path)
+            self._lock.acquire()
 
     def hand_to(self, other: "Recording") -> None:
         """Give what was recorded to another run, and give this one up."""

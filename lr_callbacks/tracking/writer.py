@@ -10,7 +10,6 @@ from itertools import islice
 
 from lr_callbacks.tracking.delivery import METRICS
 from lr_callbacks.tracking.journal import Journal
-from lr_callbacks.tracking.locks import lock
 from lr_callbacks.tracking.outbox import Outbox
 from lr_callbacks.tracking.sync import sync
 
@@ -50,9 +49,6 @@ class Writer:
         self._wake = threading.Event()
         self._asked: threading.Event | None = None
         self._closing = False
-        self._lock = lock(journal.path)
-        with suppress(OSError):
-            self._lock.acquire()
         self._thread = threading.Thread(target=self._run, name="mlflow-writer", daemon=True)
         self._thread.start()
 
@@ -74,7 +70,6 @@ class Writer:
         self._wake.set()
         self._thread.join(5.0 if done else 0.1)
         self._release(in_peace=done)
-        self._lock.release()
         return done
 
     def _run(self) -> None:

@@ -27,7 +27,7 @@ def start(function, *arguments, **settings):
     return process
 
 
-def wait_for(condition, seconds=60.0):
+def wait_for(condition, seconds=240.0):
     """Wait until a condition holds, and return what it gave."""
     for _ in range(int(seconds / 0.01)):
         if found := condition():
@@ -47,7 +47,7 @@ def log_once(folder, barrier):
     """Log one point to the store of the folder, at the same moment as others."""
     os.chdir(folder)
     barrier.wait()
-    logger = JournaledMLFlowLogger("shared", drain_timeout=60)
+    logger = JournaledMLFlowLogger("shared", drain_timeout=300)
     logger.log_metrics({"a": 1.0}, 0)
     logger.finalize("success")
 

@@ -41,7 +41,7 @@ class Server:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        wait_for(lambda: self.answers() or self.process.poll() is not None, 120)
+        wait_for(lambda: self.answers() or self.process.poll() is not None, 300)
         assert self.process.poll() is None, "mlflow server ended at once"
         return self
 

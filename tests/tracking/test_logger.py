@@ -164,7 +164,7 @@ def test_a_journal_folder_that_cannot_be_written_is_refused(uri, tmp_path):
 
 
 def test_a_process_of_its_own_takes_over_and_sends_all(uri):
-    logger = JournaledMLFlowLogger("e", tracking_uri=uri, handover=0.0, drain_timeout=60)
+    logger = JournaledMLFlowLogger("e", tracking_uri=uri, handover=0.0, drain_timeout=300)
     logger.log_metrics({"a": 0.5}, 0)
     writer = logger._recording.writer
     wait_for(lambda: writer._sender is not None)
@@ -179,7 +179,7 @@ def test_a_process_of_its_own_takes_over_and_sends_all(uri):
 
 
 def test_when_the_sending_process_dies_the_thread_goes_on(uri):
-    logger = JournaledMLFlowLogger("e", tracking_uri=uri, handover=0.0, drain_timeout=60)
+    logger = JournaledMLFlowLogger("e", tracking_uri=uri, handover=0.0, drain_timeout=300)
     logger.log_metrics({"a": 0.5}, 0)
     writer = logger._recording.writer
     sender = wait_for(lambda: writer._sender)

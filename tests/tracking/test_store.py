@@ -15,7 +15,7 @@ def test_a_fresh_store_is_initialised_once_by_four_processes_at_once(tmp_path):
     barrier = PROCESSES.Barrier(4)
     jobs = [start(log_once, tmp_path, barrier) for _ in range(4)]
     for job in jobs:
-        job.join(120)
+        job.join(300)
         assert job.exitcode == 0
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     experiment = client.get_experiment_by_name("shared")
