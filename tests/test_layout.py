@@ -50,7 +50,7 @@ ROOMS = {
 }
 
 #: Our own rooms that each room may import.
-GROUND = {"scaler", "snapshots", "gate", "buffers", "finiteness", "memory"}
+GROUND = {"scaler", "snapshots", "copies", "gate", "buffers", "finiteness", "memory"}
 PURE = {"core", "detectors", "policies", "controller"}
 FLOORS = {
     "core": set(),

@@ -60,8 +60,8 @@ def trusted(slot: str, step: int, rollbacks: int = 0) -> GuardState:
 
 
 def started(scale: float, slot: str, *, proven: bool, moved: bool, losses: tuple[float, ...],
-            step: int) -> RunState:  # fmt: skip
-    """Return a run about to go on from ``slot`` at ``scale``."""
+            step: int, rollbacks: int) -> RunState:  # fmt: skip
+    """Return a run about to go on from ``slot`` at ``scale``; the budget of rollbacks goes on."""
     level = (mean(losses), len(losses)) if losses and not proven else (math.nan, 0)
-    guard = trusted(slot, step)
+    guard = trusted(slot, step, rollbacks)
     return RunState(scale=scale, guard=guard, proven=proven, moved=moved, level=level)

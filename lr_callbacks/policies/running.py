@@ -55,7 +55,8 @@ def go_on(
     run = run._replace(block=block, descents=descents)
     ran = Ran(run, noise, decision)
     # A decision of the guard goes first; the block waits for a step without one.
-    if len(block) >= clock.plan.trial // 2 and not decision.save and not decision.reason:
+    idle = not decision.save and not decision.reason and not state.spent
+    if len(block) >= clock.plan.trial // 2 and idle:
         ran = _doubt(clock, ran, observation)
     return ran._replace(decision=_asking(ran.decision, clock, ran.run))
 
@@ -63,7 +64,7 @@ def go_on(
 def _asking(decision: Decision, clock: Clock, run: RunState) -> Decision:
     """Ask for the gradient's sign while a raise may depend on it."""
     due = run.proven and len(run.means) >= 2 * run.wait - 2 and clock.done < LAST_RAISE
-    if run.proven and not due:
+    if (run.proven and not due) or run.guard.spent:
         return decision
     return decision._replace(probing=True, measure=(DESCENT,))
 

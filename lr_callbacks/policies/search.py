@@ -175,6 +175,7 @@ class Search:
             run = started(
                 max(self.floor, scale), trial.restore or START, proven=trial.proven,
                 moved=trial.trials.moved, losses=trial.trials.base_losses, step=observation.step,
+                rollbacks=state.run.guard.rollbacks,
             )  # fmt: skip
             state = state._replace(phase=RUN, run=run, trials=TrialsState())
             decision = Decision(scale=run.scale, restore=trial.restore, reason=trial.reason)
