@@ -104,8 +104,7 @@ class AdaptiveLearningRate(Callback):
         self._resumed = False
         memory, policy = self._memory, self.controller.policy
         self._fit = Fit(trainer, pl_module, self.settings, policy, memory, self._read)
-        decision = memory.decision
-        self._fit.rates.apply(decision.scale, suspended=decision.suspend_schedule)
+        self._apply()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the rates in force."""
@@ -139,7 +138,8 @@ class AdaptiveLearningRate(Callback):
         fit.close_step()
         if len(fit.block) >= (1 if self._memory.decision.probing else fit.every):
             self._read()
-        self._apply()
+        else:
+            fit.rates.apply()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge the weights before they are validated and perhaps saved as the best."""
@@ -214,6 +214,7 @@ class AdaptiveLearningRate(Callback):
             if self.settings.per == "step" and not fit.overflow(measured):
                 abandoned = abandoned or self._fold(measured)
         self._memory.counts = fit.recorder.counts
+        self._apply()
 
     def _fold(self, measured: Measured) -> bool:
         """Decide on one step, record the decision and carry it out; whether it left the weights."""

@@ -109,3 +109,11 @@ def test_a_loss_is_read_in_full_precision(precision):
     )
     kind = torch.float64 if precision == "64-true" else torch.float32
     assert set(kept.values("train/loss")) == {torch.tensor(1 / 3, dtype=kind).item()}
+
+
+def test_a_decision_at_the_end_of_an_epoch_is_in_force_from_the_next_step_on():
+    kept = Kept()
+    policy = Script(s2=Decision(scale=0.5), s6=Decision(scale=0.25))
+    callback = AdaptiveLearningRate(policy, read_every=64)
+    trainer([callback], kept, max_steps=12).fit(Regression(), loader(32, 8))
+    assert kept.values("lr/SGD") == [0.05] * 4 + [0.025] * 4 + [0.0125] * 4
