@@ -11,7 +11,7 @@ train: $(VENV)/.train
 	$(BIN)/lr-train $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

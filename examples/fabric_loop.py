@@ -41,7 +41,8 @@ for step in range(300):
 
     out = gate.take() is False
     skipped += out
-    observed = Observation(step, fabric.all_reduce(loss.detach()).item(), scaler.scale, out)
+    mean = fabric.all_reduce(loss.detach()).item()
+    observed = Observation(step, mean, scaler.scale, skipped=out)
     state, decision = controller.update(state, observed)
     if decision.restore:
         snapshots.restore(decision.restore)

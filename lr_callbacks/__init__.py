@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lr_callbacks.core import Condition, Decision, Observation, Reading
     from lr_callbacks.detectors import Drift, Oscillation, Progress, Spike
     from lr_callbacks.gate import StepGate
-    from lr_callbacks.policies import Guard, Hold
+    from lr_callbacks.policies import Guard, Hold, Search
     from lr_callbacks.scaler import LRScaler
     from lr_callbacks.snapshots import Snapshots
     from lr_callbacks.tracking.logger import JournaledMLFlowLogger
@@ -37,6 +37,7 @@ _HOMES = {
     "Progress": "detectors",
     "Reading": "core",
     "RunReport": "callbacks.report",
+    "Search": "policies",
     "Snapshots": "snapshots",
     "Spike": "detectors",
     "StepGate": "gate",
@@ -59,6 +60,7 @@ __all__ = [
     "Progress",
     "Reading",
     "RunReport",
+    "Search",
     "Snapshots",
     "Spike",
     "StepGate",

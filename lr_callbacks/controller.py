@@ -106,6 +106,11 @@ class Controller:
         fresh += ["policy"] if policy is None else []
         return ControllerState(tuple(detectors), policy or self.policy.init()), fresh
 
+    def resumed(self, state: ControllerState) -> ControllerState:
+        """Return the state to go on with when every snapshot but `START` is gone."""
+        resumed = getattr(self.policy, "resumed", None)
+        return state if resumed is None else state._replace(policy=resumed(state.policy))
+
     def _read(
         self, states: tuple[tuple[Any, ...], ...], loss: float
     ) -> tuple[tuple[tuple[Any, ...], ...], dict[str, Reading]]:
@@ -114,6 +119,19 @@ class Controller:
             state, readings[name] = detector.update(state, loss)
             folded.append(state)
         return tuple(folded), readings
+
+
+def plain(decision: Decision) -> list[Any]:
+    """Return what outlasts a checkpoint of a decision, as builtins."""
+    return [decision.scale, decision.suspend_schedule, decision.probing, *decision.measure]
+
+
+def restored(saved: list[Any]) -> Decision:
+    """Return the decision that `plain` gave."""
+    scale, suspended, probing, *measure = saved
+    return Decision(
+        scale=scale, suspend_schedule=suspended, probing=probing, measure=tuple(measure)
+    )
 
 
 def _listed(value: Any) -> Any:

@@ -41,17 +41,32 @@ class Reading(NamedTuple):
         return cls(statistic, limit, alarm if statistic > limit else Condition.STABLE)
 
 
-class Observation(NamedTuple):
-    """One optimizer step: its number (from 0), its loss, and the scale that was in force.
+#: The measurements that a `Decision` may ask for.
+NORM, DESCENT = "norm", "descent"
 
-    ``skipped``: the loss or the gradients were not finite and the step was left out, so that
-    weights and optimizer state are as they were before it.
+
+class Observation(NamedTuple):
+    """One optimizer step, and what was measured before the weights were changed by it.
+
+    Attributes:
+        step: its number, from 0.
+        loss: the mean over its batches and over all ranks.
+        scale: the factor that was in force.
+        skipped: the loss or the gradients were not finite and the step was left out, so that
+            weights and optimizer state are as they were before it.
+        horizon: optimizer steps that the whole training will take; infinite where unbounded.
+        norm: Euclidean norm of all weights; NaN unless the last decision asked for it.
+        descent: sign of ⟨gradient, −last update⟩, +1 while the last update still points downhill;
+            NaN unless the last two decisions asked for it, and after a rollback.
     """
 
     step: int
     loss: float
     scale: float
     skipped: bool = False
+    horizon: float = math.inf
+    norm: float = math.nan
+    descent: float = math.nan
 
 
 class Decision(NamedTuple):
@@ -64,6 +79,7 @@ class Decision(NamedTuple):
         restore: name of the slot to return to, or None. Carried out before ``save``.
         suspend_schedule: the rate in force is scale × initial rate while this holds.
         probing: the next losses decide an experiment and should be read without delay.
+        measure: the measurements (`NORM`, `DESCENT`) that the next observation should hold.
         stop: the training should end, for ``reason``.
         reason: one clause for a person; empty when nothing changed.
         readings: the opinion of each detector, by its name.
@@ -75,6 +91,7 @@ class Decision(NamedTuple):
     restore: str | None = None
     suspend_schedule: bool = False
     probing: bool = False
+    measure: tuple[str, ...] = ()
     stop: bool = False
     reason: str = ""
     readings: Mapping[str, Reading] = {}

@@ -107,7 +107,8 @@ class Script:
         return ScriptState()
 
     def update(self, state, observation, readings):
-        self.observed.append(observation)
+        # A training that is taken up again may be longer than it was to be.
+        self.observed.append(observation._replace(horizon=0))
         decision = self.decisions.get(observation.step, Decision(scale=state.scale))
         return ScriptState(decision.scale), decision
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lr_callbacks.buffers import Buffers
-from lr_callbacks.finiteness import gradients_finite
+from lr_callbacks.finiteness import gradients_finite, loss_finite
 from lr_callbacks.gate import StepGate
 
 OPTIMIZERS = {
@@ -295,3 +295,16 @@ def test_without_buffers_only_weights_and_state_are_kept():
             parameter.grad = torch.full_like(parameter, float("nan") if poison else 1.0)
         optimizer.step()
         assert gate.take() is not poison
+
+
+def test_a_verdict_is_given_for_every_shape_and_mixture():
+    assert loss_finite(torch.tensor([1.0, 2.0]))
+    assert not loss_finite(torch.tensor([1.0, float("nan")]))
+    mixed = [torch.ones(2), torch.ones(2, dtype=torch.float64), torch.ones(1, dtype=torch.bfloat16)]
+    weights = [nn.Parameter(torch.zeros_like(g)) for g in mixed]
+    optimizer = torch.optim.SGD(weights)
+    for weight, gradient in zip(weights, mixed, strict=True):
+        weight.grad = gradient
+    assert gradients_finite(optimizer)
+    weights[1].grad[0] = float("inf")
+    assert not gradients_finite(optimizer)

@@ -142,7 +142,7 @@ def the_pages(uri, experiment, run, swept, parent):
         "metrics": (f"{at}/model-metrics{view}", drawn, 3000),
         "figure": (f"{at}/artifacts/report/figure.html{view}", framed, 1100),
         "decisions": (f"{at}/artifacts/report/decisions.md{view}", text("condition"), 800),
-        "parent": (f"{of}/{parent}{view}", text("compare the best"), 800),
+        "parent": (f"{of}/{parent}{view}", text("compare the best"), 1300),
         "compared": (compared(uri, parent), text("Comparing 4 Runs"), 1100),
         "children": (f"{of}{view}&searchFilter={children}", text("matching runs"), 800),
     }

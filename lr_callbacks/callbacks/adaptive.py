@@ -15,7 +15,7 @@ from lr_callbacks.callbacks.losses import Measured
 from lr_callbacks.callbacks.saved import Memory, from_plain, to_plain
 from lr_callbacks.callbacks.settings import Settings
 from lr_callbacks.controller import Controller
-from lr_callbacks.core import Detector, Observation, Policy
+from lr_callbacks.core import Detector, Policy
 from lr_callbacks.policies import Guard
 
 
@@ -218,7 +218,7 @@ class AdaptiveLearningRate(Callback):
     def _fold(self, measured: Measured) -> bool:
         """Decide on one step, record the decision and carry it out; whether it left the weights."""
         fit, memory = self._running(), self._memory
-        observation = Observation(measured.step, measured.loss, measured.scale, measured.skipped)
+        observation = fit.measures.observation(measured)
         memory.state, memory.decision = self.controller.update(memory.state, observation)
         fit.recorder.decision(measured, memory.decision)
         fit.carry_out(memory.decision)

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from lr_callbacks.callbacks.gates import Gates
 from lr_callbacks.callbacks.losses import LossBlock, LossWindow, Measured, Pending, validated
+from lr_callbacks.callbacks.measure import Measures
 from lr_callbacks.callbacks.rates import Rates
 from lr_callbacks.callbacks.recorder import Recorder
 from lr_callbacks.callbacks.saved import Memory
@@ -58,6 +59,7 @@ class Fit:
         watched = settings.monitor if settings.per == "step" else None
         self.recorder = Recorder(trainer, memory.counts, watched, prefix)
         self.window, self.block = LossWindow(watched), LossBlock()
+        self.measures = Measures(module, trainer.estimated_stepping_batches)
         on_cpu = trainer.strategy.root_device.type == "cpu"
         self.every = settings.read_every or (1 if on_cpu else BLOCK)
         self._amp = getattr(trainer.precision_plugin, "scaler", None)
@@ -73,6 +75,7 @@ class Fit:
     def before_step(self, optimizer: Optimizer) -> None:
         """Judge the gradients of a step that mixed precision may leave out without a word."""
         self.gates.look(optimizer)
+        self.measures.take(self._memory.decision.measure)
         for scaler in self.rates.scalers if self._amp is not None else ():
             if scaler.optimizer is optimizer:
                 scaler.note()
@@ -96,6 +99,7 @@ class Fit:
         skipped = overflow if passed is None else _not(passed)
         # The x-axis of every `self.log`, so that curves lie above one another.
         step = self.trainer.fit_loop.epoch_loop._batches_that_stepped
+        self.measures.stamp(step)
         rates = self.rates
         self.block.append(Pending(step, loss, rates.stepped(), rates.scale, skipped))
 
@@ -128,6 +132,7 @@ class Fit:
             # A slot from before a resume is gone; the weights resumed from are the next best.
             self.snapshots.restore(decision.restore if known else START)
             self.gates.keep()
+            self.measures.forget()
         if decision.save is not None:
             self.snapshots.save(decision.save)
         if decision.stop:

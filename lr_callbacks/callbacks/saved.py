@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lr_callbacks.callbacks.losses import Measured
-from lr_callbacks.controller import Controller, ControllerState
+from lr_callbacks.controller import Controller, ControllerState, plain, restored
 from lr_callbacks.core import Decision
 
 #: Version of what `to_plain` returns. 1 had no snapshots, and no names for unread rates.
@@ -38,7 +38,7 @@ def to_plain(controller: Controller, memory: Memory) -> dict[str, Any]:
         "format": FORMAT,
         "configuration": repr(controller),
         "controller": controller.plain(memory.state),
-        "decision": [decision.scale, decision.suspend_schedule, decision.probing],
+        "decision": plain(decision),
         "unread": [[m.step, m.loss, dict(m.rates), m.scale, m.skipped] for m in memory.unread],
         "counts": dict(memory.counts),
         "slots": dict(memory.slots),
@@ -62,11 +62,12 @@ def from_plain(controller: Controller, saved: Mapping[str, Any]) -> tuple[Memory
             f"reads formats 1 to {FORMAT}; install the version of lr-callbacks that wrote it."
         )
     state, fresh = controller.restore(saved["controller"])
-    scale, suspended, probing = saved["decision"]
-    decision = Decision(scale=scale, suspend_schedule=suspended, probing=probing)
+    decision = restored(saved["decision"])
     unread = [Measured(*step) for step in saved["unread"]]
     unread = [m if isinstance(m.rates, dict) else m._replace(rates={}) for m in unread]
     changed = saved["configuration"] != repr(controller)
     slots = {n: s for n, s in saved.get("slots", {}).items() if n in controller.policy.slots}
+    if not slots:
+        state = controller.resumed(state)
     memory = Memory(state, decision, unread, dict(saved["counts"]), slots)
     return memory, fresh if changed else None

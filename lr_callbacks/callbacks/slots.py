@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lr_callbacks.callbacks.settings import Settings
-from lr_callbacks.core import START, Policy
+from lr_callbacks.copies import tensors_in
+from lr_callbacks.core import START, Policy, require
 from lr_callbacks.memory import plan
-from lr_callbacks.snapshots import Snapshots, Stateful
+from lr_callbacks.snapshots import LIMIT, Snapshots, Stateful
 
 
 def make_snapshots(
@@ -23,13 +24,18 @@ def make_snapshots(
     """Make room for the snapshots, say how much, and take the first.
 
     Raises:
-        ValueError: a weight is not finite, or there is not enough memory.
+        ValueError: a weight is not finite, there is not enough memory, or the policy keeps more
+            snapshots than the limit.
     """
     only = None if settings.optimizer is None else _names(module, chosen[0])
     named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     weights = {n: w for n, w in named.items() if only is None or n in only}
-    memory = plan(weights, chosen, len(policy.slots), settings.snapshots)
     extras = _extras(trainer, module) if only is None else []
+    averages = tensors_in([extra.state_dict() for extra in extras])
+    copied = {**weights, **{f"average {i}": t for i, t in enumerate(averages)}}
+    held = len(policy.slots)
+    require(held <= LIMIT, "policy", f"one that keeps at most {LIMIT} snapshots", policy.slots)
+    memory = plan(copied, chosen, held, settings.snapshots)
     snapshots = Snapshots(module, chosen, extras, only=only, where=memory.where)
     if policy.slots:
         if not snapshots.save(START):

@@ -1,5 +1,9 @@
 """AdaptiveLearningRate in real Trainers: the rate applied, what is recorded, rollback, refusals."""
 
+import gc
+import pickle
+import weakref
+
 import lightning.pytorch
 import pytest
 import pytorch_lightning as pl
@@ -7,7 +11,7 @@ import torch
 from pytorch_lightning.callbacks import LearningRateMonitor
 from trainers import Kept, Regression, Script, loader, trainer
 
-from lr_callbacks import AdaptiveLearningRate, Hold
+from lr_callbacks import AdaptiveLearningRate, Hold, memory
 from lr_callbacks.core import Decision
 
 SCALES = Script(s3=Decision(scale=0.5), s7=Decision(scale=0.125), s9=Decision(scale=2.0))
@@ -300,3 +304,38 @@ def test_a_batch_without_a_loss_belongs_to_no_step():
     kept = Kept()
     trainer([AdaptiveLearningRate()], kept, max_steps=8).fit(Now(), loader(64, 8))
     assert [step for step, _ in kept.series("train/loss")] == [0, 1, 3, 4, 5, 6, 7]
+
+
+def test_a_policy_that_keeps_too_many_snapshots_is_refused_at_the_start():
+    class Hoarder(Script):
+        slots = ("start", "a", "b", "c", "d")
+
+    with pytest.raises(ValueError, match="`policy` must be one that keeps at most 4 snapshots"):
+        trainer([AdaptiveLearningRate(Hoarder())]).fit(Regression(), loader())
+
+
+def test_a_model_too_large_is_refused_with_the_numbers_before_any_step(monkeypatch):
+    monkeypatch.setattr(memory, "free", lambda device: 100.0)
+    module = Regression()
+    with pytest.raises(ValueError, match=r"3 snapshots of 40 B each .* take 120 B, but 100 B are"):
+        trainer([AdaptiveLearningRate()]).fit(module, loader())
+    assert module.seen == 0
+
+
+def test_nothing_of_a_training_is_held_after_it():
+    class Refer(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            self.snapshots = weakref.ref(callback._fit.snapshots)
+
+    callback, refer = AdaptiveLearningRate(), Refer()
+    fit = trainer([callback, refer])
+    fit.fit(Regression(), loader())
+    gc.collect()
+    assert refer.snapshots() is None
+    assert not {"save_checkpoint"} & set(vars(fit))
+
+
+def test_it_can_be_sent_to_another_process():
+    callback = pickle.loads(pickle.dumps(AdaptiveLearningRate(read_every=3)))
+    assert callback.settings.read_every == 3
+    trainer([callback]).fit(Regression(), loader())

@@ -16,6 +16,9 @@ from lr_callbacks import AdaptiveLearningRate, Guard
 
 TESTS = Path(__file__).parents[1]
 
+# One worker of a parallel run starts the processes, not each.
+pytestmark = pytest.mark.xdist_group("ranks")
+
 
 def start(folder, *scenarios):
     with socket.socket() as probe:

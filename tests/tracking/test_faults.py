@@ -81,7 +81,13 @@ def server(request, tmp_path_factory):
 
 
 @pytest.fixture
-def proxy(server):
+def proxy(server, request):
+    if (
+        not LONG
+        and server.store.startswith("postgresql")
+        and request.node.callspec.params["mode"] != "500"
+    ):
+        pytest.skip("the other modes with PostgreSQL are left to the long variant")
     made = Proxy(server.port)
     yield made
     made.close()

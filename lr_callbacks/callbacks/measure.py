@@ -1,0 +1,71 @@
+"""The optional measurements of a step: norm of the weights, sign of ⟨gradient, −last update⟩."""
+
+import math
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from lr_callbacks.callbacks.losses import Measured
+from lr_callbacks.core import DESCENT, NORM, Observation
+
+
+class Measures:
+    """Measures the weights and gradients just before an optimizer step changes them.
+
+    Nothing is computed, copied or read from the device unless it is asked for. `DESCENT` needs one
+    copy of the trainable weights, kept only while it is asked for.
+
+    Args:
+        module: its parameters and their gradients are measured.
+        horizon: optimizer steps of the whole training; infinite where unbounded.
+    """
+
+    def __init__(self, module: nn.Module, horizon: float) -> None:
+        self._horizon = horizon
+        self._parameters = [p for p in module.parameters() if p.requires_grad]
+        self._before: list[Tensor] = []
+        self._measured: tuple[float, float] | None = None
+        self._of: dict[int, tuple[float, float]] = {}
+
+    @torch.no_grad()
+    def take(self, wanted: Collection[str]) -> None:
+        """Measure what is ``wanted``; of several optimizers in one step the first counts."""
+        if self._measured is None and wanted:
+            norm = self._norm() if NORM in wanted else math.nan
+            self._measured = (norm, self._descent() if DESCENT in wanted else math.nan)
+        if DESCENT not in wanted:
+            self._before = []
+
+    def stamp(self, step: int) -> None:
+        """Say which step was measured, now that it is done."""
+        if self._measured is not None:
+            self._of[step], self._measured = self._measured, None
+
+    def observation(self, measured: Measured) -> Observation:
+        """Return all that is known of a step, and forget what was measured for it."""
+        norm, descent = self._of.pop(measured.step, (math.nan, math.nan))
+        step, loss, scale = measured.step, measured.loss, measured.scale
+        skipped = measured.skipped
+        return Observation(step, loss, scale, skipped, self._horizon, norm, descent)
+
+    def forget(self) -> None:
+        """Forget the last update: the weights were changed by a rollback."""
+        self._before = []
+
+    def _norm(self) -> float:
+        norms = [torch.linalg.vector_norm(p).double() for p in self._parameters]
+        return float(torch.stack([n.to(norms[0].device) for n in norms]).norm()) if norms else 0.0
+
+    def _descent(self) -> float:
+        now = [p.detach().clone() for p in self._parameters]
+        before, self._before = self._before, now
+        products = [
+            torch.sum(p.grad * (old - new)).double()
+            for p, old, new in zip(self._parameters, before, now, strict=False)
+            if p.grad is not None
+        ]
+        if not products:
+            return math.nan
+        total = float(torch.stack([x.to(products[0].device) for x in products]).sum())
+        return math.nan if math.isnan(total) else math.copysign(1.0, total)
