@@ -13,8 +13,7 @@ for launcher in "${@:-joblib submitit_local ray optuna}"; do
     if [ "$one" = optuna ]; then
       "$bin/lr-train" hparams_search=optuna $settings optimizer=sgd hydra.sweeper.n_trials=4 \
         "hydra.sweeper.params={optimizer.lr: 'choice(-1, 0.1, 1, 1e30)'}" \
-        hydra.sweeper.sampler._target_=optuna.samplers.RandomSampler \
-        '~hydra.sweeper.sampler.n_startup_trials' > log.txt 2>&1
+        hydra.sweeper.sampler.n_startup_trials=4 > log.txt 2>&1
     else
       "$bin/lr-train" -m $jobs $settings hydra/launcher="$one" > log.txt 2>&1
     fi
