@@ -38,9 +38,8 @@ class Guard:
     further rollback before a new snapshot proves good cuts once more, so that a rate a thousand
     times too high is left behind in four. In the first steps, when no detector knows the noise
     yet, two losses in a row that jump above the first ones are divergence, and a loss that gains
-    nothing is compared with that of a tenth of the rate. A snapshot is good when ``quiet`` steps
-    passed without trouble. Neither decisions nor the place in the data are rolled back, so that the
-    loop ends.
+    nothing is compared with that of a tenth of the rate. A snapshot is good after ``quiet`` steps
+    without trouble. Neither decisions nor the place in the data are rolled back: the loop ends.
 
     Args:
         cut: factor on the scale at trouble, in (0, 1); usually 0.5.
@@ -54,9 +53,10 @@ class Guard:
             usually 50.
         rollbacks: how often the weights may be rolled back in a run; usually 20.
         floor: smallest scale, in (0, 1]; usually 1e-6.
-        ceiling: largest scale, at least 1; usually 1, which never raises. Above it, a stalled loss
-            makes the guard try 1 / ``cut`` times the scale for ``snapshot_every`` steps and take it
-            back unless the loss falls; never above ``recovery`` times the last scale that failed.
+        ceiling: largest scale, at least 1; usually 1, at which only a scale that was cut rises
+            again. A stalled loss makes the guard try 1 / ``cut`` times the scale for
+            ``snapshot_every`` steps, taken back unless the loss falls; never above ``recovery``
+            times the last scale that failed.
         exhausted: ``"stop"`` ends the training at the last good weights when the rollbacks are used
             up; ``"floor"`` goes on from there at the smallest scale.
 
@@ -81,9 +81,8 @@ class Guard:
 
     def __post_init__(self) -> None:
         require(0 < self.cut < 1, "cut", "between 0 and 1", self.cut)
-        require(
-            self.cut < self.recovery <= 1, "recovery", "above `cut` and at most 1", self.recovery
-        )
+        recovery = self.recovery
+        require(self.cut < recovery <= 1, "recovery", "above `cut` and at most 1", recovery)
         for name in ("rest", "climb", "warm_up", "quiet"):
             require(getattr(self, name) >= 1, name, "at least 1 step", getattr(self, name))
         rule = f"at least `quiet` ({self.quiet}) steps"

@@ -63,9 +63,9 @@ def watch(
     noise, _ = follow(state.noise, loss)
     first = state.first if len(state.first) >= _FIRST else (*state.first, loss)
     best = min(state.best, noise.middle) if noise.rows >= 10 else state.best
-    # Some of the first may have exploded already.
+    # Some of the first may have exploded already, or have fallen.
     calm = tuple(x for x in first if x - first[0] <= 0.5 * abs(first[0]))
-    start, sigma = mean(calm), noise.sigma
+    start, sigma = max(first[0], mean(calm)), noise.own
     progress = start - best if best < math.inf else 0.0
     limit = start + 2 * sigma
     if progress > 6 * sigma:
