@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: train test check format sweep coverage clean
+.PHONY: train test check format sweep bench coverage faults grow screenshots soak clean
 
 train: $(VENV)/.train
 	$(BIN)/lr-train $(ARGS)
@@ -25,6 +25,21 @@ coverage: $(VENV)/.dev
 	$(BIN)/python -m coverage run -m pytest $(ARGS)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --skip-covered
+
+soak: $(VENV)/.dev
+	$(BIN)/python examples/benchmarks/soak.py --folder $(VENV)/soak $(ARGS)
+
+bench: $(VENV)/.dev
+	$(BIN)/python examples/benchmarks/overhead.py --write $(ARGS)
+
+grow: $(VENV)/.dev
+	$(BIN)/python examples/benchmarks/overhead.py --grow 1000000 --write $(ARGS)
+
+screenshots: $(VENV)/.dev
+	$(BIN)/python examples/benchmarks/screenshots.py $(VENV)/screenshots $(ARGS)
+
+faults: $(VENV)/.dev
+	LR_CALLBACKS_LONG=1 $(BIN)/python -m pytest tests/tracking/test_faults.py $(ARGS)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -7,11 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lr_callbacks.buffers import Buffers
     from lr_callbacks.callbacks.adaptive import AdaptiveLearningRate
     from lr_callbacks.callbacks.report import RunReport
     from lr_callbacks.controller import Controller
     from lr_callbacks.core import Condition, Decision, Observation, Reading
     from lr_callbacks.detectors import Drift, Oscillation, Progress, Spike
+    from lr_callbacks.gate import StepGate
     from lr_callbacks.policies import Guard, Hold, Search
     from lr_callbacks.scaler import LRScaler
     from lr_callbacks.snapshots import Snapshots
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AdaptiveLearningRate": "callbacks.adaptive",
+    "Buffers": "buffers",
     "Condition": "core",
     "Controller": "controller",
     "Decision": "core",
@@ -37,10 +40,12 @@ _HOMES = {
     "Search": "policies",
     "Snapshots": "snapshots",
     "Spike": "detectors",
+    "StepGate": "gate",
 }
 
 __all__ = [
     "AdaptiveLearningRate",
+    "Buffers",
     "Condition",
     "Controller",
     "Decision",
@@ -58,6 +63,7 @@ __all__ = [
     "Search",
     "Snapshots",
     "Spike",
+    "StepGate",
 ]
 
 

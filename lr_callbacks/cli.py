@@ -1,9 +1,11 @@
-"""The command line: ``lr-callbacks sync`` and ``lr-callbacks ui``."""
+"""The command line: ``lr-callbacks sync``, ``replay``, ``compare`` and ``ui``."""
 
 import argparse
 import sys
 from pathlib import Path
 
+from lr_callbacks import replay
+from lr_callbacks.app import compare
 from lr_callbacks.tracking.journal import SUFFIX, header
 from lr_callbacks.tracking.sync import sync
 
@@ -17,7 +19,15 @@ def main(arguments: list[str] | None = None) -> int:
     for command in (sender, viewer):
         command.add_argument("folder", nargs="?", default=".", type=Path, help="default: .")
     viewer.add_argument("--port", type=int, default=5000)
+    replayer = commands.add_parser("replay", help="what would be decided on a recorded curve")
+    replay.add_arguments(replayer)
+    comparer = commands.add_parser("compare", help="a sweep's table, and a figure of its methods")
+    compare.add_arguments(comparer)
     given = parser.parse_args(arguments)
+    if given.command == "replay":
+        return replay.main(given)
+    if given.command == "compare":
+        return compare.main(given)
     if not given.folder.is_dir():
         parser.error(f"{given.folder} is not a folder")
     return _sync(given.folder) if given.command == "sync" else _ui(given.folder, given.port)
@@ -35,7 +45,7 @@ def _sync(folder: Path) -> int:
 
 
 def _ui(folder: Path, port: int) -> int:
-    """Start the server in this process's place's child and wait for it."""
+    """Start MLflow's server, say where the newest run is, and wait for Ctrl-C."""
     import subprocess
 
     journals = sorted(folder.rglob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime)
@@ -45,7 +55,7 @@ def _ui(folder: Path, port: int) -> int:
         return 1
     uri = about["uri"] if about else f"sqlite:///{(folder / 'mlflow.db').resolve()}"
     base = uri if uri.startswith("http") else f"http://127.0.0.1:{port}"
-    print(f"{base}/#/experiments{_newest(uri)}?workflowType=machine_learning")
+    print(f"{base}/#/experiments{_newest(uri)}?workflowType=machine_learning", flush=True)
     if uri.startswith("http"):
         return 0
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]

@@ -57,12 +57,16 @@ class Controller:
     ) -> tuple[ControllerState, Decision]:
         """Fold in one observation.
 
-        A non-finite loss is divergence by definition; no detector sees it. After a rollback the
-        detectors forget the level of the loss, which belonged to the weights that were left.
+        A non-finite loss is divergence by definition; no detector sees it, nor the loss of a step
+        that was skipped. After a rollback the detectors forget the level of the loss, which
+        belonged to the weights that were left.
         """
         detectors, readings = state.detectors, {"loss": NONFINITE}
         if math.isfinite(observation.loss):
-            detectors, readings = self._read(detectors, observation.loss)
+            if observation.skipped:
+                readings = {"gradient": NONFINITE}
+            else:
+                detectors, readings = self._read(detectors, observation.loss)
         policy, decision = self.policy.update(state.policy, observation, readings)
         if decision.restore is not None:
             detectors = tuple(
@@ -135,9 +139,14 @@ def _listed(value: Any) -> Any:
 
 
 def _like(template: tuple[Any, ...], saved: Any) -> tuple[Any, ...] | None:
-    """Give ``saved`` lists the types of ``template``; None where they cannot be such a state."""
-    if saved is None or len(saved) != len(template):
+    """Give ``saved`` lists the types of ``template``; None where they cannot be such a state.
+
+    Fields are only ever added at the end of a state: those that an older version did not have yet
+    begin as in a new run.
+    """
+    if not isinstance(saved, list) or len(saved) > len(template):
         return None
+    saved = saved + _listed(template[len(saved) :])
     fields: list[Any] = [
         _like(like, item) if hasattr(like, "_fields") else _tupled(item)
         for like, item in zip(template, saved, strict=True)

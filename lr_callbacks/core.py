@@ -52,6 +52,8 @@ class Observation(NamedTuple):
         step: its number, from 0.
         loss: the mean over its batches and over all ranks.
         scale: the factor that was in force.
+        skipped: the loss or the gradients were not finite and the step was left out, so that
+            weights and optimizer state are as they were before it.
         horizon: optimizer steps that the whole training will take; infinite where unbounded.
         norm: Euclidean norm of all weights; NaN unless the last decision asked for it.
         descent: sign of ⟨gradient, −last update⟩, +1 while the last update still points downhill;
@@ -61,6 +63,7 @@ class Observation(NamedTuple):
     step: int
     loss: float
     scale: float
+    skipped: bool = False
     horizon: float = math.inf
     norm: float = math.nan
     descent: float = math.nan
@@ -130,7 +133,11 @@ class Policy(Protocol[S]):
     def update(
         self, state: S, observation: Observation, readings: Mapping[str, Reading]
     ) -> tuple[S, Decision]:
-        """Fold in one observation; ``readings`` of a non-finite loss is ``{"loss": NONFINITE}``."""
+        """Fold in one observation.
+
+        ``readings`` of a non-finite loss is ``{"loss": NONFINITE}``, of a finite one whose step was
+        skipped ``{"gradient": NONFINITE}``.
+        """
         ...
 
 

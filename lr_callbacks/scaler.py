@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -27,7 +26,8 @@ class LRScaler:
     scheduler, however, must see its own rates: six of fourteen torch schedulers compute the next
     rate from the present one. So the scale is put on before each optimizer step, taken off when the
     step is done, and put on again by `apply`. In a loop of one's own the order is
-    ``optimizer.step()``, ``scheduler.step()``, ``scaler.apply(scale)``.
+    ``optimizer.step()``, ``scheduler.step()``, ``scaler.apply(scale)``; where the step may be left
+    out, as a `torch.amp.GradScaler` does, ``scaler.release()`` comes before ``scheduler.step()``.
 
     A rate that someone else writes meanwhile is kept: only the scaler's own factor is divided out.
     A rate that is a tensor (capturable or compiled optimizers) is changed in place. Every
@@ -40,6 +40,7 @@ class LRScaler:
         scale: the factor in force, dimensionless.
         initial: the rate of each group with which the schedule began, or its peak where known.
         stepped: the rate of each group that the last optimizer step used.
+        steps: optimizer steps taken so far.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -51,6 +52,7 @@ class LRScaler:
             _float(g.get("max_lr", g.get("initial_lr", g["lr"]))) for g in optimizer.param_groups
         ]
         self.stepped: list[Rate] = self.rates()
+        self.steps = 0
         self._written: list[_Written] = []
         self._handles = [
             optimizer.register_step_pre_hook(self._before_step),
@@ -80,15 +82,18 @@ class LRScaler:
         """Show the scheduled rates again."""
         for group, written in zip(self.optimizer.param_groups, self._written, strict=False):
             rate = group["lr"]
-            if isinstance(rate, Tensor):
-                untouched = rate is written.applied and rate._version == written.version
-                rate.copy_(torch.as_tensor(written.scheduled)) if untouched else rate.div_(
-                    self.scale
-                )
-            else:
-                untouched = rate == written.applied
-                group["lr"] = written.scheduled if untouched else rate / self.scale
+            _put(group, written.scheduled if _same(rate, written) else rate / self.scale)
         self._written = []
+
+    def note(self) -> None:
+        """Take the rates in force for those of a step that may yet be left out."""
+        self.apply()
+        self.stepped = self.rates()
+
+    def leave_out(self) -> None:
+        """Tell that a step was left out: its schedule goes on, on the scheduled rates."""
+        self.note()
+        self.release()
 
     def rates(self) -> list[Rate]:
         """Return the rate of each group as it now stands; tensors are copied, not read."""
@@ -101,20 +106,15 @@ class LRScaler:
             handle.remove()
 
     def _write(self, index: int, group: dict[str, Any]) -> _Written:
-        rate, scheduled = group["lr"], _copy(group["lr"])
-        if self.suspended and index < len(self.initial):
-            target: Rate = self.initial[index] * self.scale
-        else:
-            target = scheduled * self.scale
-        if isinstance(rate, Tensor):
-            rate.copy_(torch.as_tensor(target))
-            return _Written(scheduled, rate, rate._version)
-        group["lr"] = target
-        return _Written(scheduled, target, 0)
+        scheduled = _copy(group["lr"])
+        known = self.suspended and index < len(self.initial)
+        _put(group, (self.initial[index] if known else scheduled) * self.scale)
+        rate = group["lr"]
+        return _Written(scheduled, rate, rate._version if isinstance(rate, Tensor) else 0)
 
     def _before_step(self, *_: object) -> None:
-        self.apply()
-        self.stepped = self.rates()
+        self.note()
+        self.steps += 1
 
     def _on_state_dict(self, _: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         """Give a saved copy the scheduled rates, which is what a resumed run expects."""
@@ -157,6 +157,17 @@ def _same(rate: Rate, written: _Written) -> bool:
     if isinstance(rate, Tensor):
         return rate is written.applied and rate._version == written.version
     return bool(rate == written.applied)
+
+
+def _put(group: dict[str, Any], value: Rate) -> None:
+    """Set the rate of a group; a tensor keeps its identity, and no number waits for a device."""
+    rate = group["lr"]
+    if not isinstance(rate, Tensor):
+        group["lr"] = value
+    elif isinstance(value, Tensor):
+        rate.copy_(value)
+    else:
+        rate.fill_(value)
 
 
 def _copy(rate: Rate) -> Rate:

@@ -1,18 +1,25 @@
 """Verified copies of everything that an optimizer step changes."""
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-#: Entries of a parameter group that belong to the schedule, not to the step: never rolled back.
-SCHEDULED = frozenset(
-    {"params", "lr", "initial_lr", "max_lr", "min_lr", "momentum", "betas"}
-    | {"base_momentum", "max_momentum", "weight_decay"}
+from lr_callbacks.copies import (
+    finite,
+    put_back,
+    restore_states,
+    states_of,
+    tensors_in,
+    unscheduled,
 )
+from lr_callbacks.core import require
+
+#: Most slots that may be filled at once.
+LIMIT = 4
 
 
 class Stateful(Protocol):
@@ -28,29 +35,44 @@ class Stateful(Protocol):
 
 
 class _Snapshot(NamedTuple):
-    weights: list[Tensor]
-    states: list[list[tuple[Tensor, dict[str, Any]]]]
+    weights: dict[str, Tensor]
+    states: list[list[dict[str, Any]]]  # for each optimizer, in the order of `parameters`
     groups: list[list[dict[str, Any]]]
     extras: list[dict[str, Any]]
+    parameters: list[list[Tensor]]
 
 
 class Snapshots:
     """Named slots holding weights, buffers, optimizer state and further stateful objects.
 
     What a step does not change stays where it is on `restore`: learning rates, the schedule, the
-    position in the data, the random state. Restoring is exact, bit for bit, and in place.
+    position in the data, the random state. Restoring is exact, bit for bit, and in place. A slot
+    that is saved again reuses its memory.
 
     Args:
         module: its parameters and buffers, non-persistent ones too, are copied.
         optimizers: their per-parameter state, and the numbers that some (Prodigy, Schedule-Free)
             keep in their groups.
         extras: further objects with ``state_dict`` and ``load_state_dict``.
+        only: names of the parameters and buffers to copy; None for all.
+        where: ``"device"`` keeps copies beside the originals, ``"cpu"`` in the host's memory,
+            pinned and copied without waiting where the originals lie on a GPU.
+        limit: most slots in use at once.
     """
 
     def __init__(
-        self, module: nn.Module, optimizers: Sequence[Optimizer], extras: Sequence[Stateful] = ()
+        self,
+        module: nn.Module,
+        optimizers: Sequence[Optimizer],
+        extras: Sequence[Stateful] = (),
+        *,
+        only: Collection[str] | None = None,
+        where: str = "device",
+        limit: int = LIMIT,
     ) -> None:
+        require(where in ("device", "cpu"), "where", '"device" or "cpu"', where)
         self.module, self.optimizers, self.extras = module, optimizers, extras
+        self._only, self._on_host, self._limit = only, where == "cpu", limit
         self._slots: dict[str, _Snapshot] = {}
 
     @property
@@ -60,42 +82,48 @@ class Snapshots:
 
     def nbytes(self) -> int:
         """Return the memory held by all slots, in bytes."""
-        return sum(t.nbytes for snapshot in self._slots.values() for t in _tensors(snapshot))
+        held = (tensors_in(snapshot[:-1]) for snapshot in self._slots.values())
+        return sum(tensor.nbytes for tensors in held for tensor in tensors)
 
     def save(self, slot: str) -> bool:
         """Copy the present state into ``slot``.
 
         Returns:
             False, with the slot left as it was, when a weight or an optimizer state is not finite.
+
+        Raises:
+            ValueError: another slot would be one more than the limit.
         """
-        state = [self._optimizer_state(optimizer) for optimizer in self.optimizers]
-        present = [*self._weights(), *_tensors([[list(s.values()) for _, s in o] for o in state])]
-        if not finite(present):
+        self._refuse_one_more(slot)
+        old = self._slots.get(slot)
+        weights = self._weights()
+        states = [list(states_of(optimizer).values()) for optimizer in self.optimizers]
+        if not finite([*weights.values(), *tensors_in(states)]):
             return False
-        self._slots[slot] = _Snapshot(
-            [w.detach().clone() for w in self._weights()],
-            [[(p, _cloned(s)) for p, s in o] for o in state],
-            [[_cloned(_unscheduled(g)) for g in o.param_groups] for o in self.optimizers],
-            [copy.deepcopy(extra.state_dict()) for extra in self.extras],
-        )
+        groups = [[unscheduled(g) for g in o.param_groups] for o in self.optimizers]
+        parameters = [list(states_of(optimizer)) for optimizer in self.optimizers]
+        extras = [extra.state_dict() for extra in self.extras]
+        present = (weights, states, groups, extras)
+        weights, states, groups, extras = self._stored(present, None if old is None else old[:-1])
+        self._slots[slot] = _Snapshot(weights, states, groups, extras, parameters)
         return True
 
     @torch.no_grad()
     def restore(self, slot: str) -> None:
-        """Return to the state in ``slot``.
+        """Return to the state in ``slot``; a weight that is new since then keeps its value.
 
         Raises:
             KeyError: nothing was saved under this name.
         """
         snapshot = self._slots[slot]
-        for weight, saved in zip(self._weights(), snapshot.weights, strict=True):
-            weight.copy_(saved)
-        for optimizer, states, groups in zip(
-            self.optimizers, snapshot.states, snapshot.groups, strict=True
+        weights = self._weights()
+        for name, saved in snapshot.weights.items():
+            if name in weights:
+                put_back(weights[name], saved)
+        for optimizer, parameters, states, groups in zip(
+            self.optimizers, snapshot.parameters, snapshot.states, snapshot.groups, strict=True
         ):
-            _restore_state(optimizer, states)
-            for group, saved_group in zip(optimizer.param_groups, groups, strict=False):
-                group.update(_cloned(saved_group))
+            restore_states(optimizer, dict(zip(parameters, states, strict=True)), groups)
         for extra, state in zip(self.extras, snapshot.extras, strict=True):
             extra.load_state_dict(copy.deepcopy(state))
 
@@ -103,59 +131,97 @@ class Snapshots:
         """Free ``slot``, if it is in use."""
         self._slots.pop(slot, None)
 
-    def _weights(self) -> list[Tensor]:
-        return [w.detach() for w in (*self.module.parameters(), *self.module.buffers())]
+    def state_dict(self) -> dict[str, Any]:
+        """Return all slots, for a checkpoint; the tensors are those of the slots."""
+        if torch.cuda.is_available():
+            # Copies to the host may still be on their way.
+            torch.cuda.synchronize()  # pragma: no cover
+        places = [_places(optimizer) for optimizer in self.optimizers]
+        return {
+            name: {
+                "weights": slot.weights,
+                "states": slot.states,
+                "groups": slot.groups,
+                "extras": slot.extras,
+                "parameters": [
+                    [place[p] for p in parameters]
+                    for place, parameters in zip(places, slot.parameters, strict=True)
+                ],
+            }
+            for name, slot in self._slots.items()
+        }
 
-    def _optimizer_state(self, optimizer: Optimizer) -> list[tuple[Tensor, dict[str, Any]]]:
-        return [(p, s) for p, s in optimizer.state.items() if isinstance(p, Tensor)]
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        """Fill slots with what `state_dict` gave; others stay as they are.
+
+        Raises:
+            ValueError: there would be more slots than the limit.
+        """
+        places = [list(_places(optimizer)) for optimizer in self.optimizers]
+        for name, saved in state.items():
+            self._refuse_one_more(name)
+            device = next((w.device for w in self._weights().values()), torch.device("cpu"))
+            parts = [saved[key] for key in ("weights", "states", "groups", "extras")]
+            weights, states, groups, extras = self._stored(_moved(parts, device), None)
+            parameters = [
+                [place[i] for i in held]
+                for place, held in zip(places, saved["parameters"], strict=True)
+            ]
+            self._slots[name] = _Snapshot(weights, states, groups, extras, parameters)
+
+    def _refuse_one_more(self, slot: str) -> None:
+        room = slot in self._slots or len(self._slots) < self._limit
+        require(room, "slot", f"one of at most {self._limit}", slot)
+
+    def _weights(self) -> dict[str, Tensor]:
+        named = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+        return {n: w for n, w in named.items() if self._only is None or n in self._only}
+
+    def _stored(self, present: Any, old: Any) -> Any:
+        """Copy nested containers, each tensor into the memory of its predecessor where it fits."""
+        if isinstance(present, Tensor):
+            return self._stored_tensor(present.detach(), old)
+        if isinstance(present, Mapping):
+            before = old if isinstance(old, Mapping) else {}
+            return {key: self._stored(value, before.get(key)) for key, value in present.items()}
+        if isinstance(present, tuple | list):
+            alike = isinstance(old, tuple | list) and len(old) == len(present)
+            held = old if alike else [None] * len(present)
+            items = [self._stored(value, held[i]) for i, value in enumerate(present)]
+            return tuple(items) if isinstance(present, tuple) else items
+        return copy.deepcopy(present)
+
+    def _stored_tensor(self, present: Tensor, old: Any) -> Tensor:
+        moves = self._on_host and present.device.type != "cpu"
+        device = torch.device("cpu") if moves else present.device
+        if isinstance(old, Tensor) and _alike(old, present) and old.device == device:
+            return old.copy_(present, non_blocking=True)
+        if not moves:
+            return present.clone()
+        # Only from an accelerator: tests/test_gpu.py.
+        pinned = torch.empty_like(  # pragma: no cover
+            present, device=device, pin_memory=present.is_cuda
+        )
+        return pinned.copy_(present, non_blocking=True)  # pragma: no cover
 
 
-def finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether every number in the floating-point ``tensors`` is finite; one host sync a device."""
-    by_device: dict[torch.device, list[Tensor]] = {}
-    for tensor in tensors:
-        if (tensor.is_floating_point() or tensor.is_complex()) and tensor.numel():
-            largest = tensor.coalesce().values() if tensor.is_sparse else tensor
-            by_device.setdefault(tensor.device, []).append(largest.abs().amax().double())
-    return all(bool(torch.stack(peaks).isfinite().all()) for peaks in by_device.values())
+def _alike(one: Tensor, other: Tensor) -> bool:
+    dense = one.layout == other.layout == torch.strided
+    return dense and one.shape == other.shape and one.dtype == other.dtype
 
 
-def _restore_state(optimizer: Optimizer, states: list[tuple[Tensor, dict[str, Any]]]) -> None:
-    known = {id(p): s for p, s in states}
-    for parameter in [p for p in optimizer.state if id(p) not in known]:
-        del optimizer.state[parameter]
-    for parameter, saved in states:
-        present = optimizer.state[parameter]
-        for key in [key for key in present if key not in saved]:
-            del present[key]
-        for key, value in saved.items():
-            held = present.get(key)
-            # In place where possible: captured graphs and compiled steps hold on to the tensors.
-            if isinstance(held, Tensor) and isinstance(value, Tensor) and held.shape == value.shape:
-                held.copy_(value)
-            else:
-                present[key] = _clone(value)
+def _places(optimizer: Optimizer) -> dict[Tensor, int]:
+    parameters = (p for group in optimizer.param_groups for p in group["params"])
+    return {parameter: place for place, parameter in enumerate(parameters)}
 
 
-def _unscheduled(group: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in group.items() if key not in SCHEDULED}
-
-
-def _cloned(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _clone(value) for key, value in state.items()}
-
-
-def _clone(value: Any) -> Any:
-    return value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
-
-
-def _tensors(value: Any) -> Iterable[Tensor]:
-    """Yield every tensor in nested lists, tuples and dicts."""
+def _moved(value: Any, device: torch.device) -> Any:
+    """Bring weights and moments, which lie flat in a checkpoint, to where the training is."""
     if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
+        return value.to(device) if value.ndim else value
+    if isinstance(value, Mapping):
+        return {key: _moved(item, device) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        items = [_moved(item, device) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    return value

@@ -2,15 +2,17 @@
 
 import json
 import math
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lr_callbacks.controller import Controller
-from lr_callbacks.core import Condition, Observation
+from lr_callbacks.core import NONFINITE, Condition, Observation
 from lr_callbacks.detectors import Drift, Spike
 from lr_callbacks.policies import Guard, Hold
+from lr_callbacks.policies.hold import HoldState
 
 LOSSES = st.lists(
     st.one_of(st.floats(0.5, 1.5), st.floats(allow_nan=True, allow_infinity=True)), max_size=120
@@ -84,3 +86,45 @@ def test_a_part_that_cannot_update_is_refused(what):
         what = {"detectors": {"mine": object()}}
     with pytest.raises(ValueError, match="must be an object with `init` and `update`"):
         Controller(**what)
+
+
+def test_a_state_with_fields_less_begins_them_anew_and_one_that_cannot_be_is_refused():
+    controller = Controller()
+    state = controller.init()
+    for step in range(30):
+        state, _ = controller.update(state, Observation(step, 1.0 + 0.01 * (step % 7), 1.0))
+    saved = controller.plain(state)
+    saved["policy"][1].pop()
+    assert controller.restore(saved) == (state, [])
+    saved["policy"][1] += [0, 0, 0]
+    saved["detectors"]["spike"] = 3
+    after, fresh = controller.restore(saved)
+    assert fresh == ["spike", "policy"]
+    assert after.policy == controller.init().policy
+
+
+class Nested(NamedTuple):
+    inner: HoldState = HoldState()
+
+
+class Outer(Hold):
+    def init(self):
+        return Nested()
+
+
+def test_nested_states_are_rebuilt_and_judged_in_depth():
+    controller = Controller(policy=Outer(), detectors={})
+    state = controller.init()._replace(policy=Nested(HoldState(4, 2)))
+    saved = json.loads(json.dumps(controller.plain(state)))
+    assert controller.restore(saved) == (state, [])
+    saved["policy"][1] = [[1, 2, 3]]
+    assert controller.restore(saved)[1] == ["policy"]
+
+
+def test_no_detector_sees_the_loss_of_a_step_that_was_skipped():
+    controller = Controller()
+    state = controller.init()
+    after, decision = controller.update(state, Observation(0, 5.0, 1.0, skipped=True))
+    assert after.detectors == state.detectors
+    assert decision.readings == {"gradient": NONFINITE}
+    assert decision.reason == "non-finite gradient; the step was skipped"

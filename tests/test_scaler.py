@@ -152,8 +152,9 @@ def test_what_is_loaded_counts_as_scheduled():
     assert scaler.rates() == [0.05, 0.1]
 
 
-def test_a_suspended_schedule_runs_on_unseen():
-    plain, scaled = optimizer_of(), optimizer_of()
+@pytest.mark.parametrize("tensor_rate", [False, True])
+def test_a_suspended_schedule_runs_on_unseen(tensor_rate):
+    plain, scaled = optimizer_of(), optimizer_of(tensor_rate)
     reference, schedule = SCHEDULES["ExponentialLR"](plain), SCHEDULES["ExponentialLR"](scaled)
     scaler = LRScaler(scaled)
     scaler.apply(3.0, suspended=True)
@@ -166,6 +167,28 @@ def test_a_suspended_schedule_runs_on_unseen():
         assert scaler.rates() == pytest.approx([0.3, 0.6])
     scaler.apply(0.5, suspended=False)
     assert scaler.rates() == pytest.approx([g["lr"] * 0.5 for g in plain.param_groups], rel=1e-12)
+
+
+def test_a_step_that_was_left_out_shows_its_rates_and_lets_the_schedule_go_on():
+    plain, scaled = optimizer_of(), optimizer_of()
+    reference, schedule = (
+        SCHEDULES["CosineAnnealingLR"](plain),
+        SCHEDULES["CosineAnnealingLR"](scaled),
+    )
+    scaler = LRScaler(scaled)
+    for t in range(8):
+        scaler.apply(0.5)
+        expected = [group["lr"] * 0.5 for group in plain.param_groups]
+        if t % 3 != 2:
+            step(scaled)
+        else:
+            scaler.leave_out()
+        assert scaler.stepped == pytest.approx(expected, rel=1e-12)
+        step(plain)
+        advance(reference)
+        advance(schedule)
+        assert [g["lr"] for g in scaled.param_groups] == [g["lr"] for g in plain.param_groups]
+    assert scaler.steps == 6
 
 
 def test_closing_gives_the_optimizer_back():

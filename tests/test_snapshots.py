@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from lr_callbacks.snapshots import Snapshots, finite
+from lr_callbacks.copies import finite, tensors_in
+from lr_callbacks.snapshots import Snapshots
 
 OPTIMIZERS = {
     "SGD": lambda p: torch.optim.SGD(p, lr=0.1),
@@ -143,3 +144,100 @@ def test_finiteness_looks_at_every_kind_of_tensor():
     assert not finite([torch.ones(3), torch.tensor([1.0, float("-inf")])])
     sparse = torch.sparse_coo_tensor([[0]], [float("nan")], (3,), check_invariants=True)
     assert not finite([sparse])
+    assert finite([torch.sparse_coo_tensor(torch.zeros(1, 0), [], (3,), check_invariants=True)])
+
+
+def test_weights_on_the_host_are_restored_as_exactly():
+    model = network()
+    optimizer = OPTIMIZERS["Adam"](model.parameters())
+    train(model, optimizer, seed=1)
+    snapshots = Snapshots(model, [optimizer], where="cpu")
+    assert snapshots.save("good")
+    expected = weights(model)
+    train(model, optimizer, seed=2)
+    snapshots.restore("good")
+    assert all(torch.equal(a, b) for a, b in zip(weights(model), expected, strict=True))
+
+
+def test_saving_a_slot_again_reuses_its_memory():
+    model = network()
+    optimizer = OPTIMIZERS["Adam"](model.parameters())
+    train(model, optimizer, seed=1)
+    snapshots = Snapshots(model, [optimizer])
+    places = []
+    for seed in (2, 3):
+        snapshots.save("good")
+        places.append([t.data_ptr() for t in tensors_in(snapshots._slots["good"][:-1])])
+        train(model, optimizer, seed=seed)
+    assert places[0] == places[1]
+
+
+def test_a_fifth_slot_is_refused():
+    snapshots = Snapshots(nn.Linear(1, 1), [])
+    for slot in "abcd":
+        snapshots.save(slot)
+    with pytest.raises(ValueError, match="`slot` must be one of at most 4, got 'e'"):
+        snapshots.save("e")
+    assert snapshots.save("a")
+
+
+def test_another_place_is_refused():
+    with pytest.raises(ValueError, match='`where` must be "device" or "cpu"'):
+        Snapshots(nn.Linear(1, 1), [], where="disk")
+
+
+def test_a_weight_added_later_keeps_its_value_and_a_buffer_may_grow():
+    model = network()
+    model.register_buffer("grows", torch.ones(2))
+    snapshots = Snapshots(model, [])
+    snapshots.save("good")
+    model.append(nn.Linear(1, 1))
+    late = model[-1].weight.item()
+    model.grows = torch.zeros(3)
+    snapshots.restore("good")
+    assert model[-1].weight.item() == late
+    assert torch.equal(model.grows, torch.ones(2))
+
+
+def test_a_weight_or_a_state_that_is_gone_or_came_since_does_not_matter():
+    model = network()
+    optimizer = OPTIMIZERS["Adam"](model.parameters())
+    train(model, optimizer, seed=1)
+    snapshots = Snapshots(model, [optimizer])
+    snapshots.save("good")
+    optimizer.state[model[0].weight]["extra"] = 3
+    del model[3]
+    snapshots.restore("good")
+    assert set(optimizer.state[model[0].weight]) == {"step", "exp_avg", "exp_avg_sq"}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_slots_travel_in_a_checkpoint_to_a_new_process(name, tmp_path):
+    model = network()
+    optimizer = OPTIMIZERS[name](model.parameters())
+    train(model, optimizer, seed=1)
+    before = Snapshots(model, [optimizer])
+    before.save("good")
+    train(model, optimizer, seed=2)
+    expected = weights(model)
+    torch.save(before.state_dict(), tmp_path / "slots")
+    model = network()
+    optimizer = OPTIMIZERS[name](model.parameters())
+    after = Snapshots(model, [optimizer])
+    after.load_state_dict(torch.load(tmp_path / "slots", weights_only=True))
+    after.restore("good")
+    train(model, optimizer, seed=2)
+    assert all(torch.equal(a, b) for a, b in zip(weights(model), expected, strict=True))
+
+
+def test_only_what_is_named_is_copied():
+    model = network()
+    snapshots = Snapshots(model, [], only={"0.weight"})
+    snapshots.save("good")
+    before = weights(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+    snapshots.restore("good")
+    assert torch.equal(model[0].weight, before[0])
+    assert not torch.equal(model[0].bias, before[1])

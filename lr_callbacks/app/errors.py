@@ -2,12 +2,32 @@
 
 import difflib
 import re
+from collections.abc import Callable, Iterable, Iterator
+from importlib import resources
 from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from yaml import YAMLError
+
+from lr_callbacks.app import schema
+
+#: Which extra brings an option that other packages provide.
+EXTRAS = {
+    "hydra/launcher=joblib": "sweep",
+    "hydra/launcher=ray": "ray",
+    "hydra/launcher=submitit_local": "slurm",
+    "hydra/launcher=submitit_slurm": "slurm",
+    "hydra/sweeper=optuna": "sweep",
+}
+_TYPES = {
+    "Integer": "a whole number",
+    "Float": "a number",
+    "Boolean": "true or false",
+    "bool": "true or false",
+}
 
 
 class Refused(RuntimeError):
@@ -15,36 +35,132 @@ class Refused(RuntimeError):
 
 
 def sentence(error: BaseException) -> str:
-    """Say in one line what is wrong, with the nearest valid key where a key is unknown."""
+    """Say in one line what is wrong, with the nearest valid key or option where one is unknown.
+
+    >>> sentence(ValueError("`cut` must be between 0 and 1, got 2."))
+    '`cut` must be between 0 and 1, got 2.'
+    """
+    text = f"{error}\n{error.__cause__ or ''}"
+    file = re.search(r"^In '([^']+)': \w+ raised while composing", text)
+    for pattern, say in _KNOWN.items():
+        if found := re.search(pattern, text):
+            return (f"{file[1]}.yaml: " if file else "") + say(*found.groups())
+    if isinstance(error, YAMLError):
+        return _not_yaml(error)
+    return _plain(error)
+
+
+def _plain(error: BaseException) -> str:
+    """Join the lines of a message that needs no translation, without its noise."""
     text = str(error)
-    unknown = re.search(r"Key '[^']+' is not in struct\s+full_key: (\S+)", text)
-    if unknown is None and (append := re.search(r"Could not override '([^']+)'", text)):
-        unknown = append
-    if unknown:
-        return f"unknown key `{unknown[1]}`{_nearest(unknown[1])}."
     cause = error.__cause__ or error.__context__
     if isinstance(error, HydraException) and isinstance(cause, ValueError | TypeError):
         text = str(cause)
+    elif called := re.search(r"^Error in call to target .*?:\s*\w+\((['\"])(.*)\1\)", text):
+        text = called[2]  # from another process, which loses the cause
+    elif missing := re.search(r"^Error locating target '([^']+)'", text):
+        text = f"there is no `{missing[1]}` to import; name it as package.module.Name."
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    kept = [line for line in lines if not line.startswith(("full_key", "object_type", "reference"))]
-    return " ".join(kept)
+    noise = ("full_key", "object_type", "reference", "See https://hydra.cc")
+    kept = " ".join(line for line in lines if not line.startswith(noise))
+    return kept.replace(", set env var HYDRA_FULL_ERROR=1 to see chained exception", "")
 
 
-def _nearest(key: str) -> str:
-    """Name the valid key most like ``key``."""
+def _not_yaml(error: YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    place = f"{mark.name}, line {mark.line + 1}: " if mark else ""
+    return f"{place}this is no valid YAML: {getattr(error, 'problem', None) or error}."
+
+
+def _unknown_field(key: str, kind: str, given: str = "") -> str:
+    """Name the field of a schema most like the last part of ``key``, or all of them."""
+    parent = key.rpartition(".")[0]
+    prefix = f"{parent}." if parent else ""
+    known = [f"{prefix}{name}" for name in schema.fields(kind) if name[0] != "_"]
+    return _unknown(key, known).replace(f"`{key}`", f"`{given or key}`", 1)
+
+
+def _unknown_override(given: str, key: str, kind: str) -> str:
+    return _unknown_field(key, kind, given)
+
+
+def _unknown_key(key: str) -> str:
+    """Name the valid key most like ``key``, or those beside it."""
     GlobalHydra.instance().clear()
     with initialize_config_module("lr_callbacks.conf", version_base="1.3"):
-        config = compose("train")
-    close = difflib.get_close_matches(
-        key, _keys(OmegaConf.to_container(config, resolve=False)), n=1, cutoff=0.6
-    )
-    return f"; did you mean `{close[0]}`?" if close else "; `lr-train --cfg job` shows all keys"
+        config = OmegaConf.to_container(compose("train"), resolve=False)
+    return _unknown(key, list(_keys(config)))
 
 
-def _keys(config: Any, prefix: str = "") -> list[str]:
-    keys = []
+def _unknown(key: str, known: list[str]) -> str:
+    near = _or_like(key, known)
+    if near != ".":
+        return f"unknown key `{key}`{near}"
+    parent = key.rpartition(".")[0]
+    if parent and not any(k.rpartition(".")[0] == parent for k in known):
+        parent = ""
+    beside = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent]
+    place = f"`{parent}`" if parent else "the configuration"
+    if not beside:
+        return f"unknown key `{key}`; {place} takes none."
+    return f"unknown key `{key}`. The keys of {place} are {', '.join(beside)}."
+
+
+def _unknown_option(group: str, option: str, listed: str = "") -> str:
+    """Name the options of a group, or the extra that brings this one."""
+    if extra := EXTRAS.get(f"{group}={option}"):
+        return f"`{group}={option}` needs another package: pip install 'lr-callbacks[{extra}]'."
+    known = listed.split() or _options(group)
+    if not known:
+        return f"there is no file `{group}/{option}.yaml` among the configurations."
+    said = f"unknown option `{group}={option}`{_or_like(option, known)}"
+    return f"{said} The options of `{group}` are {', '.join(known)}."
+
+
+def _options(group: str) -> list[str]:
+    folder = resources.files("lr_callbacks.conf").joinpath(group)
+    names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+
+
+def _wrong_type(value: str, kind: str, key: str) -> str:
+    return f"`{key}` must be {_TYPES.get(kind, kind.lower())}, got {value!r}."
+
+
+def _wrong_list(value: str, key: str) -> str:
+    return f"`{key}` must be a list, as [0.1, 0.2], got {value!r}."
+
+
+#: What Hydra and OmegaConf say, and how to say it; the first that matches counts.
+_KNOWN: dict[str, Callable[..., str]] = {
+    r"Could not override '([^']+)'(?s:.*?)full_key: (\S+)\s+object_type=(\w+)": _unknown_override,
+    r"Key '[^']+' not in '\w+'\s+full_key: (\S+)\s+object_type=(\w+)": _unknown_field,
+    r"Key '[^']+' is not in struct\s+full_key: (\S+)": _unknown_key,
+    r"Could not override '([^']+)'": _unknown_key,
+    r"Could not find '([^']+)/([^'/]+)'(?s:.*?)'\1':((?:\n\t\S+)*)": _unknown_option,
+    r"Could not (?:find|load) '([^']+)/([^'/]+)'": _unknown_option,
+    r"Value '(.*)' of type '\w+' could not be converted to (\w+)\s+full_key: (\S+)": _wrong_type,
+    r"Invalid value assigned: (\w+) is not a ListConfig(?s:.*?)full_key: (\S+)": _wrong_list,
+    r"Value '(.*)' is not a valid (bool)(?s:.*?)full_key: (\S+)": _wrong_type,
+    r"(?s)Could not find '([^'/]+)/'.*": "`{0}=` needs the name of an option, or null.".format,
+    r"Config group override must be a string": (
+        "a group takes the name of an option or a list of them; `~group` leaves one out.".format
+    ),
+    r"Missing mandatory value: (\S+)": "`{}` must be given: say {0}=VALUE.".format,
+}
+
+
+def _or_like(word: str, known: Iterable[str]) -> str:
+    """Suggest the word most like ``word`` that has the same parent, or end the sentence."""
+    parent = word.rpartition(".")[0]
+    beside = [other for other in known if other.rpartition(".")[0] == parent]
+    leaves = {other.rpartition(".")[2]: other for other in beside}
+    close = difflib.get_close_matches(word.rpartition(".")[2], leaves, n=1, cutoff=0.65)
+    return f"; did you mean `{leaves[close[0]]}`?" if close else "."
+
+
+def _keys(config: Any, prefix: str = "") -> Iterator[str]:
     for name, value in config.items():
-        keys.append(f"{prefix}{name}")
+        yield f"{prefix}{name}"
         if isinstance(value, dict):
-            keys += _keys(value, f"{prefix}{name}.")
-    return keys
+            yield from _keys(value, f"{prefix}{name}.")

@@ -3,24 +3,25 @@
 import math
 import os
 import sys
-from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import LightningDataModule, Trainer, seed_everything
-from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.loggers import Logger
+from yaml import YAMLError
 
+from lr_callbacks.app import resume, schema
+from lr_callbacks.app.assemble import build_logger, build_model, build_trainer, make
 from lr_callbacks.app.errors import Refused, sentence
-from lr_callbacks.tracking import store
+from lr_callbacks.core import require
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
-from lr_callbacks.zoo.models import Mismatch
+from lr_callbacks.verdict import divergence
+from lr_callbacks.zoo.describe import describe
 from lr_callbacks.zoo.task import Task
 
 
@@ -34,72 +35,106 @@ def train(config: DictConfig) -> float:
         ValueError: a setting is impossible.
         Refused: the training diverged and ``fail_on_divergence`` is set.
     """
-    seed_everything(config.seed, workers=True, verbose=False)
-    data: LightningDataModule = instantiate(config.data)
-    task = _task(config, data)
-    callbacks = [instantiate(c) for c in (config.get("callbacks") or {}).values()]
-    settings: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
-    if settings["enable_progress_bar"]:
-        callbacks.append(RichProgressBar())
-    logger = _logger(config)
-    trainer = Trainer(**settings, callbacks=callbacks, logger=logger or False)
-    if logger:
-        described = OmegaConf.to_container(config, resolve=True)
-        logger.log_hyperparams(described)  # type: ignore[arg-type]
-    trainer.fit(task, datamodule=data)
-    diverged = _diverged(task)
-    if diverged:
-        print(f"lr-train: the training diverged: {diverged}.", file=sys.stderr)
-    elif config.test:
-        trainer.test(task, datamodule=data, verbose=False)
-    if diverged and config.fail_on_divergence:
-        raise Refused(f"the training diverged: {diverged}")
-    return float(trainer.callback_metrics.get(config.optimized_metric, math.nan))
-
-
-def _task(config: DictConfig, data: Any) -> Task:
-    arrays = data.arrays
+    _refuse_unknown(config)
+    logger: Logger | None = None
     try:
-        model = instantiate(
-            config.model, shape=data.shape, outputs=arrays.outputs, vocabulary=arrays.vocabulary
-        )
-    except HydraException as error:
-        if isinstance(error.__cause__, Mismatch):
-            raise ValueError(f"{error.__cause__} (data `{config.data.name}`).") from error
+        # What needs no data first, so that a mistake is found before any work.
+        optimizer, schedule = make(config.optimizer), make(config.schedule)
+        callbacks = [make(node) for node in (config.get("callbacks") or {}).values()]
+        seed_everything(config.seed, workers=True, verbose=False)
+        data = make(config.data)
+        about = describe(data)
+        task = Task(build_model(config, about), about.task, optimizer, schedule)
+        logger = build_logger(config)
+        trainer = build_trainer(config, callbacks, logger)
+    except Exception:
+        if _in_sweep():
+            _record_failure(config, logger or build_logger(config))
         raise
-    optimizer, schedule = instantiate(config.optimizer), instantiate(config.schedule)
-    return Task(model, arrays.task, optimizer, schedule)
+    if logger:
+        _describe(config, logger)
+    return _fit(config, trainer, task, data)
 
 
-def _logger(config: DictConfig) -> JournaledMLFlowLogger | None:
-    """Build the logger, its store in the folder of the call where none is named."""
-    if not config.get("logger"):
-        return None
-    folder = Path(HydraConfig.get().runtime.cwd)
-    given = config.logger.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    logger: JournaledMLFlowLogger = instantiate(
-        config.logger, tracking_uri=store.resolve(given, folder)
-    )
-    return logger
+def _fit(config: DictConfig, trainer: Trainer, task: Task, data: LightningDataModule) -> float:
+    trainer.fit(task, datamodule=data)
+    if diverged := _diverged(task):
+        if isinstance(trainer.logger, JournaledMLFlowLogger):
+            trainer.logger.log_tags({"lr_callbacks.verdict": "diverged"})
+            trainer.logger.finalize("success")  # the tag opened the run again
+        if config.fail_on_divergence:
+            raise Refused(f"the training diverged: {diverged}.")
+        print(f"lr-train: the training diverged: {diverged}.", file=sys.stderr)
+    if task.validated != trainer.global_step and trainer.limit_val_batches:
+        trainer.validate(task, datamodule=data, verbose=False)
+    metric = float(trainer.callback_metrics.get(config.optimized_metric, math.nan))
+    if config.test and not diverged:
+        trainer.test(task, datamodule=data, verbose=False)
+    return metric
+
+
+def _refuse_unknown(config: DictConfig) -> None:
+    known = tuple(schema.fields("Train"))
+    for key in map(str, config):
+        if key not in known:
+            raise ValueError(f"unknown key `{key}`; the keys are {', '.join(known)}.")
+    for group in ("model", "data", "optimizer", "schedule", "trainer"):
+        if not config.get(group):
+            raise ValueError(f"`{group}` must be chosen: say {group}=OPTION.")
+    seed = config.seed
+    require(isinstance(seed, int) and 0 <= seed < 2**32, "seed", "a whole number from 0 on", seed)
+    require(math.isfinite(config.penalty), "penalty", "a finite number", config.penalty)
+    if _in_sweep() and "ddp" in str(config.trainer.strategy):
+        raise ValueError(
+            f"trainer.strategy={config.trainer.strategy} starts processes of its own, which "
+            "Hydra's sweeps do not support: train one job at a time, or sweep with devices=1."
+        )
+
+
+def _in_sweep() -> bool:
+    return HydraConfig.get().mode is RunMode.MULTIRUN
+
+
+def _record_failure(config: DictConfig, logger: Logger | None) -> None:
+    """Give a job of a sweep that fails before its first step a run all the same."""
+    if logger:
+        _describe(config, logger)
+        logger.finalize("failed")
+
+
+def _describe(config: DictConfig, logger: Logger) -> None:
+    logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+    resume.mark(config, logger)
 
 
 def _diverged(task: Task) -> str:
     """Say in plain words how the training diverged, if it did."""
-    if task.first is None or task.last is None:
+    if task.first is None or task.peak is None:
         return ""
-    first, last = float(task.first), float(task.last)
-    if not math.isfinite(last):
-        return f"the last loss is {last}, the first was {first:.4g}"
-    return f"the loss rose from {first:.4g} to {last:.4g}" if last > first else ""
+    return divergence(float(task.first), float(task.peak), [float(loss) for loss in task.last])
+
+
+def _job(config: DictConfig) -> float:
+    """Train, unless the sweep goes on and has done so; a sweeper gets a finite number."""
+    if not _in_sweep():
+        return train(config)
+    if config.resume and (done := resume.finished(config)):
+        print(f"lr-train: already FINISHED in MLflow, not run again: run {done.run_id}")
+        metric = done.metric
+    else:
+        metric = train(config)
+    if math.isfinite(metric):
+        return metric
+    maximized = HydraConfig.get().sweeper.get("direction") in ("maximize", ["maximize"])
+    return -config.penalty if maximized else float(config.penalty)
 
 
 @hydra.main(version_base="1.3", config_path="pkg://lr_callbacks.conf", config_name="train")
 def _app(config: DictConfig) -> float:
-    one = HydraConfig.get().mode is RunMode.RUN
     try:
-        return train(config)
+        return _job(config)
     except _EXPECTED as error:
-        if one and os.environ.get(_FULL) != "asked":
+        if not _in_sweep() and os.environ.get(_FULL) != "asked":
             sys.exit(f"lr-train: {sentence(error)}")
         raise
 
@@ -111,13 +146,14 @@ _EXPECTED = (
     HydraException,
     OmegaConfBaseException,
     MisconfigurationException,
+    YAMLError,
 )
 
 
 def main() -> None:
     """Run the command; every expected error is one sentence on stderr and exit code 1.
 
-    ``HYDRA_FULL_ERROR=1`` shows the traceback instead.
+    ``HYDRA_FULL_ERROR=1`` shows the traceback instead. Ctrl-C gives exit code 130.
     """
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         os.environ[_FULL] = "asked"
@@ -130,6 +166,10 @@ def main() -> None:
         sys.exit(f"lr-train: {sentence(error)}")
     except KeyboardInterrupt:
         sys.exit(130)
+    except SystemExit as end:
+        # Lightning turns an interruption into exit code 1.
+        interrupted = isinstance(end.__context__, KeyboardInterrupt)
+        sys.exit(130 if interrupted else end.code)
 
 
 if __name__ == "__main__":

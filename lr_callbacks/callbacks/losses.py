@@ -14,8 +14,9 @@ class Pending(NamedTuple):
 
     step: int
     loss: Tensor | float
-    rates: list[Rate]  # in force, one for each group of each optimizer
+    rates: dict[str, Rate]  # in force, by the name of the group
     scale: float
+    skipped: Tensor | bool = False
 
 
 class Measured(NamedTuple):
@@ -23,44 +24,75 @@ class Measured(NamedTuple):
 
     step: int
     loss: float
-    rates: list[float]
+    rates: dict[str, float]
     scale: float
+    skipped: bool = False
 
 
 class LossWindow:
-    """Forms the true mean loss of one optimizer step from the batches accumulated for it."""
+    """Forms the true mean loss of one optimizer step from the batches accumulated for it.
 
-    def __init__(self) -> None:
+    Under manual optimization a logged loss is that of the step's last batch: whether the batches
+    before logged it anew, Lightning does not tell.
+
+    Args:
+        monitor: the name of the loss in what `training_step` returns or logs; None for ``loss``.
+    """
+
+    def __init__(self, monitor: str | None = None) -> None:
+        self._monitor = monitor
         self._total: Tensor | None = None
         self._count = 0
+        self._seen = False
 
-    def add(self, trainer: Trainer, module: LightningModule, outputs: Any) -> None:
-        """Take the loss of one batch.
-
-        Raises:
-            ValueError: the very first batch has no loss.
-        """
-        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+    def add(self, trainer: Trainer, outputs: Any) -> None:
+        """Take the loss of one batch, if it has one."""
+        returned = outputs if isinstance(outputs, dict) else {"loss": outputs}
+        loss = returned.get(self._monitor or "loss")
+        if self._monitor and loss is None:
+            loss = trainer.callback_metrics.get(self._monitor)
+            if not trainer.lightning_module.automatic_optimization:
+                self._total, self._count = None, 0
         if not isinstance(loss, Tensor):
-            if module.automatic_optimization and trainer.global_step <= 1 and self._total is None:
-                raise ValueError(
-                    "`training_step` returned no loss for the first batch; return the loss as a "
-                    "tensor, or a dict with the key 'loss', so that the rate can follow it."
-                )
             return
+        self._seen = True
         loss = loss.detach().reshape(())
         self._total = loss if self._total is None else self._total + loss
         self._count += 1
 
     def close(self, trainer: Trainer, module: LightningModule) -> Tensor | None:
-        """Return the mean over the window, and begin a new one; None if no batch had a loss."""
+        """Return the mean over the window, and begin a new one; None if no batch had a loss.
+
+        Raises:
+            ValueError: the very first step has no loss.
+        """
         total, count = self._total, self._count
         self._total, self._count = None, 0
         if total is None:
+            if not self._seen:
+                self._refuse(trainer, module)
             return None
         # Lightning divided each loss by the planned length, which the last window may not reach.
-        planned = trainer.accumulate_grad_batches if module.automatic_optimization else 1
+        divided = module.automatic_optimization and self._monitor in (None, "loss")
+        planned = trainer.accumulate_grad_batches if divided else 1
         return total if count == planned else total * (planned / count)
+
+    def _refuse(self, trainer: Trainer, module: LightningModule) -> None:
+        if self._monitor:
+            known = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
+            raise ValueError(
+                f"`monitor={self._monitor!r}` was neither returned by `training_step` before its "
+                f"first step nor logged there with `self.log`; logged: {known}."
+            )
+        if module.automatic_optimization:
+            raise ValueError(
+                "`training_step` returned no loss for the first batch; return the loss as a "
+                "tensor, or a dict with the key 'loss', so that the rate can follow it."
+            )
+        raise ValueError(
+            "`training_step` returned no loss for the first batch; under manual optimization "
+            "return one, or name a logged one with `monitor=`, so that the rate can follow it."
+        )
 
 
 class LossBlock:
@@ -81,17 +113,44 @@ class LossBlock:
         steps, self._steps = self._steps, []
         if not steps:
             return []
-        losses = _on_host([step.loss for step in steps], trainer)
+        losses, skipped = _on_host(steps, trainer)
         return [
-            Measured(s.step, loss, [float(rate) for rate in s.rates], s.scale)
-            for s, loss in zip(steps, losses, strict=True)
+            Measured(s.step, loss, {n: float(r) for n, r in s.rates.items()}, s.scale, out)
+            for s, loss, out in zip(steps, losses, skipped, strict=True)
         ]
 
 
-def _on_host(losses: list[Tensor | float], trainer: Trainer) -> list[float]:
-    if len(losses) == 1 and trainer.world_size == 1:
-        return [float(losses[0])]
-    block = torch.stack([torch.as_tensor(loss).float() for loss in losses])
+def validated(trainer: Trainer, monitor: str) -> float:
+    """Return what validation logged as ``monitor``, averaged over the ranks.
+
+    Raises:
+        ValueError: it logged no such value.
+    """
+    value = trainer.callback_metrics.get(monitor)
+    if value is None:
+        known = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
+        raise ValueError(f"`monitor={monitor!r}` was not logged by validation; logged: {known}.")
     if trainer.world_size > 1:
-        block = trainer.strategy.reduce(block, reduce_op="mean")
-    return [float(value) for value in block.tolist()]
+        value = trainer.strategy.reduce(value.detach().clone(), reduce_op="mean")
+    return float(value)
+
+
+def _on_host(steps: list[Pending], trainer: Trainer) -> tuple[list[float], list[bool]]:
+    device = trainer.strategy.root_device
+    if len(steps) == trainer.world_size == 1:
+        return [float(steps[0].loss)], [bool(steps[0].skipped)]
+    wide = torch.float32 if device.type == "mps" else torch.float64
+    losses = torch.stack([torch.as_tensor(s.loss).to(device, wide) for s in steps])
+    if trainer.world_size > 1:
+        losses = trainer.strategy.reduce(losses, reduce_op="mean")
+    flags = [s.skipped for s in steps]
+    if not any(isinstance(flag, Tensor) for flag in flags):
+        return losses.tolist(), [bool(flag) for flag in flags]
+    read = torch.stack([losses, *[torch.stack([_flag(f, losses) for f in flags])]]).tolist()
+    return read[0], [value > 0 for value in read[1]]
+
+
+def _flag(flag: Tensor | bool, like: Tensor) -> Tensor:
+    if isinstance(flag, Tensor):
+        return flag.to(like.device, like.dtype)
+    return torch.full((), float(flag), dtype=like.dtype, device=like.device)

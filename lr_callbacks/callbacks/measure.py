@@ -46,7 +46,8 @@ class Measures:
         """Return all that is known of a step, and forget what was measured for it."""
         norm, descent = self._of.pop(measured.step, (math.nan, math.nan))
         step, loss, scale = measured.step, measured.loss, measured.scale
-        return Observation(step, loss, scale, self._horizon, norm, descent)
+        skipped = measured.skipped
+        return Observation(step, loss, scale, skipped, self._horizon, norm, descent)
 
     def forget(self) -> None:
         """Forget the last update: the weights were changed by a rollback."""

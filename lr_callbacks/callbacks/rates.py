@@ -1,37 +1,55 @@
-"""The learning rates of a whole Trainer: all optimizers scaled alike, schedulers kept unaware."""
+"""The learning rates of a Trainer: optimizers scaled alike, schedulers kept unaware."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
 
 from lr_callbacks.scaler import LRScaler, Rate, optimizer_names
 
 
 class Rates:
-    """One `LRScaler` for each optimizer of a Trainer, and what its schedulers and bar must see.
+    """One `LRScaler` for each optimizer, and what schedulers and progress bar must see.
 
-    Lightning steps schedulers at moments when the scaled rates are visible (at the end of an epoch,
-    after a validation). So each call of ``lr_scheduler_step`` runs on the scheduled rates.
+    Schedulers are stepped at moments when the scaled rates are visible: by Lightning at the end of
+    an epoch or after a validation, by hand under manual optimization. So ``lr_scheduler_step``
+    runs on the scheduled rates, and who asks for ``lr_schedulers`` finds them.
 
     Args:
-        trainer: its optimizers are taken over until `close`.
-        module: its ``lr_scheduler_step`` is wrapped until `close`.
+        trainer: its progress bar shows the rate until `close`.
+        module: its ``lr_scheduler_step`` and ``lr_schedulers`` are wrapped until `close`.
+        optimizers: those of the Trainer's that are taken over until `close`.
+
+    Attributes:
+        loss: the last one read, for the progress bar; None before it.
     """
 
-    def __init__(self, trainer: Trainer, module: LightningModule) -> None:
-        self._module = module
+    def __init__(
+        self, trainer: Trainer, module: LightningModule, optimizers: Sequence[Optimizer]
+    ) -> None:
+        self._trainer, self._module = trainer, module
         self._bar = trainer.progress_bar_callback
-        self._scalers = [LRScaler(optimizer) for optimizer in trainer.optimizers]
-        configured = {id(c.scheduler.optimizer): c.name for c in trainer.lr_scheduler_configs}
-        given = [configured.get(id(optimizer)) for optimizer in trainer.optimizers]
-        self.names = [n for names in optimizer_names(trainer.optimizers, given) for n in names]
+        self._scalers = [LRScaler(optimizer) for optimizer in optimizers]
+        self._names: list[str] = []
+        self.loss: float | None = None
         self._wrap()
 
     @property
     def scale(self) -> float:
         """The factor in force on every scheduled rate."""
         return self._scalers[0].scale
+
+    @property
+    def steps(self) -> int:
+        """How many steps the optimizers have taken."""
+        return sum(scaler.steps for scaler in self._scalers)
+
+    @property
+    def scalers(self) -> Sequence[LRScaler]:
+        """The scaler of each optimizer."""
+        return self._scalers
 
     def apply(self, scale: float | None = None, *, suspended: bool | None = None) -> None:
         """Put ``scale`` on the rates of every optimizer; None keeps the present one."""
@@ -43,33 +61,60 @@ class Rates:
         for scaler in self._scalers:
             scaler.release()
 
-    def stepped(self) -> list[Rate]:
-        """Return the rate that the last step of each group used, without a host sync."""
-        return [rate for scaler in self._scalers for rate in scaler.stepped]
+    def stepped(self) -> dict[str, Rate]:
+        """Return the rate that the last step of each group used, by name, without a host sync."""
+        rates = [rate for scaler in self._scalers for rate in scaler.stepped]
+        if len(rates) != len(self._names):  # finetuning adds groups on the way
+            self._names = self._named()
+        return dict(zip(self._names, rates, strict=False))
+
+    def now(self) -> dict[str, float]:
+        """Return the rates in force, by name."""
+        rates = [float(rate) for scaler in self._scalers for rate in scaler.rates()]
+        return dict(zip(self._named(), rates, strict=False))
 
     def close(self) -> None:
         """Give optimizers, module and progress bar back as they were."""
         for scaler in self._scalers:
             scaler.close()
-        self._module.__dict__.pop("lr_scheduler_step", None)
+        for name in ("lr_scheduler_step", "lr_schedulers"):
+            self._module.__dict__.pop(name, None)
         if self._bar is not None:
             self._bar.__dict__.pop("get_metrics", None)
 
+    def _named(self) -> list[str]:
+        everyone = self._trainer.optimizers
+        configured = {id(c.scheduler.optimizer): c.name for c in self._trainer.lr_scheduler_configs}
+        names = optimizer_names(everyone, [configured.get(id(o)) for o in everyone])
+        by_optimizer = {id(o): n for o, n in zip(everyone, names, strict=True)}
+        return [name for scaler in self._scalers for name in by_optimizer[id(scaler.optimizer)]]
+
     def _wrap(self) -> None:
-        step = self._module.lr_scheduler_step
+        step, asked = self._module.lr_scheduler_step, self._module.lr_schedulers
 
         def on_scheduled_rates(*arguments: Any, **named: Any) -> None:
             self.release()
             step(*arguments, **named)
             self.apply()
 
+        def released() -> Any:
+            self.release()
+            return asked()
+
         self._module.__dict__["lr_scheduler_step"] = on_scheduled_rates
+        self._module.__dict__["lr_schedulers"] = released
         if self._bar is not None:
             self._bar.__dict__["get_metrics"] = self._with_rate(self._bar.get_metrics)
 
     def _with_rate(self, metrics: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
         def with_rate(*arguments: Any) -> dict[str, Any]:
-            rate = float(self._scalers[0].optimizer.param_groups[0]["lr"])
-            return {**metrics(*arguments), "lr": f"{rate:.3g}", "scale": f"{self.scale:.3g}"}
+            shown = metrics(*arguments)
+            if self.loss is not None:
+                shown["loss"] = f"{self.loss:.4g}"
+            shown["scale"] = f"{self.scale:.3g}"
+            rate = self._scalers[0].optimizer.param_groups[0]["lr"]
+            if not isinstance(rate, Tensor) or rate.device.type == "cpu":  # else it would wait
+                shown["lr"] = f"{float(rate):.3g}"
+            return shown
 
         return with_rate

@@ -1,11 +1,12 @@
 """What goes to the Trainer's loggers: every loss, every rate, every decision and its reason."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
+from lr_callbacks.callbacks.effective import effective_rates
 from lr_callbacks.callbacks.losses import Measured
 from lr_callbacks.core import Decision
 
@@ -26,17 +27,22 @@ class Recorder:
 
     Args:
         trainer: its loggers are used, on rank 0 only.
-        names: the name of every group of every optimizer, in order.
         counts: events recorded so far, by name; a resumed run hands in what it had.
+        monitor: the name of the loss, which is then recorded as ``watched/<name>``.
+        prefix: stands before the names of events.
     """
 
     def __init__(
-        self, trainer: Trainer, names: Sequence[str], counts: Mapping[str, int] | None = None
+        self,
+        trainer: Trainer,
+        counts: Mapping[str, int] | None = None,
+        monitor: str | None = None,
+        prefix: str = "",
     ) -> None:
         self.trainer = trainer
         self.counts: dict[str, int] = dict(counts or {})
-        self._rates = [f"lr/{name}" for name in names]
-        self._scales = [f"scale/{name}" for name in names]
+        self._loss = f"watched/{monitor}" if monitor else "train/loss"
+        self._prefix = prefix
         self._loggers = list(trainer.loggers) if trainer.is_global_zero else []
         self._scale: float | None = None
 
@@ -47,13 +53,14 @@ class Recorder:
             measured: the step.
             abandoned: its weights were left behind by a rollback decided meanwhile.
         """
-        metrics = {
-            "train/loss": measured.loss,
-            **dict(zip(self._rates, measured.rates, strict=True)),
-        }
+        metrics = {self._loss: measured.loss}
+        metrics |= {f"lr/{name}": rate for name, rate in measured.rates.items()}
+        metrics |= effective_rates(self.trainer.optimizers, list(measured.rates))
         if measured.scale != self._scale:
             self._scale = measured.scale
-            metrics.update(dict.fromkeys(self._scales, measured.scale))
+            metrics |= {f"scale/{name}": measured.scale for name in measured.rates}
+        if measured.skipped:
+            metrics |= self._count("skipped")
         if abandoned:
             metrics |= self._count("abandoned")
         self._log(metrics, measured.step)
@@ -62,7 +69,7 @@ class Recorder:
         """Record a decision that has a reason: its event, its row, its line for a person."""
         if not decision.reason:
             return
-        done = action(decision, measured.scale)
+        done = "skip" if _skips(measured, decision) else action(decision, measured.scale)
         condition = decision.condition.name.lower()
         event = condition if decision.condition.trouble else done.replace(" ", "_")
         self._log(self._count(event), measured.step)
@@ -80,7 +87,7 @@ class Recorder:
 
     def _count(self, event: str) -> dict[str, float]:
         self.counts[event] = self.counts.get(event, 0) + 1
-        return {f"events/{event}": float(self.counts[event])}
+        return {f"events/{self._prefix}{event}": float(self.counts[event])}
 
     def _log(self, metrics: dict[str, float], step: int) -> None:
         for logger in self._loggers:
@@ -104,8 +111,13 @@ class Recorder:
             rank_zero_info(text)
 
 
+def _skips(measured: Measured, decision: Decision) -> bool:
+    """Whether leaving the step out was all that was done."""
+    return measured.skipped and decision.restore is None and not decision.stop
+
+
 def action(decision: Decision, scale: float) -> str:
-    """Name what a decision does, in one word: observe, cut, raise, roll back, stop."""
+    """Name what a decision does: observe, cut, raise, roll back, stop."""
     if decision.stop:
         return "stop"
     if decision.restore is not None:
@@ -121,5 +133,5 @@ def line(measured: Measured, decision: Decision) -> str:
     if decision.scale == measured.scale:
         return said
     factor = decision.scale / measured.scale
-    rates = " ".join(f"{rate * factor:.3g}" for rate in dict.fromkeys(measured.rates))
+    rates = " ".join(f"{rate * factor:.3g}" for rate in dict.fromkeys(measured.rates.values()))
     return f"{said}, lr ×{factor:.3g} → {rates}"

@@ -1,31 +1,71 @@
 """What a person sees at the end of a run: a table, a figure, a verdict, and where to look."""
 
 import csv
+import gzip
 import math
+import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 from rich.console import Console
 from rich.table import Table
 
+from lr_callbacks.tracking.context import describe_data
 from lr_callbacks.tracking.figure import draw
-from lr_callbacks.tracking.journal import History, history
+from lr_callbacks.tracking.interactive import page
+from lr_callbacks.tracking.journal import History, whole
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
+from lr_callbacks.verdict import LAST, divergence
 
-WARM_UP = 10
+#: Where a checkpoint says which run it belongs to.
+RUN = "lr_callbacks_run"
 
 
 class RunReport(Callback):
     """Tells how a training went, on the terminal and in MLflow.
 
     Needs a `JournaledMLFlowLogger`, whose journal it reads when ``fit`` ends, also by an exception.
-    Logs the artifacts ``report/figure.png``, ``report/decisions.csv``, ``report/decisions.md`` and
-    the tags ``lr_callbacks.verdict`` (``healthy``, ``recovered``, ``diverged``),
-    ``lr_callbacks.decisions`` and ``lr_callbacks.first_trouble``. Put it after
+    Logs the artifacts ``report/figure.png``, ``report/figure.html`` (needs no network),
+    ``report/decisions.csv``, ``report/decisions.md``, ``report/journal.jsonl.gz``, the data set,
+    and the tags ``lr_callbacks.verdict`` (``healthy``, ``recovered``, ``diverged``),
+    ``lr_callbacks.decisions`` and ``lr_callbacks.first_trouble``. Checkpoints remember the run, so
+    that ``fit(ckpt_path=…)`` goes on with it, tagged ``resumed_from_step``. Put it after
     `AdaptiveLearningRate`. A report that fails is reported, the training is not touched.
     """
+
+    def __init__(self) -> None:
+        self._resumes = False
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Write into the checkpoint which run it belongs to."""
+        for logger in _loggers(trainer):
+            checkpoint[RUN] = logger.identity()
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on with the run of the checkpoint, where the logger was given no other."""
+        for logger in _loggers(trainer):
+            if RUN in checkpoint:
+                self._resumes = logger.resume(checkpoint[RUN])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say on the run which data it learns from, and where it was resumed."""
+        dataset = getattr(trainer.train_dataloader, "dataset", None)
+        if dataset is not None:
+            named = getattr(getattr(trainer, "datamodule", None), "name", None)
+            described = describe_data(dataset, named if isinstance(named, str) else None)
+            for logger in _loggers(trainer):
+                logger.log_dataset(described)
+        if self._resumes:
+            self._resumes = False
+            for logger in _loggers(trainer):
+                logger.log_tags({"resumed_from_step": trainer.global_step})
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -39,19 +79,23 @@ class RunReport(Callback):
             self._report(trainer)
 
     def _report(self, trainer: Trainer) -> None:
-        if not trainer.is_global_zero:
-            return
-        for logger in trainer.loggers:
-            if isinstance(logger, JournaledMLFlowLogger) and logger.journal_path:
+        for logger in _loggers(trainer):
+            if logger.journal_path:
                 try:
                     report(logger, logger.journal_path)
                 except Exception as error:
                     rank_zero_warn(f"The report of the run could not be made: {error!r}")
 
 
+def _loggers(trainer: Trainer) -> list[JournaledMLFlowLogger]:
+    if not trainer.is_global_zero:
+        return []
+    return [logger for logger in trainer.loggers if isinstance(logger, JournaledMLFlowLogger)]
+
+
 def report(logger: JournaledMLFlowLogger, journal: Path) -> None:
     """Make the report of one run from its journal, print it and hand it to the logger."""
-    run = history(journal)
+    run = whole(journal)
     loss = run.series.get("train/loss")
     if not loss:
         return
@@ -61,12 +105,15 @@ def report(logger: JournaledMLFlowLogger, journal: Path) -> None:
         step, row = run.decisions[0]
         tags["lr_callbacks.decisions"] = ", ".join(f"{n} × {kind}" for kind, n in kinds.items())
         tags["lr_callbacks.first_trouble"] = f"step {step}: {row['reason']}"
-    tags["mlflow.note.content"] = _note(run, tags)
+    tags["mlflow.note.content"] = _note(run, tags, _page(logger))
     logger.log_tags(tags)
     folder = journal.with_suffix("").with_suffix(".report")
     folder.mkdir(exist_ok=True)
     draw({"loss": run}).savefig(folder / "figure.png", dpi=130)
+    (folder / "figure.html").write_text(page(run, str(logger._run_name)), encoding="utf-8")
     _decisions(run, folder)
+    with journal.open("rb") as plain, gzip.open(folder / "journal.jsonl.gz", "wb") as packed:
+        shutil.copyfileobj(plain, packed)
     for file in sorted(folder.iterdir()):
         logger.log_file(file, "report")
     _print(logger, run, kinds, tags["lr_callbacks.verdict"])
@@ -76,19 +123,15 @@ def verdict(run: History) -> str:
     """Say in one word how a run went.
 
     Returns:
-        ``diverged`` where the last losses are not finite or lie above the first ones,
-        ``recovered`` where there was trouble on the way, else ``healthy``.
+        ``diverged`` (see `divergence`), ``recovered`` where there was trouble on the way, else
+        ``healthy``.
     """
     losses = [value for _, value in run.series["train/loss"]]
-    first, last = _mean(losses[:1]), _mean(losses[-WARM_UP:])
-    if not math.isfinite(losses[-1]) or not last <= first:
+    peak = max((loss for loss in losses if math.isfinite(loss)), default=math.nan)
+    if divergence(losses[0], peak, losses[-LAST:]):
         return "diverged"
     bad = ("oscillating", "spiking", "diverging", "nonfinite")
     return "recovered" if any(r["condition"] in bad for _, r in run.decisions) else "healthy"
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _decisions(run: History, folder: Path) -> None:
@@ -99,20 +142,28 @@ def _decisions(run: History, folder: Path) -> None:
         writer.writeheader()
         writer.writerows(rows)
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-    lines += ["| " + " | ".join(str(row.get(c, "")) for c in columns) + " |" for row in rows]
+    lines += ["| " + " | ".join(_short(row.get(c, "")) for c in columns) + " |" for row in rows]
     (folder / "decisions.md").write_text("\n".join(lines) + "\n")
 
 
-def _note(run: History, tags: dict[str, str]) -> str:
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _note(run: History, tags: dict[str, str], page: str | None) -> str:
+    """Tell the run's story in five lines of Markdown, with links where the run's page is known."""
     loss = run.series["train/loss"]
+    figure, table = "report/figure.html", "report/decisions.md"
+    if page:
+        figure, table = (f"[{path}]({page}/artifacts/{path})" for path in (figure, table))
     story = [
         f"**{tags['lr_callbacks.verdict']}** after {len(loss)} steps in {_seconds(run):.0f} s.",
         f"Loss from {loss[0][1]:.4g} to {loss[-1][1]:.4g}.",
         f"First trouble: {tags.get('lr_callbacks.first_trouble', 'none')}.",
         f"Decisions: {tags.get('lr_callbacks.decisions', 'none')}.",
-        "See `report/figure.png` and `report/decisions.md` among the artifacts.",
+        f"See {figure} and {table}.",
     ]
-    return "\n\n".join(story)
+    return "  \n".join(story)  # Markdown's line break: MLflow folds long notes
 
 
 def _seconds(run: History) -> float:
@@ -133,12 +184,18 @@ def _print(logger: JournaledMLFlowLogger, run: History, kinds: Counter[str], sai
     console.print(where(logger), soft_wrap=True, highlight=False)
 
 
+def _page(logger: JournaledMLFlowLogger) -> str | None:
+    """Return the run's address within MLflow's UI, None while MLflow has not answered."""
+    run = logger.run_id
+    return f"#/experiments/{logger.experiment_id}/runs/{run}" if run else None
+
+
 def where(logger: JournaledMLFlowLogger) -> str:
     """Return the command that opens the UI, and the run's address in it."""
-    uri, run = logger.tracking_uri, logger.run_id
-    if not run:
+    uri, page = logger.tracking_uri, _page(logger)
+    if not page:
         return f"MLflow has not answered yet; later: lr-callbacks sync {logger.journal_dir}"
-    page = f"#/experiments/{logger.experiment_id}/runs/{run}?workflowType=machine_learning"
+    address = f"{page}?workflowType=machine_learning"
     if uri.startswith("http"):
-        return f"{uri}/{page}"
-    return f"mlflow ui --backend-store-uri {uri}\nthen open http://127.0.0.1:5000/{page}"
+        return f"{uri}/{address}"
+    return f"mlflow ui --backend-store-uri {uri}\nthen open http://127.0.0.1:5000/{address}"

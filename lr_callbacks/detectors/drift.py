@@ -1,4 +1,4 @@
-"""Drift: the loss rises slowly, or has settled at a higher level."""
+"""Drift: the loss rises slowly, has settled at a higher level, or has lost what it had gained."""
 
 import functools
 import math
@@ -7,23 +7,40 @@ from typing import NamedTuple
 
 from lr_callbacks.core import Condition, Reading, require
 
+#: Blocks taken together for the noise.
+_TOWER = (1, 2, 4, 8)
 
-class DriftState(NamedTuple):
-    """The block under way, the noise of blocks at three lengths, the reference level, the CUSUM."""
+_FAR = 1e300
 
-    rows: int = 0
-    total: float = 0.0
-    blocks: int = 0  # since the level was last forgotten
-    seen: int = 0  # blocks ever
-    means: tuple[float, ...] = ()  # of the last 8 blocks
-    noise: tuple[float, float, float] = (0.0, 0.0, 0.0)  # of one block, from 1, 2, 4 together
+
+class Blocks(NamedTuple):
+    """What closed blocks of losses taught: their noise, the reference level, the CUSUM."""
+
+    closed: int = 0  # since the level was last forgotten
+    seen: int = 0  # ever
+    means: tuple[float, ...] = ()  # of the last 16
+    noise: tuple[float, ...] = (0.0,) * len(_TOWER)  # of one block, from several together
     level: float = 0.0  # slow mean of the block means, times its weight
     weight: float = 0.0
     reference: float = math.inf  # least slow mean
     cusum: float = 0.0
+
+
+class DriftState(NamedTuple):
+    """The block under way, the blocks before it, and the two counts of losses in a row."""
+
+    rows: int = 0
+    total: float = 0.0
+    low: float = -_FAR  # a loss counts no less and no more than these
+    high: float = _FAR
     last: float = math.inf
     rises: int = 0  # in a row, up to the last loss
     top: float = -math.inf  # greatest loss before them
+    first: float = math.inf
+    gone: float = math.inf  # half of the gain is lost above this
+    above: int = 0  # losses in a row above it
+    stir: float = 0.0  # mean absolute difference of successive losses
+    blocks: Blocks = Blocks()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +48,16 @@ class Drift:
     """Watches for a loss that leaves its lowest level for good.
 
     One-sided CUSUM (Page 1954) of the means y of ``block`` losses above the running minimum m of
-    their slow mean: ``C = max(0, C + clip((y - m)/s, ±3) - b - 1/2)``, alarm at ``C > h``. s is von
+    their slow mean: ``C = max(0, C + (y - m)/s - b - 1/2)``, alarm at ``C > h``. s is von
     Neumann's estimate from successive differences (1941), blind to trend, the largest of those over
-    1, 2 and 4 blocks, which allows for autocorrelation. ``b = √(α/(2-α)) √(2 ln(nα/2))`` is the
+    1, 2, 4 and 8 blocks, which allows for autocorrelation. ``b = √(α/(2-α)) √(2 ln(nα/2))`` is the
     expected depth of a minimum of n slow means: without it alarms never end. h is Siegmund's (1985)
     for one false alarm in ``arl`` losses of independent noise, times 1.3 for the estimated s.
 
-    Beside it, runs of rises to a new record: 12 in a row (chance 1/12!), or 6 that together more
-    than double the record. They see a loss that grows geometrically without noise.
+    Two signs need no estimate of the noise. *Lost*: two blocks' worth of losses in a row above the
+    middle between the first loss and m, once that gain is five times the usual difference of
+    successive losses; told once. *Blow-up*: 12 rises in a row to a record (chance 1/12!), or 6 that
+    together more than double it.
 
     Ignores single outliers (winsorised at 8 s; see `Spike`) and everything downwards. In ``rebase``
     the reference is forgotten, s is kept.
@@ -48,6 +67,9 @@ class Drift:
         arl: losses between false alarms on independent noise, > 100 × block; usually 1e5.
         warm_up: blocks before the CUSUM starts, at least 3; usually 5.
 
+    Expected steps between false alarms: about ``arl`` for independent noise, a tenth to a fifth of
+    it for AR(0.5) and AR(0.8) noise (``examples/benchmarks/false_alarms.py``).
+
     Delay for a step of two standard deviations of the loss: about 40 losses.
 
     >>> drift, state = Drift(), DriftState()
@@ -56,7 +78,7 @@ class Drift:
     ...     if reading.condition:
     ...         break
     >>> t, reading.condition.name
-    (199, 'DIVERGING')
+    (183, 'DIVERGING')
 
     References: Page 1954; von Neumann 1941; Siegmund 1985 (Sequential Analysis, eq. 2.57).
     """
@@ -77,36 +99,53 @@ class Drift:
 
     def rebase(self, state: DriftState) -> DriftState:
         """Forget the level, keep the noise."""
-        return DriftState(seen=state.seen, noise=state.noise)
+        return DriftState(blocks=Blocks(seen=state.blocks.seen, noise=state.blocks.noise))
 
     def update(self, state: DriftState, loss: float) -> tuple[DriftState, Reading]:
         """Fold in one finite loss."""
-        state, run = _count_rises(state, loss)
-        state = state._replace(rows=state.rows + 1, total=state.total + _winsorised(state, loss))
-        share = 0.0
-        if state.rows == self.block:
-            state, share = self._fold(state, state.total / self.block)
-        return state, Reading.judge(max(share, run), 1.0, Condition.DIVERGING)
+        rows, total, low, high, last, rises, top, first, gone, above, stir, blocks = state
+        rows, total, share = rows + 1, total + min(max(loss, low), high), 0.0
+        if loss <= last:
+            rises, top = 0, (loss if last == math.inf else max(top, last))
+            first = loss if first == math.inf and not blocks.seen else first
+        else:
+            rises += 1
+            if loss > top:
+                share = rises / (5.5 if loss > top + abs(top) else 11.5)
+        if last < math.inf:
+            gain = 0.1 if blocks.seen else max(0.1, 1 / rows)
+            stir += gain * (min(abs(loss - last), _FAR) - stir)
+        above = above + 1 if loss > gone else 0
+        if above > 2 * self.block:
+            share, gone, first = max(share, above / (2 * self.block)), math.inf, math.inf
+        if rows == self.block:
+            blocks, cusum = self._fold(blocks, total / rows)
+            rows, total, share = 0, 0.0, max(share, cusum)
+            low, high = _bounds(blocks)
+            gone = min(gone, _midway(first, stir, blocks))
+        state = DriftState(
+            rows, total, low, high, loss, rises, top, first, gone, above, stir, blocks
+        )
+        return state, Reading(share, 1.0, _DIVERGING if share > 1 else _STABLE)
 
-    def _fold(self, state: DriftState, mean: float) -> tuple[DriftState, float]:
+    def _fold(self, blocks: Blocks, mean: float) -> tuple[Blocks, float]:
         """Close a block: CUSUM first, then the estimates that the next block is judged by."""
-        share = 0.0
-        sd = max(*state.noise, 1e-7 * abs(mean), 1e-300)
-        if state.blocks >= self.warm_up and state.seen >= self.warm_up:
-            z = max(-3.0, min(3.0, mean / sd - state.reference / sd))
-            cusum = max(0.0, state.cusum + z - _bias(state.blocks) - 0.5)
+        cusum, share = 0.0, 0.0
+        if blocks.closed >= self.warm_up and blocks.seen >= self.warm_up:
+            sd = max(*blocks.noise, 1e-7 * abs(mean), 1e-300)
+            z = mean / sd - blocks.reference / sd
+            cusum = max(0.0, blocks.cusum + z - _bias(blocks.closed) - 0.5)
             share = cusum / _limit(self.arl / self.block)
-            state = state._replace(cusum=cusum)
-        state = _learn(state._replace(rows=0, total=0.0), mean)
+        blocks = _learn(blocks, mean, cusum)
         if share > 1:  # search again from the present level
-            state = state._replace(blocks=0, level=0.0, weight=0.0, reference=math.inf, cusum=0.0)
-        return state, share
+            blocks = Blocks(seen=blocks.seen, means=blocks.means, noise=blocks.noise)
+        return blocks, share
 
+
+_DIVERGING, _STABLE = Condition.DIVERGING, Condition.STABLE
 
 #: Weight of the newest block in the slow mean, and in the noise once that is known.
 _ALPHA, _MEMORY = 0.25, 0.04
-
-_FAR = 1e300
 
 
 @functools.cache
@@ -120,50 +159,45 @@ def _limit(arl: float) -> float:
     return 1.3 * high
 
 
-def _bias(blocks: int) -> float:
-    depth = math.sqrt(2 * math.log(max(math.e, blocks * _ALPHA / 2)))
+def _bias(closed: int) -> float:
+    depth = math.sqrt(2 * math.log(max(math.e, closed * _ALPHA / 2)))
     return math.sqrt(_ALPHA / (2 - _ALPHA)) * depth
 
 
-def _count_rises(state: DriftState, loss: float) -> tuple[DriftState, float]:
-    """Return how far the present run of rises is, as a share of what is alarming."""
-    if loss <= state.last:
-        top = loss if state.last == math.inf else max(state.top, state.last)
-        return state._replace(last=loss, rises=0, top=top), 0.0
-    rises, share = state.rises + 1, 0.0
-    if loss > state.top:
-        doubled = loss > state.top + abs(state.top)
-        share = rises / (5.5 if doubled else 11.5)
-    return state._replace(last=loss, rises=rises), share
+def _bounds(blocks: Blocks) -> tuple[float, float]:
+    """Hold a loss to 8 standard deviations; on both sides alike, or the mean would move."""
+    if blocks.seen <= 4 or not blocks.weight:
+        return -_FAR, _FAR
+    level, reach = blocks.level / blocks.weight, 8 * max(blocks.noise)
+    return max(-_FAR, level - reach), min(_FAR, level + reach)
 
 
-def _winsorised(state: DriftState, loss: float) -> float:
-    """Hold one loss to 8 standard deviations; on both sides alike, or the mean would move."""
-    if state.seen > 4 and state.weight:
-        level, reach = state.level / state.weight, 8 * max(state.noise)
-        loss = max(level - reach, min(level + reach, loss))
-    return max(-_FAR, min(_FAR, loss))
+def _midway(first: float, stir: float, blocks: Blocks) -> float:
+    """Return the level above which half of the gain is lost, once the gain is out of the noise."""
+    least = min(blocks.means, default=math.inf) if blocks.closed < 3 else blocks.reference
+    gain = first - least
+    clear = 5 * stir + 1e-7 * abs(first) + 1e-300 < gain < math.inf
+    return least + 0.5 * gain if clear else math.inf
 
 
-def _learn(state: DriftState, mean: float) -> DriftState:
+def _learn(blocks: Blocks, mean: float, cusum: float) -> Blocks:
     """Fold a block mean into the noise at three lengths, the slow mean and the reference."""
-    means, seen = (*state.means[-7:], mean), state.seen + 1
-    noise = list(state.noise)
-    for i, length in enumerate((1, 2, 4)):
-        if seen % length == 0 and len(means) >= 2 * length:
-            step = sum(means[-length:]) / length - sum(means[-2 * length : -length]) / length
-            noise[i] = _noise(noise[i], 0.8862 * abs(step) * math.sqrt(length), seen // length - 1)
-    level = state.level + _ALPHA * (mean - state.level)
-    weight = state.weight + _ALPHA * (1.0 - state.weight)
-    blocks, reference = state.blocks + 1, state.reference
-    if blocks >= 3:
+    means, seen = (*blocks.means[1 - 2 * _TOWER[-1] :], mean), blocks.seen + 1
+    noise = list(blocks.noise)
+    for i, length in enumerate(_TOWER):
+        if seen % length or len(means) < 2 * length:
+            break
+        step = sum(means[-length:]) - sum(means[-2 * length : -length])
+        noise[i] = _noise(noise[i], 0.8862 * abs(step) / math.sqrt(length), seen // length - 1)
+    level = blocks.level + _ALPHA * (mean - blocks.level)
+    weight = blocks.weight + _ALPHA * (1.0 - blocks.weight)
+    closed, reference = blocks.closed + 1, blocks.reference
+    if closed >= 3:
         reference = min(reference, level / weight)
-    return state._replace(
-        blocks=blocks, seen=seen, means=means, noise=(noise[0], noise[1], noise[2]),
-        level=level, weight=weight, reference=reference,
-    )  # fmt: skip
+    return Blocks(closed, seen, means, tuple(noise), level, weight, reference, cusum)
 
 
 def _noise(sd: float, sample: float, count: int) -> float:
-    gain = max(_MEMORY, 1.0 / max(1, count))
-    return sd + gain * ((min(sample, 3 * sd) if count > 4 else sample) - sd)
+    if count > 4:
+        sample = min(sample, 3 * sd)
+    return sd + max(_MEMORY, 1.0 / count) * (sample - sd)

@@ -3,24 +3,26 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from operator import mul
+from operator import mul, sub
 from typing import NamedTuple
 
 from lr_callbacks.core import Condition, Reading, require
 
 
 class OscillationState(NamedTuple):
-    """The last losses, the range of the run, the zigzag under way, the usual deviation."""
+    """The last losses, the range of the run, the swing under way and the turns before it."""
 
     window: tuple[float, ...] = ()
     rows: int = 0
     first: float = 0.0
     lowest: float = math.inf
     highest: float = -math.inf
+    turns: tuple[tuple[int, float], ...] = ()  # row and loss of the last five
     extreme: float = 0.0  # of the swing under way
-    direction: int = 0
-    swings: tuple[tuple[int, float], ...] = ()  # end and size of the last completed swings
-    strikes: int = 0
+    at: int = 0  # its row
+    way: int = 0  # its direction
+    size: float = 0.0  # a turn is a reversal by more than this
+    strikes: int = 0  # evaluations in a row that found a wave
     past: float = 0.0  # slow mean of the detrended deviation within a window
     windows: int = 0
 
@@ -29,22 +31,30 @@ class OscillationState(NamedTuple):
 class Oscillation:
     """Watches for ringing, as momentum gives at too high a rate with little noise.
 
-    Two signs, either alarms. A *wave*: the autocorrelation of the last ``width`` detrended losses
-    has a peak at a lag of 2 to 12 above ``peak`` after a trough as deep, in two evaluations in a
-    row. A *zigzag*: four swings in turn, peak to trough, within 48 losses, in a window smoother
-    than noise (von Neumann ratio below 0.9). Both count only where the swings are large: 40 % of
-    the range of the run, and six times the deviation that windows of this run usually have, once
-    that is known.
+    Two signs, either alarms. A *zigzag*: four swings in turn within 64 losses, smoother than noise
+    (von Neumann ratio of the losses they span below 1; noise has 2), that are either alike, in
+    length and in size within a factor of two, or large, each 30 % of the range of the run
+    after it has come down. A turn is a reversal by 30 % of the swing before it, so that damped and
+    growing swings count alike. A *wave*: the autocorrelation of the last ``width`` detrended losses
+    has a peak at a lag of 2 to 12 above ``peak`` after a trough two thirds as deep, in two
+    evaluations in a row; it finds ringing too fast to be smooth.
+
+    Swings below a fifth of what the run has gained do not count (two fifths for a wave), unless
+    they are six times the deviation that windows of this run usually have; once that is known,
+    smaller reversals are no turns.
 
     Ignores mini-batch noise, whose sign changes and lag-1 autocorrelation are the same at every
-    rate and carry no information, and periods above ``width``. Trouble of one swing is a `Spike`.
-    In ``rebase`` the window, the range and the zigzag are forgotten, the usual deviation is kept.
+    rate and carry no information, and periods above 32. Trouble of one swing is a `Spike`. In
+    ``rebase`` the window, the range and the turns are forgotten, the usual deviation is kept.
 
     Args:
-        width: losses in the window, at least 16; usually 32.
+        width: losses of a wave, from 16 to 64; usually 32.
         peak: autocorrelation, in (0, 1), usually 0.72, which is the 99.9 % point of AR(0.8) noise.
 
-    Delay: about one window for a wave, four swings for a zigzag.
+    Expected steps between false alarms: above 100,000 on each kind of noise in
+    ``examples/benchmarks/false_alarms.py``.
+
+    Delay: four swings for a zigzag, about one window for a wave.
 
     >>> oscillation, state = Oscillation(), OscillationState()
     >>> for t in range(100):
@@ -52,7 +62,7 @@ class Oscillation:
     ...     if reading.condition:
     ...         break
     >>> t, reading.condition.name
-    (15, 'OSCILLATING')
+    (14, 'OSCILLATING')
 
     References: von Neumann 1941 (ratio); Box and Jenkins 1970 (autocorrelation function).
     """
@@ -61,7 +71,7 @@ class Oscillation:
     peak: float = 0.72
 
     def __post_init__(self) -> None:
-        require(self.width >= 16, "width", "at least 16 losses", self.width)
+        require(16 <= self.width <= _SPAN, "width", f"from 16 to {_SPAN} losses", self.width)
         require(0 < self.peak < 1, "peak", "between 0 and 1", self.peak)
 
     def init(self) -> OscillationState:
@@ -74,101 +84,137 @@ class Oscillation:
 
     def update(self, state: OscillationState, loss: float) -> tuple[OscillationState, Reading]:
         """Fold in one finite loss."""
-        loss = max(-_FAR, min(_FAR, loss))
-        window = (*state.window[1 - self.width :], loss)
-        if not state.rows:
-            state = state._replace(first=loss, extreme=loss)
-        state = state._replace(
-            window=window,
-            rows=state.rows + 1,
-            lowest=min(state.lowest, loss),
-            highest=max(state.highest, loss),
+        if not -_FAR < loss < _FAR:
+            loss = math.copysign(_FAR, loss)
+        window, rows, first, lowest, highest, turns, extreme, at, way, size, strikes, past, n = (
+            state
         )
-        state, zigzag = _zigzag(state, loss)
-        wave = 0.0
-        if state.rows % _EVERY == 0 and len(window) >= self.width:
-            state, wave = self._wave(state)
-        if zigzag:
-            return state, Reading(1.0, self.peak, Condition.OSCILLATING)
-        ringing = Condition.OSCILLATING if state.strikes >= 2 else Condition.STABLE
-        return state, Reading(wave, self.peak, ringing if wave else Condition.STABLE)
-
-    def _wave(self, state: OscillationState) -> tuple[OscillationState, float]:
-        values, deviation, span = _bounded(state.window)
-        peak = _peak(values) if values else 0.0
-        large = span > 0.4 * (state.first - state.lowest) or (
-            state.windows >= _KNOWN and span > 6 * state.past
+        if not rows:
+            first, extreme, turns = loss, loss, ((0, loss),)
+        window, rows = (*window[1 - _SPAN :], loss), rows + 1
+        lowest = loss if loss < lowest else lowest
+        highest = loss if loss > highest else highest
+        statistic, ringing = 0.0, False
+        reversal = (extreme - loss) * way
+        if reversal <= 0:  # the swing goes on; or it begins
+            if loss != extreme:
+                way = way or (1 if loss > extreme else -1)
+                extreme, at = loss, rows - 1
+        elif reversal > size and reversal > _TURN * abs(extreme - turns[-1][1]):
+            size = _TURN * abs(extreme - turns[-1][1])
+            size = max(size, _USUAL * past) if n >= _KNOWN else size
+            turns, extreme, at, way = (*turns[-4:], (at, extreme)), loss, rows - 1, -way
+            ringing = len(turns) == 5 and _zigzag(turns, window, rows, state)
+        if not rows % _EVERY:
+            if rows - turns[-1][0] > _SPAN:  # a swing so long ago says nothing of the next
+                size = _USUAL * past if n >= _KNOWN else 0.0
+            if len(window) >= self.width:
+                statistic, past, n = self._wave(window, first - lowest, past, n)
+                strikes = strikes + 1 if statistic > self.peak else 0
+                ringing = ringing or strikes >= 2
+        state = OscillationState(
+            window, rows, first, lowest, highest, turns, extreme, at, way, size, strikes, past, n
         )
-        strikes = state.strikes + 1 if peak > self.peak and large else 0
-        windows = min(state.windows + 1, 32)
-        past = state.past + (deviation - state.past) / windows
-        return state._replace(strikes=strikes, windows=windows, past=past), peak
+        if ringing:
+            return state, Reading(max(1.0, statistic), self.peak, _OSCILLATING)
+        return state, Reading(min(statistic, self.peak), self.peak, _STABLE)
+
+    def _wave(
+        self, window: tuple[float, ...], gain: float, past: float, known: int
+    ) -> tuple[float, float, int]:
+        """Return the peak of a wave that is large, and the usual deviation moved on."""
+        x, bound = _bounded(window[-self.width :])
+        span = bound * (max(x) - min(x))
+        large = span > 0.4 * gain or (known >= _KNOWN and span > _USUAL * past)
+        peak = _peak(x, self.peak / 1.5) if large else 0.0
+        known = min(known + 1, 32)
+        deviation = bound * math.sqrt(sum(map(mul, x, x)) / len(x))
+        return peak, past + (deviation - past) / known, known
 
 
-#: Losses between two evaluations of the autocorrelation; windows after which a run is known.
-_EVERY, _KNOWN = 4, 8
+_OSCILLATING, _STABLE = Condition.OSCILLATING, Condition.STABLE
 
-#: Lags searched for a peak; losses within which a zigzag must happen.
-_LAGS, _WITHIN = 12, 48
+#: Losses between two evaluations of the autocorrelation; evaluations after which a run is known.
+_EVERY, _KNOWN = 8, 4
+
+#: Losses kept, the longest zigzag; lags searched for a peak.
+_SPAN, _LAGS = 64, 12
+
+#: A turn in terms of the swing before it; a swing in terms of the usual deviation.
+_TURN, _USUAL = 0.3, 6.0
 
 _FAR = 1e150  # squares must not overflow
 
 
-def _zigzag(state: OscillationState, loss: float) -> tuple[OscillationState, bool]:
-    """Follow the swings; true when enough of them, large and smooth, came in turn."""
-    span = state.highest - state.lowest
-    size = 0.4 * span
-    if state.windows >= _KNOWN:
-        size = max(size, 6 * state.past)
-    way, extreme = state.direction, state.extreme
-    if (way >= 0 and loss > extreme) or (way <= 0 and loss < extreme):
-        return state._replace(direction=way or (1 if loss > extreme else -1), extreme=loss), False
-    if abs(extreme - loss) <= size or not way:
-        return state, False
-    swings = (*state.swings[-7:], (state.rows, abs(extreme - loss)))
-    state = state._replace(swings=swings, direction=-way, extreme=loss)
-    # Until the run is known, or has come down, a few large swings are how a noisy run begins.
-    settled = state.windows >= _KNOWN or state.first - state.lowest >= 0.9 * span
-    recent = swings[-(4 if settled else 7) :]
-    if len(recent) < (4 if settled else 7) or state.rows - recent[0][0] > _WITHIN:
-        return state, False
-    return state, min(q for _, q in recent) > size and _roughness(state.window[-24:]) < 0.9
+def _zigzag(
+    turns: tuple[tuple[int, float], ...],
+    window: tuple[float, ...],
+    rows: int,
+    state: OscillationState,
+) -> bool:
+    """Tell whether the four swings between the last five turns are ringing."""
+    age = rows - turns[0][0]
+    if age > _SPAN:
+        return False
+    lengths = [b[0] - a[0] for a, b in pairwise(turns)]
+    sizes = [abs(b[1] - a[1]) for a, b in pairwise(turns)]
+    least, greatest, span = min(sizes), max(sizes), state.highest - state.lowest
+    gain = state.first - state.lowest
+    known = state.windows >= _KNOWN
+    alike = (
+        least >= 0.5 * greatest
+        and greatest >= 0.2 * gain
+        and max(lengths) <= 2 * min(lengths) + 1
+        and sum(lengths) >= 8
+    )
+    # Before the run has come down, large swings are how a noisy run begins.
+    large = least >= 0.3 * span and (known or gain >= 0.9 * span)
+    if known and least <= _USUAL * state.past:
+        return False
+    return (alike or large) and _roughness(window[-age : turns[-1][0] - rows + 1]) < 1
 
 
 def _detrended(window: tuple[float, ...]) -> list[float]:
     n = len(window)
     middle, mean = (n - 1) / 2, sum(window) / n
-    slope = sum([(i - middle) * x for i, x in enumerate(window)]) * 12 / (n * (n * n - 1))
-    return [x - mean - slope * (i - middle) for i, x in enumerate(window)]
+    slope = (sum(map(mul, window, range(n))) - middle * n * mean) * 12 / (n * (n * n - 1))
+    base = mean - slope * middle
+    return [x - base - slope * i for i, x in enumerate(window)]
 
 
 def _roughness(window: tuple[float, ...]) -> float:
     """Return von Neumann's ratio of the detrended window: 2 for noise, 0 for a slow wave."""
     x = _detrended(window)
     total = sum(map(mul, x, x))
-    return sum([(a - b) ** 2 for a, b in pairwise(x)]) / total if total > 0 else 2.0
+    steps = list(map(sub, x[1:], x))
+    return sum(map(mul, steps, steps)) / total if total > 0 else 2.0
 
 
-def _bounded(window: tuple[float, ...]) -> tuple[list[float], float, float]:
-    """Return the detrended window in units of its bound, its deviation and its span."""
+def _bounded(window: tuple[float, ...]) -> tuple[list[float], float]:
+    """Return the detrended window in units of four median deviations, held to one, and the unit."""
     x = _detrended(window)
     bound = 4 * sorted(map(abs, x))[len(x) // 2]
-    if bound <= 1e-7 * abs(window[-1]) or bound <= 0:
-        return [], 0.0, 0.0
-    x = [max(-1.0, min(1.0, v / bound)) for v in x]
-    return x, bound * math.sqrt(sum(map(mul, x, x)) / len(x)), bound * (max(x) - min(x))
+    if bound <= 1e-7 * abs(window[-1]):
+        return [0.0] * len(x), 0.0
+    return [1.0 if v > bound else -1.0 if v < -bound else v / bound for v in x], bound
 
 
-def _peak(x: list[float]) -> float:
-    """Return the highest autocorrelation that follows a trough as deep."""
-    n = len(x)
-    left = right = sum(map(mul, x, x))
-    trough, best = 1.0, 0.0
+def _peak(x: list[float], depth: float) -> float:
+    """Return the highest autocorrelation that follows a trough two thirds as deep.
+
+    A wave of a period up to 12 has its trough within 6 lags; without one of ``depth`` there, the
+    rest is not looked at.
+    """
+    n, left = len(x), sum(map(mul, x, x))
+    right, trough, best = left, 1.0, 0.0
     for lag in range(1, _LAGS + 1):
         left -= x[n - lag] ** 2
         right -= x[lag - 1] ** 2
         r = sum(map(mul, x, x[lag:])) / math.sqrt(left * right + 1e-30)
-        if lag > 1:
-            best = max(best, min(r, -trough))
-        trough = min(trough, r)
+        if r < trough:
+            trough = r
+        elif best < r:
+            best = max(best, min(r, -1.5 * trough))
+        if lag == _LAGS // 2 and trough > -depth:
+            return best
     return best

@@ -70,32 +70,37 @@ class Progress:
 
     def update(self, state: ProgressState, loss: float) -> tuple[ProgressState, Reading]:
         """Fold in one finite loss."""
-        loss = max(-_FAR, min(_FAR, loss))
-        state = state._replace(rows=state.rows + 1, total=state.total + loss)
-        if state.rows < self.block:
-            return state, Reading(0.0, 1.0, Condition.STABLE)
-        mean = state.total / state.rows
+        rows, total, means, first, best, told = state
+        rows, total = rows + 1, total + max(-_FAR, min(_FAR, loss))
+        if rows < self.block:
+            return ProgressState(rows, total, means, first, best, told), _CALM
+        mean = total / rows
+        first = mean if first == math.inf else first
         state = ProgressState(
-            means=(*state.means[1 - self.blocks :], mean),
-            first=mean if state.first == math.inf else state.first,
-            best=min(state.best, mean),
-            told=state.told,
+            0, 0.0, (*means[1 - self.blocks :], mean), first, min(best, mean), told
         )
         if len(state.means) < self.blocks:
-            return state, Reading(0.0, 1.0, Condition.STABLE)
+            return state, _CALM
         return self._judge(state)
 
     def _judge(self, state: ProgressState) -> tuple[ProgressState, Reading]:
         gain, error, level = _gain(state.means)
+        half = state.means[self.blocks // 2 :]
+        late, _, _ = _gain(half)  # a recovery passes its old level, but does not rest there
+        gain = max(abs(gain), abs(late) / math.sqrt(2))
         gained = state.first - state.best
+        if not gained:  # a loss that never fell has no pace to lose
+            return state, _CALM
         if state.told != math.inf and abs(level - state.told) > max(0.1 * gained, 8 * error):
             state = state._replace(told=math.inf)
         needed = max(2 * error, self.share * gained)
-        slowness = min(1e9, needed / abs(gain)) if gain else (1e9 if needed else 0.0)
+        slowness = min(1e9, needed / gain) if gain else (1e9 if needed else 0.0)
         if state.told == math.inf and slowness > 1:
             return state._replace(told=level), Reading(slowness, 1.0, Condition.STALLED)
         return state, Reading(min(slowness, 1.0), 1.0, Condition.STABLE)
 
+
+_CALM = Reading(0.0, 1.0, Condition.STABLE)
 
 _FAR = 1e300
 

@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 from lr_callbacks.core import Decision
 from lr_callbacks.policies.guarding import GuardState
+from lr_callbacks.policies.levels import Levels
 from lr_callbacks.policies.lift import Raise
 from lr_callbacks.policies.noise import Noise, mean
 from lr_callbacks.policies.plan import Base, Plan
-from lr_callbacks.policies.probation import Probation, over
 
 #: Shares of the training after which no rate is raised: by trial or restart, and while unproven.
 LAST_RAISE, LAST_DOUBT = 0.5, 0.8
@@ -54,7 +54,9 @@ class Clock(NamedTuple):
 
 def trusted(slot: str, step: int, rollbacks: int = 0) -> GuardState:
     """Return a guard at the beginning of a run whose rate was tried already."""
-    return GuardState(good=slot, good_step=step, rollbacks=rollbacks, probation=over(Probation()))
+    # No loss is above an infinite first one, so that the guard never begins anew.
+    levels = Levels(first=math.inf)
+    return GuardState(good=slot, good_step=step, rollbacks=rollbacks, levels=levels)
 
 
 def started(scale: float, slot: str, *, proven: bool, moved: bool, losses: tuple[float, ...],

@@ -83,7 +83,7 @@ class Search:
 
     def resumed(self, state: SearchState) -> SearchState:
         """Return the state to go on with when every snapshot but `START` is gone."""
-        guard = self.guard.resumed(state.run.guard)
+        guard = state.run.guard._replace(good=START, candidate="")
         state = state._replace(ages=((START, state.age),), run=state.run._replace(guard=guard))
         if state.phase == RAMP:
             return state._replace(ramp=state.ramp._replace(marks=()))

@@ -14,7 +14,7 @@ def symptom(name: str, reading: Reading) -> str:
     'spike (9.13 > 6.4)'
     """
     if reading.condition is Condition.NONFINITE:
-        return "non-finite loss"
+        return f"non-finite {name}"
     return f"{name} ({reading.statistic:.3g} > {reading.limit:.3g})"
 
 

@@ -40,8 +40,8 @@ def draw(runs: Mapping[str, History]) -> Figure:
         _loss(loss_axes, loss, label, colour)
         _rates(rate_axes, run, label if len(runs) > 1 else "", colour)
         told += _mark((loss_axes, rate_axes), loss, run.decisions, len(told))
-    positive = all(v > 0 for r in runs.values() for _, v in _finite(r.series.get("train/loss", [])))
-    if positive and any(_finite(r.series.get("train/loss", [])) for r in runs.values()):
+    positive = all(v > 0 for r in runs.values() for _, v in finite(r.series.get("train/loss", [])))
+    if positive and any(finite(r.series.get("train/loss", [])) for r in runs.values()):
         loss_axes.set_yscale("log")
     loss_axes.set_ylabel("training loss")
     rate_axes.set_ylabel("learning rate")
@@ -59,10 +59,10 @@ def draw(runs: Mapping[str, History]) -> Figure:
 
 
 def _loss(axes: Axes, loss: Series, label: str, colour: str) -> None:
-    points = _finite(loss)
+    points = finite(loss)
     if not points:
         return
-    low, high = _extremes(points)
+    low, high = extremes(points)
     axes.plot(*zip(*high, strict=True), color=colour, lw=0.9, label=label)
     if len(high) < len(points):
         steps = [step for step, _ in high]
@@ -77,13 +77,13 @@ def _rates(axes: Axes, run: History, label: str, colour: str) -> None:
         axes.plot(*zip(*rate, strict=True), color=colour, lw=1.2, label=said)
         scales = run.series.get(f"scale/{name.removeprefix('lr/')}", [])
         if any(scale != 1 for _, scale in scales):
-            scheduled = _scheduled(rate, scales)
-            axes.plot(*zip(*scheduled, strict=True), color=colour, lw=1, ls=":", label="scheduled")
+            told = scheduled(rate, scales)
+            axes.plot(*zip(*told, strict=True), color=colour, lw=1, ls=":", label="scheduled")
         if all(value > 0 for _, value in rate):
             axes.set_yscale("log")
 
 
-def _scheduled(rate: Series, scales: Series) -> list[tuple[int, float]]:
+def scheduled(rate: Series, scales: Series) -> list[tuple[int, float]]:
     """Divide the scale, known where it changes, out of the rate in force."""
     changes, scale, rows, at = list(scales), 1.0, [], 0
     for step, value in rate:
@@ -119,11 +119,12 @@ def _mark(
     return lines
 
 
-def _finite(series: Series) -> list[tuple[int, float]]:
+def finite(series: Series) -> list[tuple[int, float]]:
+    """Leave out what no axis can show."""
     return [(step, value) for step, value in series if math.isfinite(value) and value < 1e300]
 
 
-def _extremes(points: list[tuple[int, float]]) -> tuple[Series, Series]:
+def extremes(points: list[tuple[int, float]]) -> tuple[Series, Series]:
     """Keep the smallest and the largest of each bucket, so that a spike stays visible."""
     width = max(1, math.ceil(len(points) / POINTS))
     buckets = [points[i : i + width] for i in range(0, len(points), width)]

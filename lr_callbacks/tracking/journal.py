@@ -5,15 +5,20 @@ further line holds ``t``, the time in milliseconds since 1970, and one of
 
 - ``m`` and ``s``: metrics by name, and their step;
 - ``d`` and ``s``: one row of the decisions table;
-- ``p``: parameters; ``g``: tags; ``a``: a file to upload and its folder among the artifacts;
-- ``open``: the run goes on; ``end``: it is over, with this status.
+- ``p``: parameters; ``g``: tags; ``i``: the data set's name, digest and size;
+- ``a``: a file to upload, its folder among the artifacts, whether to remove it then;
+- ``open``: the run goes on; ``end``: it is over, with this status;
+- ``drop``: it was begun in vain, since another run is gone on with.
 
 A line is flushed to the page cache before the call returns: it survives SIGKILL, not a power cut. A
 torn line is skipped by every reader. Standard library only.
 """
 
+import errno
 import json
+import math
 import os
+import threading
 import time
 import uuid
 from collections import deque
@@ -24,6 +29,9 @@ from typing import Any, NamedTuple
 #: Version of the format, in the first line.
 FORMAT = 1
 SUFFIX = ".journal.jsonl"
+
+#: Records kept in memory while the disk fails.
+LIMIT = 200_000
 
 _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
@@ -38,48 +46,74 @@ class Line(NamedTuple):
 class Journal:
     """Appends records to a new file.
 
-    Should the disk fail, later records stay in memory (`overflow`, at most a million) and can still
-    be sent; ``failure`` tells what happened.
+    Should the disk fail, records stay in memory, the last `LIMIT` of them, until it works again;
+    ``failure`` tells what happened.
 
     Args:
         folder: created where missing.
         about: what a reader must know of the run; becomes the first line.
-
-    Raises:
-        OSError: the file cannot be created.
     """
 
     def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.id = uuid.uuid4().hex
         self.path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{self.id[:8]}{SUFFIX}"
         self.failure: OSError | None = None
-        self.overflow: deque[dict[str, Any]] = deque(maxlen=1_000_000)
-        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_EXCL, 0o644)
+        self.overflow: deque[dict[str, Any]] = deque(maxlen=LIMIT)
+        self.size = 0  # bytes of the complete lines
+        self._file: int | None = None
+        self._failing = threading.Lock()
         self.header = {"format": FORMAT, "id": self.id, "pid": os.getpid(), **about}
         self.append(self.header)
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one record; never raises."""
-        record.setdefault("t", int(time.time() * 1000))
-        if self.failure is not None:
-            self.overflow.append(record)
-            return
-        line = _encode(record).encode() + b"\n"
-        try:
-            if os.write(self._file, line) != len(line):
-                raise OSError("the disk took only part of a line")
-        except OSError as error:
-            self.failure = error
-            self.overflow.append(record)
+        if "t" not in record:
+            record["t"] = int(time.time() * 1000)
+        if self.failure is None:
+            try:
+                self._write(_encode(record).encode() + b"\n")
+                return
+            except OSError as error:
+                self.failure = error
+        with self._failing:
+            if self.failure is not None:
+                self.overflow.append(record)
+                return
+        self.append(record)
+
+    def recover(self) -> bool:
+        """Try again to put on the disk what stayed in memory; False if it fails still."""
+        with self._failing:
+            try:
+                while self.overflow:
+                    self._write(_encode(self.overflow[0]).encode() + b"\n")
+                    self.overflow.popleft()
+            except OSError as error:
+                self.failure = error
+                return False
+            self.failure = None
+            return True
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._file)
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _write(self, line: bytes) -> None:
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        if os.write(self._file, line) != len(line):
+            os.ftruncate(self._file, self.size)
+            raise OSError(errno.ENOSPC, "the disk took only part of a line")
+        self.size += len(line)
 
 
 def read(path: Path, offset: int = 0) -> Iterator[Line]:
     """Yield the complete lines of a journal from a byte offset on; torn ones are skipped."""
+    if not path.exists():
+        return
     with path.open("rb") as file:
         file.seek(offset)
         for raw in file:
@@ -130,3 +164,31 @@ def history(path: Path) -> History:
             decisions.append((record["s"], record["d"]))
         ended = record["t"]
     return History(about, series, decisions, began, ended)
+
+
+def whole(path: Path) -> History:
+    """Read a journal with those of the same run before it, in the same folder.
+
+    Returns:
+        As `history`; where a training was resumed, what came after the point of resumption in the
+        earlier journals is left out.
+    """
+    last = history(path)
+    parts = [last]
+    for other in path.parent.glob(f"*{SUFFIX}"):
+        about = header(other) or {}
+        if about.get("run") == last.about["run"] and about["t"] < last.began:
+            parts.append(history(other))
+    parts.sort(key=lambda part: part.began)
+    series: dict[str, list[tuple[int, float]]] = {}
+    decisions: list[tuple[int, dict[str, Any]]] = []
+    for part in parts:
+        losses = part.series.get("train/loss")
+        first = losses[0][0] if losses else math.inf
+        for name, points in series.items():
+            series[name] = [point for point in points if point[0] < first]
+        decisions = [row for row in decisions if row[0] < first]
+        for name, points in part.series.items():
+            series.setdefault(name, []).extend(points)
+        decisions += part.decisions
+    return History(last.about, series, decisions, parts[0].began, last.ended)

@@ -1,10 +1,6 @@
 """A drop-in for Lightning's MLflow logger that writes to disk first and to MLflow second."""
 
-import atexit
-import logging
-import math
 import os
-import sys
 import time
 import uuid
 import weakref
@@ -16,48 +12,41 @@ from typing import Any, Literal
 from lightning_fabric.loggers.logger import rank_zero_experiment
 from lightning_fabric.utilities.logger import _convert_params, _flatten_dict
 from mlflow.tracking import MlflowClient
-from mlflow.tracking.context.registry import resolve_tags
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import MLFlowLogger
-from pytorch_lightning.loggers.utilities import _scan_checkpoints
 from pytorch_lightning.utilities import rank_zero_only
 
 from lr_callbacks.tracking import store
-from lr_callbacks.tracking.journal import Journal
-from lr_callbacks.tracking.names import Extremes, Names
-from lr_callbacks.tracking.writer import Writer
-
-log = logging.getLogger(__name__)
+from lr_callbacks.tracking.checkpoints import stage
+from lr_callbacks.tracking.context import context_tags
+from lr_callbacks.tracking.recording import Recording
 
 #: The environment variable by which a sweep tells its jobs their parent run.
 PARENT = "LR_CALLBACKS_PARENT_RUN_ID"
-_STATUS = {"success": "FINISHED", "finished": "FINISHED", "failed": "FAILED"}
 
 
 class JournaledMLFlowLogger(MLFlowLogger):
     """Logs every metric to a journal on disk, from where one thread brings it to MLflow.
 
     A call costs microseconds, whatever MLflow does. A store that is away, slow or locked is
-    reported once and asked again; nothing is lost, also when the process is killed:
-    ``lr-callbacks sync`` sends the rest. Only a store that can never work is refused, at
-    construction. Beside the metrics of the run it logs ``health/nonfinite`` where a value is NaN or
-    infinite, which MLflow does not draw, and the extremes ``train/loss_max`` and
-    ``train/loss_min``.
+    reported once and asked again; a killed process loses nothing, ``lr-callbacks sync`` sends the
+    rest. What MLflow would not draw is logged beside: ``health/nonfinite`` for a NaN or an
+    infinity, ``train/loss_max`` and ``train/loss_min`` for spikes.
 
     Args:
         experiment_name: created where missing.
         run_name: None for the time and a random suffix.
-        tracking_uri: ``sqlite:///PATH`` or ``http://HOST:PORT``; None for ``mlflow.db`` in the
-            present folder.
+        tracking_uri: ``sqlite:///PATH`` or ``http://HOST:PORT``; None for ``mlflow.db`` here.
         tags: of the run.
-        save_dir: kept for compatibility; where checkpoints go follows Lightning's own rule.
+        save_dir: kept for compatibility; see the property.
         log_model: upload checkpoints, as in Lightning's logger.
         prefix: put before each metric's name.
         artifact_location: of a new experiment; None for a folder beside an sqlite store.
         run_id: log to this run instead of a new one; it is set to RUNNING again.
-        synchronous: kept for compatibility; logging never blocks.
+        synchronous: for compatibility; logging never blocks.
         journal_dir: None for ``journals`` beside an sqlite store, or in the present folder.
         drain_timeout: seconds that the end of a run may wait for MLflow.
+        handover: seconds until a process of its own sends the journal; None for a thread of ours.
         parent_run_id: the run under which this one is shown; None for that of the sweep, if any.
         strict: raise in the training when MLflow fails, instead of reporting it once.
 
@@ -65,14 +54,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
         ValueError: the store cannot be used; the message says why.
     """
 
-    _journal: Journal | None
-    _writer: Writer | None
-    _pid: int
-    _ended: bool
-    _nonfinite: bool
-    _metric_names: Names
-    _param_names: Names
-    _extremes: Extremes
+    _recording: Recording | None
 
     def __init__(
         self,
@@ -89,6 +71,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
         *,
         journal_dir: str | None = None,
         drain_timeout: float = 30.0,
+        handover: float | None = 3.0,
         parent_run_id: str | None = None,
         strict: bool = False,
     ) -> None:
@@ -105,13 +88,13 @@ class JournaledMLFlowLogger(MLFlowLogger):
             artifact_location=artifact_location or store.artifact_folder(uri, experiment_name),
             run_id=run_id,
         )
-        beside = store.local_file(uri)
-        folder = beside.parent if beside else Path.cwd()
-        self.journal_dir = Path(journal_dir).absolute() if journal_dir else folder / "journals"
-        self.drain_timeout, self.strict = drain_timeout, strict
+        beside = (store.local_file(uri) or Path.cwd() / "x").parent
+        self.journal_dir = Path(journal_dir).absolute() if journal_dir else beside / "journals"
+        store.check_folder(self.journal_dir, "journal_dir")
+        self.drain_timeout, self.handover, self.strict = drain_timeout, handover, strict
         self._parent_run_id = parent_run_id or os.environ.get(PARENT)
-        self._forget()
-        atexit.register(_at_exit, weakref.ref(self))
+        self._identity = uuid.uuid4().hex  # of the run, in every process that logs to it
+        self._given, self._resumes, self._recording = run_id is not None, False, None
 
     @property
     def tracking_uri(self) -> str:
@@ -121,30 +104,35 @@ class JournaledMLFlowLogger(MLFlowLogger):
     @property
     def journal_path(self) -> Path | None:
         """The journal of this process, None before anything is logged."""
-        return self._journal.path if self._journal else None
+        return self._recording.journal.path if self._recording else None
 
     @property
     @rank_zero_experiment
     def experiment(self) -> MlflowClient:
         """MLflow's client; the run is created first, if the store answers in time."""
-        writer = self._start()
-        writer.opened.wait(self.drain_timeout)
+        self._recorder().writer.opened.wait(self.drain_timeout)
         return self._mlflow_client
 
     @property
     def run_id(self) -> str | None:
         """The run's id; None while MLflow has not answered."""
         _ = self.experiment
-        if self._writer is not None and self._writer.run_id:
-            self._run_id = self._writer.run_id
+        if self._recording is not None:
+            self._run_id = self._recording.writer.outbox.run_id or self._run_id
         return self._run_id
 
     @property
     def experiment_id(self) -> str | None:
         """The experiment's id; None while MLflow has not answered."""
-        if self._experiment_id is None and self.run_id:
-            self._experiment_id = self._mlflow_client.get_run(self.run_id).info.experiment_id
+        _ = self.experiment
+        if self._recording is not None:
+            self._experiment_id = self._recording.writer.outbox.experiment_id
         return self._experiment_id
+
+    @property
+    def save_dir(self) -> str:
+        """A folder beside the journal, for checkpoints; LightningCLI needs one for each run."""
+        return str(self.journal_dir / f"{self._identity[:12]}.lightning")
 
     @property
     def name(self) -> str | None:
@@ -153,152 +141,106 @@ class JournaledMLFlowLogger(MLFlowLogger):
 
     @property
     def version(self) -> str | None:
-        """The run's id, or that of the journal while MLflow is away."""
-        return self.run_id or (self._journal.id if self._journal else None)
+        """The run's id, or a stand-in while MLflow is away."""
+        return self.run_id or self._identity
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Write metrics to the journal.
-
-        Args:
-            metrics: numbers or tensors of one element, by name.
-            step: x-axis, 0 where None.
-        """
-        clean: dict[str, float] = {}
-        for name, given in metrics.items():
-            if isinstance(given, str):
-                log.warning("Discarding metric with string value %s=%s.", name, given)
-                continue
-            name = self._metric_names(f"{self._prefix}-{name}" if self._prefix else name)
-            clean[name] = value = float(given)
-            if not math.isfinite(value):
-                clean["health/nonfinite"] = 1.0
-                self._tell_nonfinite(name, step or 0)
-            elif name == "train/loss" and (extremes := self._extremes.add(value)):
-                clean["train/loss_min"], clean["train/loss_max"] = extremes
-        self._write({"s": step or 0, "m": clean}, len(clean))
+        """Write numbers, or tensors of one element, to the journal; ``step`` is 0 where None."""
+        self._recorder().write_metrics(metrics, step or 0)
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
-        """Write parameters to the journal; up to 6,000 characters each are kept."""
-        flat = _flatten_dict(_convert_params(params))
-        self._write({"p": {self._param_names(key): str(v) for key, v in flat.items()}})
+        """Write parameters, up to 6,000 characters of each; all go into ``config.yaml`` too."""
+        converted = _convert_params(params)
+        self._recorder().write_params(_flatten_dict(converted), converted)
 
     @rank_zero_only
     def log_decision(self, step: int, record: dict[str, Any]) -> None:
         """Add a row to the decisions table."""
-        self._write({"s": step, "d": record})
+        self._recorder().write({"s": step, "d": record})
 
     @rank_zero_only
     def log_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags of the run."""
-        self._write({"g": {key: str(value) for key, value in tags.items()}})
+        self._recorder().write({"g": {key: str(value) for key, value in tags.items()}})
+
+    @rank_zero_only
+    def log_dataset(self, described: Mapping[str, str]) -> None:
+        """Record the data of the training: their ``name``, ``digest`` and ``size``."""
+        self._recorder().write({"i": dict(described)})
 
     @rank_zero_only
     def log_file(self, path: str | Path, folder: str | None = None) -> None:
         """Upload a file as an artifact; it must stay where it is until it is sent."""
-        self._write({"a": [str(Path(path).absolute()), folder]})
+        self._recorder().write_file(Path(path), folder)
+
+    def identity(self) -> dict[str, str | None]:
+        """Say which run this is, for a checkpoint; never waits."""
+        known = self._recording.writer.outbox.run_id if self._recording else None
+        return {"uri": self.tracking_uri, "run": self._identity, "run_id": known or self._run_id}
+
+    def resume(self, identity: Mapping[str, str | None]) -> bool:
+        """Go on with the run of a checkpoint, unless this logger was given another one.
+
+        Args:
+            identity: what `identity` returned then.
+
+        Returns:
+            Whether the run is gone on with; never one of another store.
+        """
+        same = identity["run"] == self._identity
+        if same or identity["uri"] != self.tracking_uri or self._given:
+            return same
+        known = str(identity["run"])
+        begun, self._recording = self._recording, None
+        self._identity, self._run_id, self._experiment_id = known, identity["run_id"], None
+        self._resumes = True
+        if begun is not None:
+            begun.hand_to(self._recorder())
+        return True
 
     @rank_zero_only
     def finalize(self, status: str = "success") -> None:
         """Send what waits, for at most ``drain_timeout`` seconds, and give the run its status."""
-        if self._journal is None or self._writer is None:
+        if self._recording is None or self._recording.pid != os.getpid():
             return
         if self._checkpoint_callback:
             self._scan_and_log_checkpoints(self._checkpoint_callback)
-        self._write({"end": _final(status)})
-        self._ended = True
-        if not self._writer.drain(self.drain_timeout):
-            log.warning(
-                "MLflow did not take everything within %.0f s; `lr-callbacks sync %s` sends the "
-                "rest.",
-                self.drain_timeout,
-                self.journal_dir,
-            )
+        self._recording.end(status)
 
-    def _start(self) -> Writer:
-        if self._writer is None or self._pid != os.getpid():
-            self._forget()
-            self._pid = os.getpid()
-            tags = dict(self.tags or {})
-            if self._parent_run_id:
-                tags["mlflow.parentRunId"] = self._parent_run_id
-            about = {
-                "uri": self._tracking_uri,
-                "experiment": self._experiment_name,
-                "artifacts": self._artifact_location,
-                "run_id": self._run_id,
-                "run_name": self._run_name,
-                "tags": {key: str(value) for key, value in resolve_tags(tags).items()},
-            }
-            self._journal = Journal(self.journal_dir, about)
-            self._writer = Writer(self._journal)
-            self._initialized = True
-            if self._run_id is not None:
-                self._journal.append({"open": True})
-        return self._writer
-
-    def _write(self, record: dict[str, Any], metrics: int = 0) -> None:
-        writer = self._writer
-        if writer is None or self._pid != os.getpid():
-            writer = self._start()
-        if self._ended:  # for instance `trainer.test` after `fit`
-            self._ended = False
-            writer.journal.append({"open": True})
-        failed_before = writer.journal.failure
-        writer.journal.append(record)
-        writer.notify(metrics)
-        if writer.journal.failure is not failed_before:
-            log.warning(
-                "The journal %s failed (%s); from now on it is kept in memory.",
-                writer.journal.path,
-                writer.journal.failure,
-            )
-        if self.strict and writer.failure is not None:
-            raise RuntimeError("MLflow failed, and `strict=True` asked to stop.") from (
-                writer.failure
-            )
-
-    def _tell_nonfinite(self, name: str, step: int) -> None:
-        if not self._nonfinite:
-            self._nonfinite = True
-            self._write({"g": {"first_nonfinite": f"{name} at step {step}"}})
+    def _recorder(self) -> Recording:
+        """Return this process's recording; another process opens its own, of the same run."""
+        if self._recording is not None and self._recording.pid == os.getpid():
+            return self._recording
+        about = {
+            "uri": self._tracking_uri,
+            "experiment": self._experiment_name,
+            "artifacts": self._artifact_location,
+            "run": self._identity,
+            "run_id": self._run_id,
+            "resumes": self._resumes,
+            "run_name": self._run_name,
+            "tags": context_tags(self.tags or {}, self._parent_run_id),
+        }
+        recording = Recording(
+            self.journal_dir,
+            about,
+            prefix=self._prefix,
+            drain_timeout=self.drain_timeout,
+            handover=self.handover,
+            strict=self.strict,
+        )
+        weakref.finalize(self, recording.close)  # also at the exit of the process
+        self._recording = recording
+        return recording
 
     def _scan_and_log_checkpoints(self, checkpoint_callback: ModelCheckpoint) -> None:
         """Hand checkpoints to the journal as files instead of uploading them in the training."""
-        for time_, path, _, _ in _scan_checkpoints(checkpoint_callback, self._logged_model_time):
-            self.log_file(path, Path(path).stem)
-            self._logged_model_time[path] = time_
-
-    def _forget(self) -> None:
-        """Have no journal yet, as in a new process."""
-        self._journal = None
-        self._writer = None
-        self._pid = os.getpid()
-        self._ended = self._nonfinite = False
-        self._metric_names, self._param_names = Names(), Names()
-        self._extremes = Extremes()
+        recording = self._recorder()
+        place = recording.files / "checkpoints"
+        for file, folder in stage(checkpoint_callback, self._logged_model_time, place):
+            recording.write_file(file, folder, remove=True)
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        for name in ("_journal", "_writer"):
-            state[name] = None
-        return state
-
-
-def _final(status: str) -> str:
-    """Tell a user's interruption from a failure, which Lightning does not."""
-    if isinstance(sys.exc_info()[1], KeyboardInterrupt | SystemExit) or type(
-        sys.exc_info()[1]
-    ).__name__.startswith("SIGTERM"):
-        return "KILLED"
-    return _STATUS.get(status, status.upper())
-
-
-def _at_exit(reference: "weakref.ref[JournaledMLFlowLogger]") -> None:
-    logger = reference()
-    if logger is None or logger._writer is None or logger._pid != os.getpid():
-        return
-    if not logger._ended:
-        logger.finalize("failed" if hasattr(sys, "last_value") else "success")
-    logger._writer.close(logger.drain_timeout if logger._writer.failure is None else 0.0)
+        return {**self.__dict__, "_recording": None}

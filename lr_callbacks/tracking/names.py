@@ -1,10 +1,12 @@
 """Names that MLflow takes, and the extremes that its charts would hide."""
 
-import posixpath
 import re
 import zlib
 
 _FORBIDDEN = re.compile(r"[^\w./: -]", re.ASCII)
+
+#: MLflow takes 250 characters; the rest is kept for telling equal names apart.
+LONGEST = 240
 
 
 class Names:
@@ -19,11 +21,14 @@ class Names:
         return self._given.get(name) or self._add(name)
 
     def _add(self, name: str) -> str:
-        clean = _FORBIDDEN.sub("_", name)[:240] or "_"
-        if posixpath.normpath(clean) != clean or clean.startswith(("/", "..")):
-            clean = "/".join(part for part in clean.split("/") if part.strip(".")) or "_"
-        if clean in self._taken:
-            clean = f"{clean}_{zlib.crc32(name.encode()):08x}"
+        parts = _FORBIDDEN.sub("_", name)[:LONGEST].split("/")
+        clean = "/".join(part for part in parts if part not in ("", ".", "..")) or "_"
+        if clean.startswith(".."):  # MLflow takes it for a way out of the folder
+            clean = f"_{clean[1:]}"
+        plain, salt = clean, name.encode()
+        while clean in self._taken:
+            clean = f"{plain}_{zlib.crc32(salt):08x}"
+            salt += b"+"
         self._given[name] = clean
         self._taken.add(clean)
         return clean
@@ -51,3 +56,8 @@ class Extremes:
         self._seen += 1
         self._left -= 1
         return None if self._left else (self._low, self._high)
+
+    def close(self) -> tuple[float, float] | None:
+        """End the window that is open, if one is, and return its smallest and largest value."""
+        left, self._left = self._left, 0
+        return (self._low, self._high) if left else None

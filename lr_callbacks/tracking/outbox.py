@@ -3,30 +3,20 @@
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from lr_callbacks.tracking import store
+from lr_callbacks.tracking.delivery import METRICS, Delivery, permanent
 from lr_callbacks.tracking.journal import Line, read
 
 log = logging.getLogger(__name__)
-
-#: MLflow's limits: metrics, parameters and tags in one call, characters in a value.
-METRICS, PARAMS, TAGS, CHARACTERS = 1000, 100, 100, 6000
-_PERMANENT = {
-    "INVALID_PARAMETER_VALUE",
-    "RESOURCE_DOES_NOT_EXIST",
-    "INVALID_STATE",
-    "BAD_REQUEST",
-    "PERMISSION_DENIED",
-    "UNAUTHENTICATED",
-}
 
 
 class Outbox:
@@ -43,13 +33,33 @@ class Outbox:
     def __init__(self, path: Path, about: dict[str, Any]) -> None:
         self.path, self.about = path, about
         self.ack_path = path.with_suffix(".ack")
-        ack = json.loads(self.ack_path.read_text()) if self.ack_path.exists() else {}
-        self.offset: int = ack.get("offset", 0)
-        self.run_id: str | None = ack.get("run_id") or about.get("run_id")
-        self.ended: bool = ack.get("ended", False)
-        self.sent = 0
-        self.rejected = 0
-        self._client: MlflowClient | None = None
+        self.offset = 0
+        self.run_id: str | None = about.get("run_id")
+        self.experiment_id: str | None = None
+        self.ended = False
+        self.failure: str | None = None  # of the last attempt, in one line
+        self._connected: Delivery | None = None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Learn what was acknowledged, perhaps by another process."""
+        try:
+            ack = json.loads(self.ack_path.read_text())
+        except (OSError, ValueError):
+            return
+        self.offset, self.ended, self.failure = ack["offset"], ack["ended"], ack["failure"]
+        self.run_id = ack["run_id"] or self.run_id
+        self.experiment_id = ack["experiment_id"]
+
+    @property
+    def sent(self) -> int:
+        """Points that this object sent."""
+        return self._connected.sent if self._connected else 0
+
+    @property
+    def rejected(self) -> int:
+        """Records that the store refused for good."""
+        return self._connected.rejected if self._connected else 0
 
     def waiting(self) -> bool:
         """Whether the journal holds complete lines that are not acknowledged."""
@@ -61,18 +71,26 @@ class Outbox:
         Raises:
             OSError, MlflowException: the store does not answer, or refuses.
         """
-        client = self._connect()
+        if self.run_id is not None and self.experiment_id is not None:
+            return self.run_id
+        client, about = self._delivery().client, self.about
+        if (
+            self.run_id is not None
+            and about.get("resumes")
+            and not store.active(client, self.run_id)
+        ):
+            log.warning("The run %s to go on with is gone; a new one begins.", self.run_id)
+            self.run_id = None
         if self.run_id is None:
-            about = self.about
-            artifacts = about["artifacts"]
-            experiment = store.experiment_id(client, about["experiment"], artifacts)
-            found = store.run_of_journal(client, experiment, about["id"])
+            experiment = store.experiment_id(client, about["experiment"], about["artifacts"])
+            found = store.find_run(client, experiment, about["run"])
             if found is None:
-                tags = {**about["tags"], "lr_callbacks.journal": about["id"]}
+                tags = {**about["tags"], "lr_callbacks.run": about["run"]}
                 run = client.create_run(experiment, about["t"], tags, about["run_name"])
                 found = str(run.info.run_id)
             self.run_id = found
-            self._acknowledge(self.offset)
+        self.experiment_id = str(client.get_run(self.run_id).info.experiment_id)
+        self._acknowledge(self.offset)
         return self.run_id
 
     def send(self) -> bool:
@@ -85,110 +103,74 @@ class Outbox:
         if end is None:
             return False
         self.deliver(batch)
+        self.failure = None
         self._acknowledge(end)
         return True
 
-    def deliver(self, batch: list[dict[str, Any]]) -> None:
-        """Send records in their order."""
+    def send_all(self, go_on: Callable[[], bool] = lambda: True) -> None:
+        """Send all that waits, while ``go_on`` says so.
+
+        Raises:
+            OSError, MlflowException: as `send`.
+        """
+        self.open()
+        while go_on() and self.send():
+            continue
+        if self.failure is not None:
+            self.failure = None
+            self._acknowledge(self.offset)
+
+    def failed(self, error: Exception) -> None:
+        """Tell those who read the acknowledgement that the store does not take the rest now."""
+        said = (str(error) or repr(error)).splitlines()[0]
+        if isinstance(error, MlflowException) and permanent(error):
+            said = f"refuses the run ({said})"
+        else:
+            said = f"does not answer ({said})"
+        if self.failure != said:
+            self.failure = said
+            self._acknowledge(self.offset)
+
+    def deliver(self, records: Iterable[dict[str, Any]]) -> None:
+        """Send records that need not be in the journal, in their order."""
         run = self.open()
         store.reachable(self.about["uri"])
-        metrics = [
-            Metric(name, float(value), r["t"], r["s"])
-            for r in batch
-            for name, value in r.get("m", {}).items()
-        ]
-        self._metrics(run, metrics)
-        for record in batch:
-            try:
-                self._other(run, record)
-            except MlflowException as error:
-                self._set_aside(error, record)
+        status = self._delivery()(run, records)
+        if status is not None:
+            self.ended = status != "RUNNING"
 
     def close(self, status: str, ended: int) -> None:
         """Give the run its final status, at a time in milliseconds since 1970."""
-        self._connect().set_terminated(self.open(), status, ended)
+        self._delivery().client.set_terminated(self.open(), status, ended)
+        self.settle()
+
+    def settle(self) -> None:
+        """Remember that this journal's part of the run is over."""
         self.ended = True
         self._acknowledge(self.offset)
 
-    def _connect(self) -> MlflowClient:
-        if self._client is None:
+    def _delivery(self) -> Delivery:
+        if self._connected is None:
             store.reachable(self.about["uri"])
             store.prepare(self.about["uri"])
-            self._client = MlflowClient(self.about["uri"])
-        return self._client
-
-    def _metrics(self, run: str, metrics: list[Metric]) -> None:
-        """Send metrics; where the store refuses some for good, halve until only they are left."""
-        for start in range(0, len(metrics), METRICS):
-            part = metrics[start : start + METRICS]
-            try:
-                self._connect().log_batch(run, metrics=part, synchronous=True)
-                self.sent += len(part)
-            except MlflowException as error:
-                gone = error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
-                if len(part) == 1 or gone:
-                    for metric in part:
-                        self._set_aside(error, {"m": {metric.key: metric.value}, "s": metric.step})
-                elif permanent(error):
-                    middle = len(part) // 2
-                    self._metrics(run, part[:middle])
-                    self._metrics(run, part[middle:])
-                else:
-                    raise
-
-    def _other(self, run: str, record: dict[str, Any]) -> None:
-        client = self._connect()
-        if "p" in record:
-            self._params(client, run, record["p"])
-        if "g" in record:
-            tags = [RunTag(key, str(value)[:CHARACTERS]) for key, value in record["g"].items()]
-            for start in range(0, len(tags), TAGS):
-                client.log_batch(run, tags=tags[start : start + TAGS], synchronous=True)
-        if "a" in record and os.path.exists(record["a"][0]):
-            client.log_artifact(run, *record["a"])
-        if "open" in record:
-            client.update_run(run, status="RUNNING")
-            self.ended = False
-        if "end" in record:
-            client.set_terminated(run, record["end"], record["t"])
-            self.ended = True
-
-    def _params(self, client: MlflowClient, run: str, params: dict[str, str]) -> None:
-        """Add parameters; one that changed since is kept under a further name."""
-        known = dict(client.get_run(run).data.params)
-        new = []
-        for key, value in params.items():
-            value, name, count = value[:CHARACTERS], key, 1
-            while name in known and known[name] != value:
-                count += 1
-                name = f"{key}.{count}"
-            if name not in known:
-                known[name] = value
-                new.append(Param(name, value))
-        for start in range(0, len(new), PARAMS):
-            client.log_batch(run, params=new[start : start + PARAMS], synchronous=True)
-
-    def _set_aside(self, error: MlflowException, record: dict[str, Any]) -> None:
-        if not permanent(error):
-            raise error
-        if not self.rejected:
-            said = str(error).splitlines()[0]
-            log.warning("MLflow refuses a record, kept in %s: %s", self.path.name, said)
-        self.rejected += 1
-        with self.path.with_suffix(".rejected").open("a") as file:
-            file.write(json.dumps({**record, "error": error.error_code}) + "\n")
+            client = MlflowClient(self.about["uri"])
+            self._connected = Delivery(client, self.path.with_suffix(".rejected"))
+        return self._connected
 
     def _acknowledge(self, offset: int) -> None:
+        """Remember, on the disk if it works, how far everything is sent."""
         self.offset = offset
-        partial = self.ack_path.with_suffix(".tmp")
-        ack = {"offset": offset, "run_id": self.run_id, "ended": self.ended}
-        partial.write_text(json.dumps(ack))
-        os.replace(partial, self.ack_path)
-
-
-def permanent(error: MlflowException) -> bool:
-    """Whether the store would refuse the same call again."""
-    return error.error_code in _PERMANENT
+        partial = self.ack_path.with_suffix(f".{os.getpid()}.tmp")
+        ack = {
+            "offset": offset,
+            "run_id": self.run_id,
+            "experiment_id": self.experiment_id,
+            "ended": self.ended,
+            "failure": self.failure,
+        }
+        with suppress(OSError):
+            partial.write_text(json.dumps(ack))
+            os.replace(partial, self.ack_path)
 
 
 def _batch(lines: Iterator[Line]) -> tuple[list[dict[str, Any]], int | None]:

@@ -3,6 +3,7 @@
 import sqlite3
 import urllib.request
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from filelock import FileLock
 from mlflow.entities import ViewType
@@ -96,10 +97,20 @@ def experiment_id(client: MlflowClient, name: str, artifacts: str | None) -> str
     return str(found.experiment_id)
 
 
-def run_of_journal(client: MlflowClient, experiment: str, journal: str) -> str | None:
-    """Return the id of the run that was made for a journal, if one was."""
+def active(client: MlflowClient, run: str) -> bool:
+    """Whether a run exists and is not deleted."""
+    try:
+        return str(client.get_run(run).info.lifecycle_stage) == "active"
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+
+
+def find_run(client: MlflowClient, experiment: str, identity: str) -> str | None:
+    """Return the id of the run that was made for a logger of this identity, if one was."""
     runs = client.search_runs(
-        [experiment], f"tags.`lr_callbacks.journal` = '{journal}'", ViewType.ALL, max_results=1
+        [experiment], f"tags.`lr_callbacks.run` = '{identity}'", ViewType.ACTIVE_ONLY, max_results=1
     )
     return str(runs[0].info.run_id) if runs else None
 
@@ -121,3 +132,19 @@ def _check_file(path: Path) -> None:
         ) from error
     if start and not start.startswith(b"SQLite format 3"):
         raise ValueError(f"`tracking_uri` must name an sqlite file, {path} is something else.")
+
+
+def check_folder(path: Path, name: str) -> None:
+    """Make a folder and see that files can be made in it.
+
+    Raises:
+        ValueError: they cannot; ``name`` is the argument that the message blames.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"`{name}` must be a folder that can be written: {path}: {error.strerror}."
+        ) from error

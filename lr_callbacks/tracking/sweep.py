@@ -1,11 +1,15 @@
 """A Hydra callback: one MLflow parent run for each multirun."""
 
 import atexit
+import json
 import logging
+import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
@@ -19,13 +23,19 @@ from lr_callbacks.tracking.logger import PARENT
 
 log = logging.getLogger(__name__)
 
+#: Tag of the parent for each job that failed, with the job's number; its value is the overrides.
+FAILED_JOB = "lr_callbacks.failed_job."
+
+#: Children that the parent's link compares.
+COMPARED = 20
+
 
 class MultirunParent(Callback):
     """Makes a parent run before the jobs are launched, and closes it with a table of its children.
 
     The store is initialised here, once, so that jobs in several processes find it ready. Jobs learn
     the parent through an environment variable. The parent ends FINISHED when all children did,
-    FAILED otherwise, also when the sweep is interrupted or the launcher raises.
+    FAILED when one did not, KILLED when the sweep was interrupted.
 
     Args:
         tracking_uri: as for `JournaledMLFlowLogger`.
@@ -71,41 +81,71 @@ class MultirunParent(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """Forget the parent again."""
         os.environ.pop(PARENT, None)
-        if job_return.status is JobStatus.FAILED:
-            log.warning("A job of the sweep failed: %s", " ".join(job_return.overrides or []))
+        if job_return.status is not JobStatus.FAILED:
+            return
+        job = " ".join(job_return.overrides or [])
+        log.warning("A job of the sweep failed: %s", job)
+        if self.parent:  # a tag, since a launcher may run jobs in other processes than the parent's
+            client = MlflowClient(self.tracking_uri)
+            _guarded(client.set_tag, self.parent, f"{FAILED_JOB}{config.hydra.job.num}", job)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Close the parent."""
-        self._close()
+        self._close(complete=True)
 
-    def _close(self) -> None:
+    def _close(self, complete: bool = False) -> None:
         if self.parent is None or os.getpid() != self.owner:
             return
         parent, self.parent = self.parent, None
-        client = MlflowClient(self.tracking_uri)
-        try:
-            experiment = client.get_run(parent).info.experiment_id
-            query = f"tags.`mlflow.parentRunId` = '{parent}'"
-            children = list(client.search_runs([experiment], query, max_results=1000))
-            client.log_text(parent, self._table(children), "children.md")
-            client.set_tag(parent, "mlflow.note.content", self._table(children))
-            good = children and all(child.info.status == "FINISHED" for child in children)
-            client.set_terminated(parent, "FINISHED" if good else "FAILED")
-        except (OSError, MlflowException) as error:
-            said = str(error).splitlines()[0]
-            log.warning("The parent run of the sweep could not be closed: %s", said)
+        _guarded(self._end, MlflowClient(self.tracking_uri), parent, complete)
+
+    def _end(self, client: MlflowClient, parent: str, complete: bool) -> None:
+        run = client.get_run(parent)
+        query = f"tags.`mlflow.parentRunId` = '{parent}'"
+        children = list(client.search_runs([run.info.experiment_id], query, max_results=1000))
+        table = self._table(children)
+        client.log_text(parent, table, "children.md")
+        client.set_tag(parent, "mlflow.note.content", f"{self._links(run, children)}\n\n{table}")
+        failed = any(tag.startswith(FAILED_JOB) for tag in run.data.tags)
+        if failed or any(child.info.status != "FINISHED" for child in children):
+            status = "FAILED"
+        else:
+            status = "FINISHED" if complete else "KILLED"
+        client.set_terminated(parent, status)
+
+    def _links(self, parent: Run, children: list[Run]) -> str:
+        """Link to the children in the list of runs, and to their comparison."""
+        experiment, sweep = parent.info.experiment_id, parent.info.run_id
+        search = quote(f"tags.`mlflow.parentRunId` = '{sweep}'")
+        best = [child.info.run_id for child in sorted(children, key=self._final)[:COMPARED]]
+        compared = quote(json.dumps(best)), quote(json.dumps([experiment]))
+        return (
+            f"[All {len(children)} children](#/experiments/{experiment}?searchFilter={search}) · "
+            f"[compare the best](#/compare-runs?runs={compared[0]}&experiments={compared[1]})"
+        )
+
+    def _final(self, run: Run) -> float:
+        value = float(run.data.metrics.get(self.metric, math.inf))
+        return value if value == value else math.inf
 
     def _table(self, children: list[Run]) -> str:
-        """Write the children as Markdown, best first."""
-
-        def final(run: Run) -> float:
-            value = run.data.metrics.get(self.metric, float("inf"))
-            return float(value) if value == value else float("inf")
-
-        rows = [f"| run | status | verdict | {self.metric} |", "|---|---|---|---|"]
-        rows += [
-            f"| {r.info.run_name} | {r.info.status} | "
-            f"{r.data.tags.get('lr_callbacks.verdict', '')} | {final(r):.5g} |"
-            for r in sorted(children, key=final)
-        ]
+        """Write the children as Markdown, best first, by what tells their names apart."""
+        named = [str(child.info.run_name).split(",") for child in children]
+        shared = set.intersection(*map(set, named)) if len(named) > 1 else set()
+        rows = [f"| {self.metric} | status | verdict | run |", "|---|---|---|---|"]
+        for child in sorted(children, key=self._final):
+            parts = [p for p in str(child.info.run_name).split(",") if p not in shared]
+            verdict = child.data.tags.get("lr_callbacks.verdict", "")
+            address = f"#/experiments/{child.info.experiment_id}/runs/{child.info.run_id}"
+            run = f"[{', '.join(parts) or child.info.run_name}]({address})"
+            rows.append(f"| {self._final(child):.5g} | {child.info.status} | {verdict} | {run} |")
         return "\n".join(rows)
+
+
+def _guarded(call: Callable[..., Any], *arguments: Any) -> None:
+    """Do without what the store does not take: a sweep goes on without its parent."""
+    try:
+        call(*arguments)
+    except (OSError, MlflowException) as error:
+        said = str(error).splitlines()[0]
+        log.warning("The parent run of the sweep could not be updated: %s", said)

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mlflow.exceptions import MlflowException
 
 from lr_callbacks.tracking.journal import SUFFIX, header, read
+from lr_callbacks.tracking.locks import claimed
 from lr_callbacks.tracking.outbox import Outbox
-from lr_callbacks.tracking.writer import claimed
 
 
 class Synced(NamedTuple):
@@ -21,36 +21,61 @@ class Synced(NamedTuple):
     failed: bool = False
 
 
-def sync(folder: Path) -> Iterator[Synced]:
+def sync(folder: Path, uri: str | None = None, most: int | None = None) -> Iterator[Synced]:
     """Send what is not acknowledged in every journal under ``folder``.
 
     A journal that a live process writes is left to it. A run whose process died without an end is
-    closed as KILLED, at the time of its last line.
+    closed as KILLED, at the time of its last line, unless a later journal goes on with it.
+
+    Args:
+        folder: searched with all its subfolders.
+        uri: only journals for this store; None for any.
+        most: leave journals alone that hold more unsent bytes; None for no limit.
     """
-    for path in sorted(folder.rglob(f"*{SUFFIX}")):
-        about = header(path)
-        if about is None:
+    found = [
+        (path, about) for path in sorted(folder.rglob(f"*{SUFFIX}")) if (about := header(path))
+    ]
+    for path, about in found:
+        outbox = Outbox(path, about)
+        unsent = path.stat().st_size - outbox.offset
+        if uri not in (None, about["uri"]) or (most is not None and unsent > most):
             continue
-        lock = claimed(path)
-        if lock is None:
-            yield Synced(path, None, 0, "being written")
-            continue
-        with lock:
-            outbox = Outbox(path, about)
+        if outbox.ended and not unsent:
+            yield Synced(path, outbox.run_id, 0, "up to date")
+        elif lock := claimed(path):
+            outbox.refresh()
             try:
-                yield _send(outbox)
+                yield finish(outbox, [other for other in found if other[1]["t"] > about["t"]])
             except (OSError, MlflowException, ValueError) as error:
                 said = str(error).splitlines()[0]
                 yield Synced(path, outbox.run_id, outbox.sent, said, failed=True)
+            finally:
+                lock.release()
+        else:
+            yield Synced(path, None, 0, "being written")
 
 
-def _send(outbox: Outbox) -> Synced:
+def finish(outbox: Outbox, later: list[tuple[Path, dict[str, Any]]]) -> Synced:
+    """Send the rest of a journal that nobody writes any more, and close its run.
+
+    Args:
+        outbox: of the journal.
+        later: other journals and their headers, which may go on with the same run.
+    """
     waiting = outbox.waiting()
     while outbox.send():
         continue
     outcome = "sent" if waiting else "up to date"
     if not outbox.ended:
-        last = max(line.record["t"] for line in read(outbox.path))
-        outbox.close("KILLED", last)
         outcome = "closed as KILLED"
+        if any(_continues(outbox, path, about) for path, about in later):
+            outcome = "sent, its run went on"
+            outbox.settle()
+        else:
+            outbox.close("KILLED", max(line.record["t"] for line in read(outbox.path)))
     return Synced(outbox.path, outbox.run_id, outbox.sent, outcome)
+
+
+def _continues(outbox: Outbox, path: Path, about: dict[str, Any]) -> bool:
+    same = outbox.about["run"] == about["run"]
+    return same or outbox.run_id in (about.get("run_id"), Outbox(path, about).run_id)

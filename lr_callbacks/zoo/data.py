@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from lr_callbacks.core import require
+from lr_callbacks.zoo.describe import Description
 
 
 class Arrays(NamedTuple):
@@ -100,6 +101,12 @@ class Bundled(LightningDataModule):
     def shape(self) -> tuple[int, ...]:
         """The shape of one input, without the batch."""
         return tuple(self.arrays.x.shape[1:])
+
+    @property
+    def description(self) -> Description:
+        """What a model must know."""
+        a = self.arrays
+        return Description(self.shape, a.outputs, a.task, a.vocabulary)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Return the training batches, in an order that the seed gives."""

@@ -26,7 +26,13 @@ def linear(shape: tuple[int, ...], outputs: int, vocabulary: int = 0) -> nn.Modu
 
 
 def mlp(
-    shape: tuple[int, ...], outputs: int, vocabulary: int = 0, *, width: int = 64, depth: int = 2
+    shape: tuple[int, ...],
+    outputs: int,
+    vocabulary: int = 0,
+    *,
+    width: int = 64,
+    depth: int = 2,
+    bias: bool = True,
 ) -> nn.Module:
     """Return a perceptron of ``depth`` hidden layers of ``width`` units with ReLU.
 
@@ -37,9 +43,46 @@ def mlp(
     layers: list[nn.Module] = [nn.Flatten()]
     size = math.prod(shape)
     for _ in range(depth):
-        layers += [nn.Linear(size, width), nn.ReLU()]
+        layers += [nn.Linear(size, width, bias), nn.ReLU()]
         size = width
-    return nn.Sequential(*layers, nn.Linear(size, outputs))
+    return nn.Sequential(*layers, nn.Linear(size, outputs, bias))
+
+
+class Branch(nn.Module):
+    """Two affine layers added to their input, scaled by the root of the number of branches."""
+
+    def __init__(self, width: int, blocks: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(
+            nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width)
+        )
+        self.scale = 1 / math.sqrt(blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(batch, width)`` to the same shape."""
+        out: Tensor = x + self.scale * self.inner(x)
+        return out
+
+
+def deep(
+    shape: tuple[int, ...], outputs: int, vocabulary: int = 0, *, width: int = 64, blocks: int = 16
+) -> nn.Module:
+    """Return a residual perceptron of 2·``blocks`` + 2 layers without any normalisation.
+
+    Nothing holds its activations together but the scale of its branches (as in De and Smith 2020),
+    so that it shows a rate that is too high sooner than a normalised network.
+
+    Raises:
+        Mismatch: the data are text.
+    """
+    _no_text("deep", vocabulary)
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(math.prod(shape), width),
+        *(Branch(width, blocks) for _ in range(blocks)),
+        nn.ReLU(),
+        nn.Linear(width, outputs),
+    )
 
 
 class Residual(nn.Module):
@@ -111,6 +154,31 @@ class Transformer(nn.Module):
         mask = nn.Transformer.generate_square_subsequent_mask(length, device=x.device)
         hidden = self.token(x) + self.place[:length]
         out: Tensor = self.head(self.layers(hidden, mask=mask, is_causal=True))
+        return out
+
+
+class Recurrent(nn.Module):
+    """An LSTM over characters: ``(batch, length)`` to ``(batch, length, outputs)``."""
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        outputs: int,
+        vocabulary: int = 0,
+        *,
+        width: int = 64,
+        depth: int = 1,
+    ) -> None:
+        if not vocabulary:
+            raise Mismatch("model `recurrent` needs text, not numbers")
+        super().__init__()
+        self.token = nn.Embedding(vocabulary, width)
+        self.layers = nn.LSTM(width, width, depth, batch_first=True)
+        self.head = nn.Linear(width, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of each next character."""
+        out: Tensor = self.head(self.layers(self.token(x))[0])
         return out
 
 

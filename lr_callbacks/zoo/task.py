@@ -1,7 +1,9 @@
 """The training of the bundled configurations: a model, its loss, an optimizer, a schedule."""
 
 import math
+from collections import deque
 from collections.abc import Callable
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 import torch
@@ -9,6 +11,8 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
+
+from lr_callbacks.verdict import LAST
 
 #: Steps over which a schedule runs when the Trainer's length is not bounded.
 UNBOUNDED = 1000
@@ -25,7 +29,11 @@ class Task(LightningModule):
             whole training; returns Lightning's schedule configuration, None for a constant rate.
 
     Attributes:
-        first, last: the loss of the first and of the latest batch.
+        lr: the initial rate, which a finder may change before the training; None where the
+            optimizer's factory has none.
+        first, peak: the loss of the first batch and the largest, None before it.
+        last: the latest losses.
+        validated: the optimizer steps made before the latest validation, -1 before it.
     """
 
     def __init__(
@@ -38,8 +46,12 @@ class Task(LightningModule):
         super().__init__()
         self.model, self.kind = model, kind
         self._optimizer, self._schedule = optimizer, schedule
+        self.lr: float | None = getattr(optimizer, "lr", None)
+        self._tell = getattr(schedule, "monitor", None) == "train/loss"
         self.first: Tensor | None = None
-        self.last: Tensor | None = None
+        self.peak: Tensor | None = None
+        self.last: deque[Tensor] = deque(maxlen=LAST)
+        self.validated = -1
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the model."""
@@ -49,13 +61,41 @@ class Task(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the mean loss of a batch."""
         loss = self._measure(batch)[0]
-        self.last = loss.detach()
-        self.first = self.last if self.first is None else self.first
+        seen = loss.detach()
+        self.first = seen if self.first is None else self.first
+        self.peak = seen if self.peak is None else torch.fmax(self.peak, seen)
+        self.last.append(seen)
+        if self._tell:  # to the schedule; loggers get it from the callback
+            self.log("train/loss", loss, logger=False)
         return loss
+
+    def on_train_start(self) -> None:
+        """Begin the record of losses; a finder may have trained before."""
+        self.first = self.peak = None
+        self.last.clear()
+        self.validated = -1
+
+    def on_train_epoch_start(self) -> None:
+        """Train on the point where gradients are taken."""
+        self._mode("train")
+
+    def on_validation_start(self) -> None:
+        """Judge the averaged point of optimizers that have one."""
+        self._mode("eval")
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Log ``val/loss`` and, for classes, ``val/accuracy``."""
         self._log("val", batch)
+
+    def on_validation_end(self) -> None:
+        """Remember what was validated, and train on."""
+        self.validated = self.trainer.global_step
+        if self.trainer.training:
+            self._mode("train")
+
+    def on_train_end(self) -> None:
+        """Leave the averaged point of optimizers that have one."""
+        self._mode("eval")
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Log ``test/loss`` and, for classes, ``test/accuracy``."""
@@ -63,7 +103,12 @@ class Task(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer, and the schedule over the Trainer's whole number of steps."""
-        optimizer = self._optimizer(self.parameters())
+        make = self._optimizer
+        if is_dataclass(make) and not isinstance(make, type) and self.lr is not None:
+            make = replace(make, lr=self.lr)
+        optimizer = make(self.parameters())
+        # Schedule-Free optimizers refuse to step before they are told that a training begins.
+        getattr(optimizer, "train", _nothing)()
         self.trainer.fit_loop.setup_data()  # the number of batches is not known before
         steps = self.trainer.estimated_stepping_batches
         steps = int(steps) if steps != float("inf") else UNBOUNDED
@@ -73,6 +118,11 @@ class Task(LightningModule):
         if schedule is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def _mode(self, name: str) -> None:
+        """Switch Schedule-Free optimizers, whose training and evaluation weights differ."""
+        for optimizer in self.trainer.optimizers:
+            getattr(optimizer, name, _nothing)()
 
     def _measure(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         x, y = batch
@@ -88,3 +138,7 @@ class Task(LightningModule):
         self.log(f"{stage}/loss", loss, batch_size=size, prog_bar=stage == "val")
         if self.kind == "classification":
             self.log(f"{stage}/accuracy", accuracy, batch_size=size)
+
+
+def _nothing() -> None:
+    """Stand in for a mode that an optimizer has not got."""

@@ -54,6 +54,23 @@ def test_between_steps_everyone_sees_the_rate_in_force():
     assert kept.series("lr-SGD") == kept.series("lr/SGD")
 
 
+def test_the_progress_bar_shows_loss_rate_and_scale():
+    class Bar(pl.callbacks.RichProgressBar):
+        shown = ()
+
+        def on_train_batch_end(self, trainer, pl_module, *arguments):
+            super().on_train_batch_end(trainer, pl_module, *arguments)
+            self.shown = (*self.shown, self.get_metrics(trainer, pl_module))
+
+    kept, bar = Kept(), Bar()
+    trainer([AdaptiveLearningRate(SCALES), bar], kept, enable_progress_bar=True).fit(
+        Regression(), loader()
+    )
+    assert [float(m["scale"]) for m in bar.shown] == [scale_at(t + 1) for t in range(12)]
+    assert float(bar.shown[5]["lr"]) == 0.025
+    assert [m["loss"] for m in bar.shown] == [f"{x:.4g}" for x in kept.values("train/loss")]
+
+
 def test_names_are_those_of_learning_rate_monitor():
     def groups(parameters):
         weight, bias = parameters
@@ -97,9 +114,9 @@ def test_a_slot_that_was_never_filled_returns_to_the_start():
     assert all(torch.equal(a, b) for a, b in zip(after.after[4], start, strict=True))
 
 
-def test_a_poisoned_batch_is_survived_told_and_recorded(caplog):
+def test_a_batch_that_poisons_the_weights_is_survived_told_and_recorded(caplog):
     kept, module = Kept(), Regression(poison=[20])
-    trainer([AdaptiveLearningRate()], kept, max_steps=40).fit(module, loader())
+    trainer([AdaptiveLearningRate(skip=False)], kept, max_steps=40).fit(module, loader())
     assert all(p.isfinite().all() for p in module.parameters())
     assert kept.series("events/nonfinite") == [(20, 1.0)]
     ((step, record),) = kept.decisions
@@ -126,7 +143,9 @@ def test_a_stop_ends_the_training_with_finite_weights():
 
 def test_reading_in_blocks_decides_the_same_and_flags_what_was_abandoned():
     kept, module = Kept(), Regression(poison=[18])
-    trainer([AdaptiveLearningRate(read_every=8)], kept, max_steps=40).fit(module, loader())
+    trainer([AdaptiveLearningRate(read_every=8, skip=False)], kept, max_steps=40).fit(
+        module, loader()
+    )
     assert [step for step, _ in kept.series("train/loss")] == list(range(40))
     assert kept.series("events/nonfinite") == [(18, 1.0)]
     assert [step for step, _ in kept.series("events/abandoned")] == [19]  # an epoch has 4 batches
@@ -223,3 +242,61 @@ def test_weights_that_are_not_finite_at_the_start_are_refused():
 def test_an_impossible_block_is_refused():
     with pytest.raises(ValueError, match="`read_every` must be at least 1 step, got 0"):
         AdaptiveLearningRate(read_every=0)
+
+
+@pytest.mark.parametrize(
+    "name", ["DeepSpeedStrategy", "FSDPStrategy", "ModelParallelStrategy", "XLAFSDPStrategy"]
+)
+def test_a_strategy_that_shards_the_weights_is_refused(name):
+    sharding = type(name, (pl.strategies.SingleDeviceStrategy,), {})("cpu")
+    with pytest.raises(ValueError, match=f"cannot roll back under `{name}`, which shards"):
+        trainer([AdaptiveLearningRate()], strategy=sharding).fit(Regression(), loader())
+
+
+class Bar(pl.callbacks.TQDMProgressBar):
+    """Keeps what it shows."""
+
+    def __init__(self):
+        super().__init__()
+        self.said, self.shown = [], []
+
+    def print(self, *args, **kwargs):
+        self.said += args
+
+    def on_train_batch_end(self, trainer, pl_module, *arguments):
+        super().on_train_batch_end(trainer, pl_module, *arguments)
+        self.shown.append(self.get_metrics(trainer, pl_module))
+
+
+@pytest.mark.parametrize("rate", [0.01, torch.tensor(0.01)], ids=["number", "tensor"])
+def test_the_progress_bar_shows_rate_and_scale_and_tells_decisions(rate):
+    bar = Bar()
+    made = Regression(lambda p: torch.optim.SGD(p, lr=rate))
+    script = Script(s3=Decision(scale=0.5, reason="a test"))
+    trainer([AdaptiveLearningRate(script), bar], enable_progress_bar=True).fit(made, loader())
+    shown = [(m["lr"], m["scale"]) for m in bar.shown]
+    # Lightning updates the bar before other callbacks act on the batch.
+    assert set(shown) == {("0.01", "1"), ("0.005", "0.5")}
+    assert [text.split("lr ")[1] for text in bar.said] == ["×0.5 → 0.005"]
+    assert "get_metrics" not in vars(bar)
+
+
+def test_the_memory_of_the_snapshots_is_told_at_the_start(caplog):
+    trainer([AdaptiveLearningRate(snapshots="cpu")]).fit(Regression(), loader())
+    assert "AdaptiveLearningRate: Guard, up to 3 snapshots of 40 B on the host." in caplog.text
+
+
+def test_hooks_outside_of_a_training_are_an_error():
+    with pytest.raises(RuntimeError, match="outside of a training"):
+        AdaptiveLearningRate().on_train_epoch_start(None, None)
+
+
+@pytest.mark.filterwarnings("ignore:.*returned `None`:UserWarning")
+def test_a_batch_without_a_loss_belongs_to_no_step():
+    class Now(Regression):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx) if batch_idx != 2 else None
+
+    kept = Kept()
+    trainer([AdaptiveLearningRate()], kept, max_steps=8).fit(Now(), loader(64, 8))
+    assert [step for step, _ in kept.series("train/loss")] == [0, 1, 3, 4, 5, 6, 7]

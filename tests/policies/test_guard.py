@@ -55,7 +55,7 @@ def test_a_second_spike_while_the_rate_rests_is_not_cut_again():
 
 
 def test_a_loss_that_does_not_come_back_after_a_cut_is_rolled_back():
-    stream = [(1.0 + 0.01 * (t % 3), CALM) for t in range(100)] + [(9.0, SPIKE)]
+    stream = [(20.0, CALM)] + [(1.0 + 0.01 * (t % 3), CALM) for t in range(99)] + [(9.0, SPIKE)]
     decisions = fold(Guard(rest=25), stream + [(8.0, CALM)] * 30)
     rolled = [t for t, d in enumerate(decisions) if d.restore]
     assert len(rolled) == 1
@@ -78,26 +78,57 @@ def test_before_any_snapshot_proved_good_the_start_is_returned_to():
 
 
 def test_the_rate_warms_in_after_a_rollback():
-    decisions = fold(
-        Guard(warm_up=10, rest=25), [(1.0, CALM), (math.nan, NAN)] + [(1.0, CALM)] * 20
-    )
-    warm = [d.scale for d in decisions[1:12]]
+    stream = [(2.0, CALM), (1.0, CALM), (math.nan, NAN)] + [(1.0, CALM)] * 20
+    warm = [d.scale for d in fold(Guard(warm_up=10, rest=25), stream)[2:13]]
     assert warm[0] == pytest.approx(0.05)
     assert warm[-1] == 0.5
     assert warm == sorted(warm)
 
 
-def test_a_rate_a_thousand_times_too_high_is_left_behind_in_four_rollbacks():
-    policy, state, scale, step, rollbacks = Guard(), Guard().init(), 1.0, 0, 0
-    while step < 200:
-        failing = scale > 1e-3
-        loss, readings = (math.nan, NAN) if failing else (1.0, CALM)
+def closed_loop(policy, edge, steps=400):
+    """A loss that blows up above ``edge``, otherwise falls with the sum of the scales."""
+    state, scale, trained, decisions = policy.init(), 1.0, 0.0, []
+    kept = {START: 0.0}
+    for step in range(steps):
+        failing = scale > edge
+        loss = 1e9 if failing else 2.0 / (1 + trained / edge)
+        readings = SPIKE if failing else CALM
         state, decision = policy.update(state, Observation(step, loss, scale), readings)
-        rollbacks += decision.restore is not None
-        scale, step = decision.scale, step + 1
-        if rollbacks == 4 and not failing:
-            break
-    assert rollbacks <= 4
+        trained += scale
+        if decision.restore:
+            trained = kept[decision.restore]
+        if decision.save:
+            kept[decision.save] = trained
+        scale = decision.scale
+        decisions.append(decision)
+    return decisions
+
+
+@pytest.mark.parametrize("wrong", [30, 1e3, 1e5])
+def test_a_rate_wrong_by_orders_of_magnitude_is_found_from_below(wrong):
+    decisions = closed_loop(Guard(), edge=1 / wrong)
+    assert decisions[0].restore == START
+    assert "starting anew" in decisions[0].reason
+    assert sum(d.restore is not None for d in decisions) <= 4
+    assert 0.02 / wrong < decisions[-1].scale <= 1 / wrong
+
+
+def test_a_climb_without_trouble_ends_at_a_share_of_what_failed():
+    stream = [(2.0, CALM), (9.0, SPIKE)] + [(1.5, CALM)] * 300
+    decisions = fold(Guard(), stream)
+    assert decisions[1].scale == 1e-4
+    climb = [d.scale for d in decisions[1:]]
+    assert climb == sorted(climb)
+    assert climb[50] == pytest.approx(1e-2)
+    assert climb[-1] == pytest.approx(0.8)
+
+
+def test_each_further_rollback_before_a_snapshot_proves_good_squares_the_cut():
+    stream = [(2.0, CALM), (1.0, CALM)] + [(math.nan, NAN), *[(1.0, CALM)] * 15] * 4
+    decisions = fold(Guard(), stream)
+    after = [decisions[t + 12].scale for t, d in enumerate(decisions) if d.restore]
+    factors = [b / a for a, b in pairwise([1.0, *after])]
+    assert factors == pytest.approx([2**-1, 2**-2, 2**-4, 2**-8])
 
 
 @pytest.mark.parametrize("exhausted", ["stop", "floor"])
@@ -106,7 +137,7 @@ def test_when_the_rollbacks_are_used_up_the_run_ends_or_goes_on_at_the_floor(exh
     decisions = fold(policy, [(math.nan, NAN)] * 10)
     assert sum(d.restore is not None for d in decisions) == 4  # the last one is the way out
     assert [t for t, d in enumerate(decisions) if d.stop] == ([3] if exhausted == "stop" else [])
-    assert "3 rollbacks are used up" in decisions[3].reason
+    assert "the 3 rollbacks are used up" in decisions[3].reason
     assert {d.scale for d in decisions[3:]} == {1e-4}
 
 

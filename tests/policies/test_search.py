@@ -49,7 +49,7 @@ def descend(policy, limit, steps=800, seed=0, readings=None):
     for step in range(steps):
         scale, loss = valley.scale, valley.step()
         seen = NAN if not math.isfinite(loss) else (readings or {})
-        observation = Observation(step, loss, scale, steps, norm=abs(valley.x) + 1)
+        observation = Observation(step, loss, scale, horizon=steps, norm=abs(valley.x) + 1)
         state, decision = policy.update(state, observation, seen)
         valley.obey(decision)
         decisions.append(decision)
@@ -85,7 +85,9 @@ def test_a_flat_loss_ends_in_an_unproven_run_at_a_harmless_rate():
     state, scale = policy.init(), 1.0
     noise = random.Random(1)
     for step in range(300):
-        observation = Observation(step, 2.3 + 0.001 * noise.gauss(0, 1), scale, 800, norm=5.0)
+        observation = Observation(
+            step, 2.3 + 0.001 * noise.gauss(0, 1), scale, horizon=800, norm=5.0
+        )
         state, decision = policy.update(state, observation, {})
         scale = decision.scale
     assert state.phase == "run"
@@ -97,7 +99,7 @@ def test_weights_that_inflate_end_the_ramp_though_the_loss_is_flat():
     policy = Search()
     state, scale, norm, ended = policy.init(), 1.0, 1.0, ""
     for step in range(200):
-        observation = Observation(step, 2.3 + 1e-4 * (step % 3), scale, 800, norm=norm)
+        observation = Observation(step, 2.3 + 1e-4 * (step % 3), scale, horizon=800, norm=norm)
         state, decision = policy.update(state, observation, {})
         norm = 1.0 if decision.restore else norm * (1 + decision.scale)
         scale = decision.scale
@@ -110,14 +112,14 @@ def test_weights_that_inflate_end_the_ramp_though_the_loss_is_flat():
 @pytest.mark.parametrize(("steps", "share"), [(100, 0.15), (700, 0.15), (20_000, 0.0285)])
 def test_the_budget_of_probing_falls_with_the_length_of_the_training(steps, share):
     policy = Search()
-    divided = policy._plan(policy.init(), Observation(0, 1.0, 1.0, steps))
+    divided = policy._plan(policy.init(), Observation(0, 1.0, 1.0, horizon=steps))
     assert divided.budget / steps <= share
 
 
 @pytest.mark.parametrize("horizon", [math.inf, 10_000])
 def test_an_unbounded_training_is_planned_as_one_of_the_stated_length(horizon):
     policy = Search(horizon=10_000)
-    divided = policy._plan(policy.init(), Observation(0, 1.0, 1.0, horizon))
+    divided = policy._plan(policy.init(), Observation(0, 1.0, 1.0, horizon=horizon))
     assert divided.horizon == 10_000
 
 
@@ -171,7 +173,7 @@ def fold(policy, stream, horizon, resume=-1):
             whole = controller.init()._replace(policy=state)
             saved = json.loads(json.dumps(controller.plain(whole)))
             state = controller.resumed(controller.restore(saved)[0]).policy
-        observation = Observation(step, loss, scale, horizon, norm, sign)
+        observation = Observation(step, loss, scale, horizon=horizon, norm=norm, descent=sign)
         state, decision = policy.update(state, observation, readings)
         scale = decision.scale
         out.append((state, decision))
@@ -198,7 +200,7 @@ def test_on_any_stream_the_laws_hold_and_a_resume_anywhere_breaks_none(stream, h
         scale = decision.scale
         rollbacks += decision.restore is not None
         probed = state.seen - state.age - state.excused
-        planned = policy._plan(state, Observation(0, 1.0, 1.0, horizon))
+        planned = policy._plan(state, Observation(0, 1.0, 1.0, horizon=horizon))
         assert probed <= planned.budget + planned.trial + 8
     assert rollbacks < 60
 
@@ -209,7 +211,7 @@ def test_saving_as_json_and_restoring_changes_nothing(stream, cut):
     controller = Controller(policy=Search(), detectors={})
     state, again, scale = controller.init(), None, 1.0
     for step, (loss, _, norm, sign) in enumerate(stream):
-        observation = Observation(step, loss, scale, 400, norm, sign)
+        observation = Observation(step, loss, scale, horizon=400, norm=norm, descent=sign)
         if step == cut:
             again, fresh = controller.restore(json.loads(json.dumps(controller.plain(state))))
             assert fresh == []
@@ -229,7 +231,7 @@ def test_a_training_resumed_while_searching_still_ends_near_the_stable_rate(resu
             valley.slots = {START: valley.x}
             state = policy.resumed(state)
         scale, loss = valley.scale, valley.step()
-        observation = Observation(step, loss, scale, 800, norm=abs(valley.x) + 1)
+        observation = Observation(step, loss, scale, horizon=800, norm=abs(valley.x) + 1)
         state, decision = policy.update(state, observation, NAN if loss == math.inf else {})
         valley.obey(decision)
     assert state.phase == "run"

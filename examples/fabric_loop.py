@@ -1,0 +1,56 @@
+"""The same brain under Lightning Fabric, with poisoned batches left out."""
+
+import lightning_fabric
+import torch
+from torch import nn
+
+from lr_callbacks import (
+    Buffers,
+    Controller,
+    Guard,
+    LRScaler,
+    Observation,
+    Snapshots,
+    StepGate,
+)
+
+fabric = lightning_fabric.Fabric(accelerator="cpu", devices=1)
+fabric.seed_everything(0, verbose=False)
+x = torch.randn(256, 8)
+y = x.sum(1, keepdim=True) + 0.1 * torch.randn(256, 1)
+module = nn.Sequential(nn.Linear(8, 32), nn.BatchNorm1d(32), nn.Tanh(), nn.Linear(32, 1))
+model, wrapped = fabric.setup(module, torch.optim.AdamW(module.parameters(), lr=0.01))
+
+# Fabric's optimizer hands everything on to the one inside, which is the one to hold.
+optimizer = wrapped.optimizer
+controller, scaler = Controller(policy=Guard()), LRScaler(optimizer)
+state, snapshots = controller.init(), Snapshots(module, [optimizer])
+gate = StepGate(optimizer, buffers=Buffers(module), left_out=scaler.leave_out)
+snapshots.save("start")
+
+skipped = 0
+for step in range(300):
+    rows = torch.randint(0, 256, (32,))
+    loss = nn.functional.mse_loss(model(x[rows]), y[rows])
+    if step % 100 == 50:
+        loss = loss * float("nan")
+    wrapped.zero_grad()
+    gate.watch(loss)
+    fabric.backward(loss)
+    wrapped.step()
+
+    out = gate.take() is False
+    skipped += out
+    observed = Observation(step, fabric.all_reduce(loss.detach()).item(), scaler.scale, out)
+    state, decision = controller.update(state, observed)
+    if decision.restore:
+        snapshots.restore(decision.restore)
+    if decision.save:
+        snapshots.save(decision.save)
+    scaler.apply(decision.scale)
+    if decision.reason:
+        fabric.print(f"step {step}: {decision.reason}")
+
+with torch.no_grad():
+    final = (module.eval()(x) - y).pow(2).mean().item()
+fabric.print(f"loss {final:.3g}, {skipped} batches left out")

@@ -1,0 +1,89 @@
+"""The parts of a training, built from the configuration that describes them."""
+
+import inspect
+import os
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint, RichProgressBar
+from pytorch_lightning.loggers import Logger
+from torch import nn
+
+from lr_callbacks.tracking import store
+from lr_callbacks.zoo.describe import Description
+from lr_callbacks.zoo.models import Mismatch
+
+
+def make(node: Any, **given: Any) -> Any:
+    """Build what ``node`` describes, from plain lists and dicts, and further arguments."""
+    settings = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    return instantiate(settings, _convert_="all", **given)
+
+
+def build_model(config: DictConfig, about: Description) -> nn.Module:
+    """Build the model; of what the data tell, it gets what it has arguments for.
+
+    Raises:
+        ValueError: model and data do not fit, or it is no plain `torch.nn.Module`.
+    """
+    OmegaConf.to_container(config.model, throw_on_missing=True)
+    given = about._asdict()
+    wanted = _arguments(config.model._target_)
+    try:
+        model = make(config.model, **{k: v for k, v in given.items() if k in wanted})
+    except HydraException as error:
+        if isinstance(error.__cause__, Mismatch):
+            name = config.data.get("name", config.data._target_)
+            raise ValueError(f"{error.__cause__} (data `{name}`).") from error
+        raise
+    if isinstance(model, LightningModule) or not isinstance(model, nn.Module):
+        raise ValueError(
+            f"`model` must be a torch.nn.Module without a training of its own, got "
+            f"{type(model).__name__}; for a LightningModule give the callback to your own Trainer."
+        )
+    return model
+
+
+def _arguments(path: str) -> tuple[str, ...]:
+    try:
+        return tuple(inspect.signature(get_object(path)).parameters)
+    except (ImportError, ValueError, TypeError):
+        return ()  # what is wrong is said when it is built
+
+
+def build_trainer(config: DictConfig, callbacks: list[Callback], logger: Logger | None) -> Trainer:
+    """Build Lightning's Trainer; what it refuses is said in its words.
+
+    Raises:
+        ValueError: a setting has the wrong type.
+    """
+    settings: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
+    if settings["enable_checkpointing"] is None:
+        settings["enable_checkpointing"] = any(isinstance(c, Checkpoint) for c in callbacks)
+    bar = [RichProgressBar()] if settings["enable_progress_bar"] else []
+    try:
+        return Trainer(**settings, callbacks=[*callbacks, *bar], logger=logger or False)
+    except TypeError as error:
+        raise ValueError(f"`trainer` holds a value of the wrong type: {error}.") from error
+
+
+def build_logger(config: DictConfig) -> Logger | None:
+    """Build the logger, an MLflow store in the folder of the call where none is named."""
+    if not config.get("logger"):
+        return None
+    if "tracking_uri" not in config.logger:
+        return _checked(make(config.logger))
+    folder = Path(HydraConfig.get().runtime.cwd)
+    given = config.logger.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    return _checked(make(config.logger, tracking_uri=store.resolve(given, folder)))
+
+
+def _checked(made: Any) -> Logger:
+    if not isinstance(made, Logger):
+        raise ValueError(f"`logger` must be a Lightning Logger, got {type(made).__name__}.")
+    return made

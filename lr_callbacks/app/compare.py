@@ -1,0 +1,207 @@
+"""``lr-callbacks compare``: the table and the figure of a sweep, one line for each method."""
+
+import argparse
+import json
+import math
+import os
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from rich.console import Console
+from rich.table import Table
+
+from lr_callbacks.app.resume import ASKED
+from lr_callbacks.tracking import store
+
+#: Overrides that tell no methods apart: the axis of the figure, repetitions, and the how.
+_AXIS, _SEEDS = "optimizer.lr", ("seed", "data.seed")
+_HOW = ("resume", "logger", "test", "penalty", "hydra")
+_COLOURS = ("#2166ac", "#d7301f", "#1b7837", "#7b3294", "#e08214", "#01665e", "#c51b7d", "#4d4d4d")
+_COLUMNS = ("method", "rate", "seed", "final", "verdict", "status", "run_id")
+
+
+class Job(NamedTuple):
+    """One run of a sweep."""
+
+    method: str
+    rate: float  # the initial learning rate; NaN where none is known
+    seed: str
+    final: float  # NaN where the run has no such metric
+    verdict: str
+    status: str
+    run_id: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command."""
+    parser.add_argument("sweep", help="`last`, or the name or id of the parent run")
+    parser.add_argument(
+        "folder", nargs="?", default=".", type=Path, help="of mlflow.db; default: ."
+    )
+    parser.add_argument("--uri", help="the store, where it is not mlflow.db in the folder")
+    parser.add_argument("--metric", default="val/loss", help="default: val/loss")
+    parser.add_argument("--output", default="compare.png", type=Path, help="default: compare.png")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def main(given: argparse.Namespace) -> int:
+    """Compare the jobs of a sweep and return the exit code: 0 done, 1 there is nothing to."""
+    try:
+        jobs = compare(_uri(given.uri, given.folder), given.sweep, given.metric)
+        figure(jobs, given.metric).savefig(given.output, dpi=130)
+    except (OSError, ValueError, MlflowException) as error:
+        print(f"lr-callbacks compare: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 1
+    if given.json:
+        print(json.dumps([_plain(job) for job in jobs], indent=1))
+        return 0
+    _print(jobs, given.metric)
+    print(f"figure: {given.output}")
+    return 0
+
+
+def compare(uri: str, sweep: str, metric: str) -> list[Job]:
+    """Return the jobs of a sweep, method by method, smallest rate first.
+
+    Args:
+        uri: the store's address.
+        sweep: ``last``, or the name or id of the parent run.
+        metric: whose last value counts.
+
+    Raises:
+        ValueError: there is no such sweep, or no job has the metric.
+        OSError: no server answers.
+    """
+    store.reachable(uri)
+    client = MlflowClient(uri)
+    parent = _parent(client, sweep)
+    query = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    runs = list(client.search_runs([parent.info.experiment_id], query, max_results=5000))
+    if not runs:
+        raise ValueError(f"The sweep {parent.info.run_name!r} has no jobs.")
+    if not any(metric in run.data.metrics for run in runs):
+        known = ", ".join(sorted({name for run in runs for name in run.data.metrics}))
+        raise ValueError(f"No job has the metric {metric!r}; there are {known or 'none'}.")
+    asked = [_asked(run) for run in runs]
+    told = {
+        key
+        for key in {key for row in asked for key in row}
+        if key not in (_AXIS, *_SEEDS) and key.split(".")[0].split("/")[0] not in _HOW
+        if len({row.get(key) for row in asked}) > 1
+    }
+    jobs = [_job(run, row, told, metric) for run, row in zip(runs, asked, strict=True)]
+    return sorted(jobs, key=lambda job: (job.method, job.rate, job.seed))
+
+
+def figure(jobs: Sequence[Job], metric: str) -> Figure:
+    """Draw the metric against the initial rate: a line through the medians of each method.
+
+    Runs that diverged or have no number are crosses at the upper edge.
+    """
+    drawn = Figure(figsize=(8, 4.8), layout="constrained")
+    axes = drawn.subplots()
+    finals = [job.final for job in jobs if _good(job)]
+    top = 2 * max(finals, default=1.0) if min(finals, default=1.0) > 0 else max(finals)
+    for index, method in enumerate(dict.fromkeys(job.method for job in jobs)):
+        colour = _COLOURS[index % len(_COLOURS)]
+        mine = [job for job in jobs if job.method == method and math.isfinite(job.rate)]
+        good = [job for job in mine if _good(job)]
+        axes.plot(
+            [j.rate for j in good], [j.final for j in good], "o", ms=3, color=colour, alpha=0.5
+        )
+        axes.plot(*_medians(good), "-", color=colour, label=method)
+        lost = [job.rate for job in mine if not _good(job)]
+        axes.plot(lost, [top] * len(lost), "x", color=colour)
+    axes.set_xscale("log")
+    if min(finals, default=0.0) > 0:
+        axes.set_yscale("log")
+    axes.set_xlabel("initial learning rate")
+    axes.set_ylabel(f"final {metric}   (×: diverged)")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    return drawn
+
+
+def _good(job: Job) -> bool:
+    return math.isfinite(job.final) and job.verdict != "diverged"
+
+
+def _medians(jobs: Iterable[Job]) -> tuple[list[float], list[float]]:
+    held: dict[float, list[float]] = {}
+    for job in jobs:
+        held.setdefault(job.rate, []).append(job.final)
+    rates = sorted(held)
+    return rates, [statistics.median(held[rate]) for rate in rates]
+
+
+def _parent(client: MlflowClient, sweep: str) -> Run:
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    query = "tags.`lr_callbacks.sweep` = 'parent'"
+    order = ["attributes.start_time DESC"]
+    found = list(client.search_runs(experiments, query, order_by=order, max_results=1000))
+    same = [r for r in found if sweep in ("last", r.info.run_id, r.info.run_name)]
+    if same:
+        return same[0]
+    names = ", ".join(repr(r.info.run_name) for r in found[:5]) or "none"
+    raise ValueError(f"There is no sweep {sweep!r}; the newest are {names}.")
+
+
+def _asked(run: Run) -> dict[str, str]:
+    """Return the overrides of a job, by key."""
+    given: list[str] = json.loads(run.data.tags.get(ASKED, "[]"))
+    pairs = (override.partition("=") for override in given)
+    return {key.lstrip("+"): value for key, _, value in pairs}
+
+
+def _job(run: Run, asked: dict[str, str], told: set[str], metric: str) -> Job:
+    method = ", ".join(f"{key}={asked[key]}" for key in sorted(told & asked.keys()))
+    try:
+        rate = float(run.data.params.get("optimizer/lr", "nan"))
+    except ValueError:
+        rate = math.nan
+    return Job(
+        method or "all",
+        rate,
+        run.data.params.get("seed", ""),
+        float(run.data.metrics.get(metric, math.nan)),
+        run.data.tags.get("lr_callbacks.verdict", ""),
+        run.info.status,
+        run.info.run_id,
+    )
+
+
+def _plain(job: Job) -> dict[str, Any]:
+    """Return what JSON can hold: a number that is none becomes null."""
+    held = job._asdict().items()
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in held}
+
+
+def _print(jobs: Sequence[Job], metric: str) -> None:
+    head = [metric if name == "final" else name for name in _COLUMNS]
+    rows = [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in job] for job in jobs]
+    if sys.stdout.isatty():
+        table = Table(*head)
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+        return
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    for row in [head, *rows]:
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
+
+
+def _uri(given: str | None, folder: Path) -> str:
+    asked = given or os.environ.get("MLFLOW_TRACKING_URI")
+    if not asked and not (folder / "mlflow.db").exists():
+        raise ValueError(f"There is no mlflow.db in {folder.absolute()}; give its folder or --uri.")
+    return store.resolve(asked, folder.absolute())

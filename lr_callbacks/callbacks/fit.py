@@ -1,0 +1,176 @@
+"""What `AdaptiveLearningRate` holds while one `Trainer.fit` runs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.trainer.states import TrainerStatus
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lr_callbacks.callbacks.gates import Gates
+from lr_callbacks.callbacks.losses import LossBlock, LossWindow, Measured, Pending, validated
+from lr_callbacks.callbacks.measure import Measures
+from lr_callbacks.callbacks.rates import Rates
+from lr_callbacks.callbacks.recorder import Recorder
+from lr_callbacks.callbacks.saved import Memory
+from lr_callbacks.callbacks.settings import Settings
+from lr_callbacks.callbacks.slots import make_snapshots
+from lr_callbacks.core import START, Decision, Policy
+
+#: Steps read together on an accelerator, where reading each loss would stall the device.
+BLOCK = 16
+
+
+class Fit:
+    """The rates, gates, snapshots and unread losses of one call of ``Trainer.fit``.
+
+    Args:
+        trainer: whose optimizers are taken over until `close`.
+        module: the model in training.
+        settings: what the user chose.
+        policy: it says how many snapshots there may be, and whether steps may be left out.
+        memory: what is known from before.
+        judge: called before a checkpoint is written, so that no unread loss hides behind it.
+
+    Raises:
+        ValueError: a weight is not finite, or there is no memory for the snapshots.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        settings: Settings,
+        policy: Policy[Any],
+        memory: Memory,
+        judge: Callable[[], None],
+    ) -> None:
+        self.trainer, self.module, self.settings = trainer, module, settings
+        self._memory = memory
+        chosen, prefix = _chosen(trainer, settings)
+        self.snapshots = make_snapshots(trainer, module, settings, policy, chosen)
+        self.snapshots.load_state_dict(memory.slots)
+        memory.slots = {}
+        self.rates = Rates(trainer, module, chosen)
+        skips = settings.skip if settings.skip is not None else bool(policy.slots)
+        self.gates = Gates(trainer, module, self.rates.scalers if skips else [])
+        watched = settings.monitor if settings.per == "step" else None
+        self.recorder = Recorder(trainer, memory.counts, watched, prefix)
+        self.window, self.block = LossWindow(watched), LossBlock()
+        self.measures = Measures(module, trainer.estimated_stepping_batches)
+        on_cpu = trainer.strategy.root_device.type == "cpu"
+        self.every = settings.read_every or (1 if on_cpu else BLOCK)
+        self._amp = getattr(trainer.precision_plugin, "scaler", None)
+        self._steps = (trainer.global_step, self.rates.steps)
+        self._judge_before_saving(judge)
+
+    @property
+    def all_here(self) -> bool:
+        """Whether all ranks may be averaged over; after an exception that could wait for ever."""
+        broken = self.trainer.state.status == TrainerStatus.INTERRUPTED
+        return self.trainer.world_size == 1 or not broken
+
+    def before_step(self, optimizer: Optimizer) -> None:
+        """Judge the gradients of a step that mixed precision may leave out without a word."""
+        self.gates.look(optimizer)
+        self.measures.take(self._memory.decision.measure)
+        for scaler in self.rates.scalers if self._amp is not None else ():
+            if scaler.optimizer is optimizer:
+                scaler.note()
+
+    def completed(self) -> bool:
+        """Whether the batch that ended completed a step of the optimizers in charge."""
+        if self.module.automatic_optimization:
+            return not self.trainer.fit_loop.epoch_loop._should_accumulate()
+        before, took = self._steps[self.settings.optimizer is not None], self.rates.steps
+        now = self.trainer.global_step if self.settings.optimizer is None else took
+        return now != before or took != self._steps[1] or self.gates.acted
+
+    def close_step(self) -> None:
+        """Put the loss of the completed step into the block."""
+        passed, stepped = self.gates.take(), self.rates.steps != self._steps[1]
+        self._steps = (self.trainer.global_step, self.rates.steps)
+        loss = self.window.close(self.trainer, self.module)
+        if loss is None:
+            return
+        overflow = self._amp is not None and passed is None and not stepped
+        skipped = overflow if passed is None else _not(passed)
+        # The x-axis of every `self.log`, so that curves lie above one another.
+        step = self.trainer.fit_loop.epoch_loop._batches_that_stepped
+        self.measures.stamp(step)
+        rates = self.rates
+        self.block.append(Pending(step, loss, rates.stepped(), rates.scale, skipped))
+
+    def read(self) -> list[Measured]:
+        """Return the steps not read yet, in order; one host sync."""
+        waiting = self.block.read(self.trainer)
+        if any(measured.skipped for measured in waiting):
+            self.gates.settle()
+        return waiting
+
+    def validation(self) -> Measured:
+        """Return what the validation that ended logged, as of the last step."""
+        loss = validated(self.trainer, str(self.settings.monitor))
+        step = self.trainer.fit_loop.epoch_loop._batches_that_stepped
+        return Measured(step, loss, self.rates.now(), self.rates.scale)
+
+    def overflow(self, measured: Measured) -> bool:
+        """Whether a step was left out by the scaler of mixed precision, as is its way.
+
+        With a factor below 1 the gradients themselves overflow, which is no longer its affair.
+        """
+        if not measured.skipped or self._amp is None:
+            return False
+        return abs(measured.loss) < float("inf") and float(self._amp.get_scale()) >= 1
+
+    def carry_out(self, decision: Decision) -> None:
+        """Restore and save what a decision says, and ask for the end where it does."""
+        if decision.restore is not None:
+            known = decision.restore in self.snapshots.slots
+            # A slot from before a resume is gone; the weights resumed from are the next best.
+            self.snapshots.restore(decision.restore if known else START)
+            self.gates.keep()
+            self.measures.forget()
+        if decision.save is not None:
+            self.snapshots.save(decision.save)
+        if decision.stop:
+            self.trainer.should_stop = True
+
+    def set_aside(self) -> None:
+        """Record what is not read yet, to be folded when the training is taken up again."""
+        if self.all_here:
+            for measured in self.read():
+                self.recorder.step(measured)
+                self._memory.unread.append(measured)
+        kept, probing = self.settings.checkpoint, self._memory.decision.probing
+        wanted = kept == "always" or (kept == "probing" and probing)
+        self._memory.slots = self.snapshots.state_dict() if wanted else {}
+
+    def close(self) -> None:
+        """Give everything back as it was."""
+        self.gates.close()
+        self.rates.close()
+        self.trainer.__dict__.pop("save_checkpoint", None)
+
+    def _judge_before_saving(self, judge: Callable[[], None]) -> None:
+        save = self.trainer.save_checkpoint
+
+        def judged(*arguments: Any, **named: Any) -> None:
+            if self.trainer.state.status != TrainerStatus.INTERRUPTED:
+                judge()
+            save(*arguments, **named)
+
+        self.trainer.__dict__["save_checkpoint"] = judged
+
+
+def _chosen(trainer: Trainer, settings: Settings) -> tuple[list[Optimizer], str]:
+    """Return the optimizers in charge, and what stands before the names of their events."""
+    if settings.optimizer is None:
+        return trainer.optimizers, ""
+    return [trainer.optimizers[settings.optimizer]], f"optimizer{settings.optimizer}/"
+
+
+def _not(passed: Tensor | bool) -> Tensor | bool:
+    return torch.logical_not(passed) if isinstance(passed, Tensor) else not passed

@@ -1,0 +1,83 @@
+"""The gates before the optimizer steps of a Trainer: a poisoned batch touches nothing."""
+
+from collections.abc import Sequence
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lr_callbacks.buffers import Buffers
+from lr_callbacks.finiteness import Flag
+from lr_callbacks.gate import StepGate
+from lr_callbacks.scaler import LRScaler
+
+
+class Gates:
+    """One `StepGate` for each optimizer, deciding alike on all ranks.
+
+    Args:
+        trainer: with more than one process, verdicts are combined over them.
+        module: its buffers are restored along with a step that is left out.
+        scalers: of the optimizers to be gated; none for letting everything through.
+    """
+
+    def __init__(
+        self, trainer: Trainer, module: LightningModule, scalers: Sequence[LRScaler]
+    ) -> None:
+        self._buffers = Buffers(module) if scalers else None
+        reduce = _least if trainer.world_size > 1 else None
+        self._gates = [
+            StepGate(s.optimizer, buffers=self._buffers, reduce=reduce, left_out=s.leave_out)
+            for s in scalers
+        ]
+
+    @property
+    def acted(self) -> bool:
+        """Whether a step was let through or left out since the last `take`."""
+        return any(gate.acted for gate in self._gates)
+
+    def watch(self, loss: Tensor) -> None:
+        """Judge the next step by a loss that is about to be differentiated."""
+        for gate in self._gates:
+            gate.watch(loss)
+
+    def look(self, optimizer: Optimizer) -> None:
+        """Judge the step that follows by the gradients before they are clipped."""
+        for gate in self._gates:
+            if gate.optimizer is optimizer:
+                gate.look()
+            else:  # what was watched belongs to the optimizer that steps now
+                gate.forget()
+
+    def take(self) -> Flag | None:
+        """Return whether the steps since the last call were let through, None without any."""
+        taken = [gate.take() for gate in self._gates]
+        for gate in self._gates:
+            gate.forget()
+        flags = [flag for flag in taken if flag is not None]
+        if not flags or any(flag is False for flag in flags):
+            return False if flags else None
+        late = [flag for flag in flags if isinstance(flag, Tensor)]
+        return torch.stack(late).all() if late else True
+
+    def settle(self) -> None:
+        """Correct what steps left out on the device counted on the host."""
+        for gate in self._gates:
+            gate.settle()
+
+    def keep(self, *, anew: bool = False) -> None:
+        """Hold the buffers of the moment to be those of the last good step."""
+        if self._buffers is not None:
+            self._buffers.refresh() if anew else self._buffers.keep()
+
+    def close(self) -> None:
+        """Give the optimizers their steps back."""
+        for gate in self._gates:
+            gate.close()
+
+
+def _least(flag: Tensor) -> Tensor:
+    # Not `Strategy.reduce`, whose barrier makes the host wait for the device.
+    torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MIN)
+    return flag

@@ -1,0 +1,82 @@
+"""The snapshots of a Trainer's model: what goes into them, and how much room there is."""
+
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_info
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lr_callbacks.callbacks.settings import Settings
+from lr_callbacks.core import START, Policy
+from lr_callbacks.memory import plan
+from lr_callbacks.snapshots import Snapshots, Stateful
+
+
+def make_snapshots(
+    trainer: Trainer,
+    module: LightningModule,
+    settings: Settings,
+    policy: Policy[Any],
+    chosen: list[Optimizer],
+) -> Snapshots:
+    """Make room for the snapshots, say how much, and take the first.
+
+    Raises:
+        ValueError: a weight is not finite, or there is not enough memory.
+    """
+    only = None if settings.optimizer is None else _names(module, chosen[0])
+    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    weights = {n: w for n, w in named.items() if only is None or n in only}
+    memory = plan(weights, chosen, len(policy.slots), settings.snapshots)
+    extras = _extras(trainer, module) if only is None else []
+    snapshots = Snapshots(module, chosen, extras, only=only, where=memory.where)
+    if policy.slots:
+        if not snapshots.save(START):
+            raise ValueError(
+                "A weight or an optimizer state is not finite at the start of the training; start "
+                "from another initialisation or checkpoint."
+            )
+        rank_zero_info(f"AdaptiveLearningRate: {type(policy).__name__}, up to {memory}.")
+    return snapshots
+
+
+def _names(module: nn.Module, optimizer: Optimizer) -> set[str]:
+    """Name the parameters that ``optimizer`` holds and the buffers of the layers they are in."""
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    names = set()
+    for path, layer in module.named_modules():
+        own = {f"{path}.{n}".lstrip("."): p for n, p in layer.named_parameters(recurse=False)}
+        mine = {name for name, p in own.items() if id(p) in held}
+        names |= mine
+        if mine:
+            names |= {f"{path}.{n}".lstrip(".") for n, _ in layer.named_buffers(recurse=False)}
+    return names
+
+
+def _extras(trainer: Trainer, module: LightningModule) -> list[Stateful]:
+    """Find what else a step changes: the AMP scaler, averages of the weights in callbacks."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    shapes = [p.shape for p in module.parameters()]
+    averages: list[Stateful] = []
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        held = [v for v in vars(callback).values() if isinstance(v, nn.Module) and v is not module]
+        alike = [m for m in held if [p.shape for p in m.parameters()] == shapes]
+        averages += [_Average(callback, average) for average in alike]
+    return [*([scaler] if scaler else []), *averages]
+
+
+class _Average:
+    """An average of the weights, and the tensors in which its callback counts."""
+
+    def __init__(self, callback: Any, average: nn.Module) -> None:
+        self._callback, self._average = callback, average
+
+    def state_dict(self) -> dict[str, Any]:
+        counts = {n: v for n, v in vars(self._callback).items() if isinstance(v, Tensor)}
+        return {"average": dict(self._average.state_dict()), "counts": counts}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        self._average.load_state_dict(state["average"])
+        for name, value in state["counts"].items():
+            setattr(self._callback, name, value)

@@ -1,0 +1,47 @@
+"""Judging losses and gradients where they lie: nothing is read for which the host would wait."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+#: A verdict: true for finite; a tensor of one boolean where it still lies on a device.
+Flag = Tensor | bool
+
+
+def loss_finite(loss: Tensor) -> Flag:
+    """Return whether a loss is finite."""
+    if loss.device.type == "cpu" and loss.numel() == 1:
+        return math.isfinite(loss.item())
+    return loss.isfinite().all()
+
+
+def gradients_finite(optimizer: Optimizer) -> Flag:
+    """Return whether every gradient is finite, as a boolean on their device; nothing is read."""
+    gradients = [p.grad for p in with_gradient(optimizer) if p.grad is not None]
+    dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
+    dense = [g for g in dense if g.numel()]
+    if not dense:
+        return True
+    norms = torch._foreach_norm(dense, float("inf"))
+    first = norms[0]
+    if any(n.dtype != first.dtype or n.device != first.device for n in norms):
+        wide = torch.float64 if first.device.type != "mps" else torch.float32
+        norms = tuple(n.to(first.device, wide, non_blocking=True) for n in norms)
+    return torch.stack(norms).isfinite().all()
+
+
+def with_gradient(optimizer: Optimizer) -> Iterable[Tensor]:
+    """Return the parameters that have a gradient."""
+    return (p for g in optimizer.param_groups for p in g["params"] if p.grad is not None)
+
+
+def both(a: Flag, b: Flag) -> Flag:
+    """Combine two verdicts without reading either from a device."""
+    if not isinstance(a, Tensor):
+        return b if a else False
+    if not isinstance(b, Tensor):
+        return a if b else False
+    return a & b.to(a.device, non_blocking=True)

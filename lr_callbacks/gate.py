@@ -1,0 +1,234 @@
+"""Leaving out an optimizer step whose loss or gradients are not finite."""
+
+import functools
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import LBFGS, Optimizer
+
+from lr_callbacks.buffers import Buffers
+from lr_callbacks.copies import OptimizerCopy, finite
+from lr_callbacks.finiteness import Flag, both, gradients_finite, loss_finite, with_gradient
+
+
+class StepGate:
+    """Lets a step of ``optimizer`` through only when its losses and gradients are finite.
+
+    A step that is left out leaves no trace: weights, optimizer state and ``buffers`` are as before
+    it, bit for bit. On the CPU the verdict is read before the step. On an accelerator nothing is
+    read: a fused optimizer gets the verdict as a `torch.amp.GradScaler` would hand it over; for
+    the others of `torch.optim` the old values are kept and selected on the device after the step.
+    Where the first step of a parameter builds its state, and for optimizers from elsewhere, whose
+    state may lie on the host, the verdict is read, which waits for the device.
+
+    In a loop of one's own: ``gate.watch(loss)`` before ``loss.backward()``, for every batch that
+    is accumulated; ``optimizer.step()`` as ever.
+
+    Args:
+        optimizer: its ``step`` is replaced until `close`.
+        buffers: restored along with a step that is left out.
+        reduce: combines the verdict over ranks, so that all decide alike: a tensor of one element,
+            1 for finite, to the minimum over the ranks; None for a single process.
+        left_out: called after a step was left out on the host.
+        deferred: select on the device rather than read; None for where that saves waiting.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        buffers: Buffers | None = None,
+        reduce: Callable[[Tensor], Tensor] | None = None,
+        left_out: Callable[[], object] = lambda: None,
+        deferred: bool | None = None,
+    ) -> None:
+        self.optimizer, self._buffers = optimizer, buffers
+        self._reduce, self._left_out, self._deferred = reduce, left_out, deferred
+        self._native = type(optimizer).__module__.startswith("torch.optim")
+        self._single = self._native and not isinstance(optimizer, LBFGS)
+        self._open = False
+        self._ok: Flag = True
+        self._looked = False
+        self._passed: Flag | None = None
+        self._late: list[tuple[Tensor, list[Tensor]]] = []
+        self._built: dict[int, int] = {}
+        self._inner = optimizer.step
+        self._own = optimizer.__dict__.get("step")
+        self._step = types.MethodType(self._stepping(), optimizer)
+        optimizer.step = self._step  # type: ignore[method-assign]
+
+    def watch(self, loss: Tensor) -> None:
+        """Judge the next step by ``loss`` too."""
+        self._ok = both(self._ok, loss_finite(loss.detach()))
+
+    def look(self) -> None:
+        """Judge the gradients as they are now, before they are clipped, rather than at the step."""
+        self._ok = both(self._ok, gradients_finite(self.optimizer))
+        self._looked = True
+
+    def forget(self) -> None:
+        """Drop what was watched and looked at: no step came of it, or that of another optimizer."""
+        self._ok, self._looked = True, False
+
+    @property
+    def acted(self) -> bool:
+        """Whether a step was let through or left out since the last `take`."""
+        return self._passed is not None
+
+    def take(self) -> Flag | None:
+        """Return whether the last step was let through, None without a step since the last call."""
+        passed, self._passed = self._passed, None
+        return passed
+
+    def settle(self) -> None:
+        """Take back what steps left out on the device counted on the host; one host sync."""
+        late, self._late = self._late, []
+        passed = torch.stack([ok for ok, _ in late]).tolist() if late else []
+        left_out = [used for ok, (_, used) in zip(passed, late, strict=True) if not ok]
+        for parameter in (p for used in left_out for p in used):
+            step = self.optimizer.state.get(parameter, {}).get("step")
+            if isinstance(step, Tensor) and step.device != parameter.device:
+                step -= 1
+
+    def close(self) -> None:
+        """Give the optimizer its own step back."""
+        self._open = True  # a scheduler made meanwhile may have wrapped this step
+        if self.optimizer.__dict__.get("step") is self._step:
+            if self._own is None:
+                del self.optimizer.__dict__["step"]
+            else:
+                self.optimizer.__dict__["step"] = self._own
+
+    def _stepping(self) -> Callable[..., Any]:
+        @functools.wraps(getattr(self._inner, "__func__", self._inner))
+        def step(_: Optimizer, closure: Callable[[], Any] | None = None, **named: Any) -> Any:
+            if self._open:
+                return self._call(closure, **named)
+            if closure is not None and not self._single:
+                return self._undo(closure, **named)
+            loss = None
+            if closure is not None:
+                with torch.enable_grad():
+                    loss = closure()
+                if isinstance(loss, Tensor) and not self._looked:
+                    self.watch(loss)
+            again = None if closure is None else lambda: loss
+            if self._waits():
+                return self._select(again, **named)
+            return self._branch(again, loss, **named)
+
+        return step
+
+    def _call(self, closure: Callable[[], Any] | None, **named: Any) -> Any:
+        return self._inner(**named) if closure is None else self._inner(closure, **named)
+
+    def _branch(self, closure: Callable[[], Any] | None, loss: Any, **named: Any) -> Any:
+        """Read the verdict, then step or not."""
+        if not bool(self._verdict()):
+            self._leave_out()
+            return loss
+        used = list(with_gradient(self.optimizer))
+        loss = self._call(closure, **named)
+        self._built |= {id(p): len(self.optimizer.state.get(p, ())) for p in used}
+        self._pass(True)
+        return loss
+
+    def _undo(self, closure: Callable[[], Any], **named: Any) -> Any:
+        """Step, and undo it: this optimizer may move weights before or between evaluations.
+
+        The first evaluation judges the batch; a line search may meet infinity later.
+        """
+        before, first = OptimizerCopy(self.optimizer), list[Flag]()
+
+        def judged() -> Any:
+            loss = closure()
+            if isinstance(loss, Tensor):
+                self.watch(loss)
+            if not first:
+                first.append(self._local())
+            self.forget()
+            return loss
+
+        loss = self._call(judged, **named)
+        weights = [p for g in self.optimizer.param_groups for p in g["params"]]
+        self._ok, self._looked = first[0] if first else True, True
+        self._ok = both(self._ok, finite(weights))
+        if bool(self._verdict()):
+            self._pass(True)
+        else:
+            before.restore()
+            self._leave_out()
+        return loss
+
+    def _select(self, closure: Callable[[], Any] | None, **named: Any) -> Any:
+        """Step, and select the old values on the device where the verdict says so."""
+        ok = torch.as_tensor(self._verdict())
+        if getattr(self.optimizer, "_step_supports_amp_scaling", False):
+            scaled: Any = self.optimizer
+            own = hasattr(scaled, "found_inf")
+            scaled.found_inf = (~ok).float()
+            loss = self._call(closure, **named)
+            if not own:
+                del scaled.found_inf
+        else:
+            used = list(with_gradient(self.optimizer))
+            tensors = [p.detach() for p in used]
+            for p in used:
+                held = self.optimizer.state.get(p, {}).values()
+                tensors += [t for t in held if isinstance(t, Tensor) and t.device == p.device]
+            before = [t.clone() for t in tensors]
+            loss = self._call(closure, **named)
+            for tensor, old in zip(tensors, before, strict=True):
+                torch.where(ok, tensor, old, out=tensor)
+            self._late.append((ok, used))
+        self._pass(ok)
+        return loss
+
+    def _waits(self) -> bool:
+        """Whether reading the verdict would wait for a device, and selecting on it is exact."""
+        used = list(with_gradient(self.optimizer))
+        devices = {p.device for p in used}
+        deferred = self._deferred
+        if deferred is None:
+            deferred = all(device.type != "cpu" for device in devices)
+        exact = self._single and len(devices) == 1
+        return deferred and exact and all(self._held_on_device(p) for p in used)
+
+    def _held_on_device(self, parameter: Tensor) -> bool:
+        """Whether the state is complete, and lies where the parameter does but for the counter."""
+        state = self.optimizer.state.get(parameter, {})
+        return self._built.get(id(parameter)) == len(state) and all(
+            value is None
+            or (isinstance(value, Tensor) and (value.device == parameter.device or key == "step"))
+            for key, value in state.items()
+        )
+
+    def _local(self) -> Flag:
+        if not self._looked:
+            self.look()
+        found = getattr(self.optimizer, "found_inf", None)  # a GradScaler's own verdict
+        return self._ok if found is None else both(self._ok, (found == 0).all())
+
+    def _verdict(self) -> Flag:
+        ok = self._local()
+        self.forget()
+        if self._reduce is None:
+            return ok
+        device = next(p.device for g in self.optimizer.param_groups for p in g["params"])
+        flag = torch.full((), float(ok), device=device) if isinstance(ok, bool) else ok.to(device)
+        return self._reduce(flag.float()) > 0
+
+    def _pass(self, ok: Flag) -> None:
+        self._passed = ok if self._passed is None else both(self._passed, ok)
+        if self._buffers is not None:
+            self._buffers.keep(ok if isinstance(ok, Tensor) else None)
+
+    def _leave_out(self) -> None:
+        self._passed = False
+        self.optimizer._opt_called = True  # type: ignore[attr-defined] # or schedulers warn
+        if self._buffers is not None:
+            self._buffers.restore()
+        self._left_out()

@@ -1,0 +1,89 @@
+"""The level of a loss and how far it strays, for policies that must know a way back."""
+
+import math
+from typing import NamedTuple
+
+#: Losses that are judged together.
+WINDOW = 16
+
+
+class Levels(NamedTuple):
+    """Running levels of a loss; NaN before the first.
+
+    Attributes:
+        first: the loss of the untrained model.
+        slow, fast: exponential means of weight 0.05 and 0.2.
+        spread: slow mean of the absolute deviation from the slow mean.
+        seen: losses folded in.
+        window: the last losses.
+        best: least mean of a window since the level was last forgotten.
+    """
+
+    first: float = math.nan
+    slow: float = math.nan
+    fast: float = math.nan
+    spread: float = 0.0
+    seen: int = 0
+    window: tuple[float, ...] = ()
+    best: float = math.inf
+
+    def follow(self, loss: float) -> "Levels":
+        """Fold in a finite loss; a single outlier moves the slow mean by at most three spreads."""
+        loss = max(-1e150, min(1e150, loss))  # squares must not overflow
+        first, slow, fast, spread, seen, window, best = self
+        window = (*window[1 - WINDOW :], loss)
+        if len(window) == WINDOW:
+            best = min(best, sum(window) / WINDOW)
+        if slow != slow:  # NaN: the level is not known
+            first = loss if first != first else first
+            return Levels(first, loss, loss, spread, seen + 1, window, best)
+        error = loss - slow
+        if seen >= 8 and spread > 0:
+            error = max(-3 * spread, min(3 * spread, error))
+        spread += max(0.05, 1 / (seen + 1)) * (abs(error) - spread)
+        fast += 0.2 * (loss - fast)
+        return Levels(first, slow + 0.05 * error, fast, spread, seen + 1, window, best)
+
+    def forget(self) -> "Levels":
+        """Forget where the loss was, for the weights were changed; keep how far it strays."""
+        return self._replace(slow=math.nan, fast=math.nan, window=(), best=math.inf)
+
+    def regress(self) -> float:
+        """Return the share of what was learnt that is lost again.
+
+        Half and more are told only where they are certain: the gain was four standard deviations of
+        the last `WINDOW` losses. Else 0.
+        """
+        gain = self.first - self.best
+        if len(self.window) < WINDOW or not 0 < gain < math.inf:
+            return 0.0
+        lost = (sum(self.window) / WINDOW - self.best) / gain
+        # Nothing worth telling is the rule, and cheap to see.
+        return lost if lost < 0.5 or 4 * _deviation(self.window) < gain else 0.0
+
+    def sound(self) -> bool:
+        """Whether the loss has been at or below the first, and most of what was learnt is there."""
+        return min(self.window, default=math.inf) <= self.first and self.regress() < 0.5
+
+    def astray(self) -> str:
+        """Say that the model is no better than untrained, where it is certain; else nothing.
+
+        Right after the beginning it is, when the loss blew up tenfold and none of the first
+        `WINDOW` came back: by chance one run in 17 whose loss is all noise.
+        """
+        if len(self.window) < WINDOW:
+            return ""
+        if (low := min(self.window)) > self.first:
+            peak = max(self.window) if self.seen == WINDOW + 1 else self.first
+            blown_up = peak > self.first + 10 * abs(self.first)
+            if blown_up or low > self.first + 2 * _deviation(self.window):
+                return f"loss {self.fast:.3g} stays above the first, {self.first:.3g}"
+        if self.regress() > 0.75:
+            return f"loss {self.fast:.3g} is back near the first, {self.first:.3g}"
+        return ""
+
+
+def _deviation(values: tuple[float, ...]) -> float:
+    """Return the standard deviation; `statistics.pstdev` is exact and fifty times slower."""
+    mean = sum(values) / len(values)
+    return math.sqrt(sum([(value - mean) ** 2 for value in values]) / len(values))

@@ -1,0 +1,61 @@
+"""Where a run comes from: the code's commit, and the data."""
+
+import hashlib
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
+
+#: Elements of a tensor that its digest is made of.
+SAMPLED = 4096
+
+
+def context_tags(tags: Mapping[str, Any], parent: str | None) -> dict[str, str]:
+    """Return a run's tags: those given, MLflow's own, the parent, and the commit of the code.
+
+    MLflow finds the commit where the script stands; for an installed command it is that of the
+    present folder.
+    """
+    given = dict(tags)
+    if parent:
+        given["mlflow.parentRunId"] = parent
+    resolved = {key: str(value) for key, value in resolve_tags(given).items()}
+    if MLFLOW_GIT_COMMIT not in resolved and (commit := _commit(Path.cwd())):
+        resolved[MLFLOW_GIT_COMMIT] = commit
+    return resolved
+
+
+def _commit(folder: Path) -> str | None:
+    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def describe_data(dataset: Any, name: str | None = None) -> dict[str, str]:
+    """Describe a data set as MLflow records one, without drawing a sample from it.
+
+    Args:
+        dataset: a `torch.utils.data.Dataset`, or whatever a loader was given.
+        name: None for its class's.
+
+    Returns:
+        Name, digest (of shapes and of up to 4,096 elements of each tensor), and size.
+    """
+    digest = hashlib.sha256(type(dataset).__qualname__.encode())
+    try:
+        size = len(dataset)
+    except TypeError:  # a stream
+        size = -1
+    digest.update(str(size).encode())
+    for tensor in getattr(dataset, "tensors", ()):
+        flat = tensor.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // SAMPLED)].cpu().double().numpy()
+        digest.update(repr(tuple(tensor.shape)).encode() + sample.tobytes())
+    named = name or type(dataset).__name__
+    return {"name": named, "digest": digest.hexdigest()[:16], "size": str(size)}

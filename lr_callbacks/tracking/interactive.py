@@ -1,0 +1,55 @@
+"""The figure of a run as one HTML page that needs no network, for MLflow's artifact viewer."""
+
+import json
+import math
+from importlib.resources import files
+from typing import Any
+
+from lr_callbacks.tracking.figure import COLOURS, Series, extremes, finite, scheduled
+from lr_callbacks.tracking.journal import History
+
+#: Decisions that are told; a run with more has other worries.
+DECISIONS = 500
+
+
+def page(run: History, title: str) -> str:
+    """Return the page: loss, rates in force and scheduled, decisions; zoom, and values on hover.
+
+    Long series are thinned to their extremes, so that a spike of one step stays.
+    """
+    rates = []
+    for name in (n for n in run.series if n.startswith("lr/")):
+        rates.append(_series(f"{name} in force", run.series[name]))
+        scales = run.series.get(f"scale/{name.removeprefix('lr/')}", [])
+        if any(scale != 1 for _, scale in scales):
+            told = _series(f"{name} scheduled", scheduled(run.series[name], scales))
+            rates.append({**told, "dashed": True})
+    content = {
+        "title": title,
+        "loss": [_series("loss", run.series.get("train/loss", []))],
+        "rates": rates,
+        "decisions": [
+            {"step": step, **{key: _plain(value) for key, value in row.items()}}
+            for step, row in run.decisions[:DECISIONS]
+        ],
+    }
+    template = files("lr_callbacks.tracking").joinpath("interactive.html").read_text("utf-8")
+    filled = template.replace("/*RUN*/null", _script(content))
+    return filled.replace("/*COLOURS*/null", _script(COLOURS))
+
+
+def _series(name: str, series: Series) -> dict[str, Any]:
+    low, high = extremes(finite(series))
+    points = [[step, a, b] for (step, a), (_, b) in zip(low, high, strict=True)]
+    return {"name": name, "points": points, "dashed": False}
+
+
+def _plain(value: Any) -> Any:
+    """Keep what JSON knows; a number that is not finite becomes a word."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _script(content: Any) -> str:
+    """Write JSON that may stand inside a script element."""
+    plain: str = json.dumps(content, default=str, separators=(",", ":"))
+    return plain.replace("<", "\\u003c")

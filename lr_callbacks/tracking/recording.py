@@ -1,0 +1,152 @@
+"""One process's record of a run: its journal, and the thread that sends it."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lr_callbacks.tracking.journal import Journal, read
+from lr_callbacks.tracking.metrics import Metrics
+from lr_callbacks.tracking.names import Names
+from lr_callbacks.tracking.writer import Writer
+
+log = logging.getLogger(__name__)
+
+_STATUS = {"success": "FINISHED", "finished": "FINISHED", "failed": "FAILED"}
+
+
+class Recording:
+    """Opens a journal and its writer, and ends both with the right status.
+
+    Args:
+        folder: of the journal.
+        about: what the journal says of its run.
+        prefix: put before each metric's name.
+        drain_timeout: seconds that the end may wait for MLflow.
+        handover: seconds until a process of its own sends; None for never.
+        strict: raise when MLflow fails, instead of reporting it once.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        about: Mapping[str, Any],
+        *,
+        prefix: str = "",
+        drain_timeout: float = 30.0,
+        handover: float | None = 3.0,
+        strict: bool = False,
+    ) -> None:
+        self.pid = os.getpid()
+        self.ended = self._closed = self._told = False
+        self.journal = Journal(folder, about)
+        self.writer = Writer(self.journal, handover)
+        self._metrics, self._param_names = Metrics(prefix), Names()
+        self._config: dict[str, Any] = {}
+        self._drain_timeout, self._strict = drain_timeout, strict
+        if about.get("run_id") or about.get("resumes"):
+            self.journal.append({"open": True})
+
+    def write_metrics(self, metrics: Mapping[str, Any], step: int) -> None:
+        """Append metrics, and a tag the first time that one is not finite."""
+        told = self._metrics.first_nonfinite
+        clean = self._metrics(metrics, step)
+        self.write({"s": step, "m": clean})
+        if self._metrics.first_nonfinite is not told:
+            self.write({"g": {"first_nonfinite": self._metrics.first_nonfinite}})
+
+    def write_params(self, params: Mapping[str, Any], whole: Mapping[str, Any]) -> None:
+        """Append parameters under names that MLflow takes, and all of them as a file."""
+        self.write({"p": {self._param_names(key): str(v) for key, v in params.items()}})
+        self._config.update(json.loads(json.dumps(whole, default=str)))
+        path = self.files / "config.yaml"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(yaml.safe_dump(self._config, sort_keys=False))
+        except (OSError, yaml.YAMLError) as error:
+            log.warning("The configuration could not be kept as %s: %s", path, error)
+            return
+        self.write_file(path, None)
+
+    def write_file(self, path: Path, folder: str | None, *, remove: bool = False) -> None:
+        """Append a file to upload, and to remove once it is sent."""
+        self.write({"a": [str(path.absolute()), folder, remove]})
+
+    @property
+    def files(self) -> Path:
+        """A folder beside the journal for files that wait for their upload."""
+        return self.journal.path.with_suffix("").with_suffix(".files")
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append a record.
+
+        Raises:
+            RuntimeError: MLflow failed, and ``strict`` asked to stop.
+        """
+        journal = self.journal
+        if self.ended:  # for instance `trainer.test` after `fit`
+            self.ended = False
+            journal.append({"open": True})
+        journal.append(record)
+        if journal.failure is not None and not self._told:
+            self._told = True
+            log.warning(
+                "The journal %s failed (%s); while it does, records are kept in memory.",
+                journal.path,
+                journal.failure,
+            )
+        if self._strict and self.writer.failure is not None:
+            raise RuntimeError(f"`strict=True` asked to stop: MLflow {self.writer.failure}.")
+
+    def end(self, status: str) -> None:
+        """Give the run its status and send what waits, for at most ``drain_timeout`` seconds."""
+        self._write_end(status)
+        if not self.writer.drain(self._drain_timeout):
+            log.warning(
+                "MLflow did not take everything within %.0f s; `lr-callbacks sync %s` sends the "
+                "rest.",
+                self._drain_timeout,
+                self.journal.path.parent,
+            )
+
+    def close(self) -> None:
+        """End what nobody ended, and the thread; what is not sent stays in the journal."""
+        if self.pid != os.getpid() or self._closed:
+            return
+        self._closed, self._strict = True, False
+        if not self.ended:
+            self._write_end("failed" if hasattr(sys, "last_value") else "success")
+        self.writer.close(self._drain_timeout if self.writer.failure is None else 0.0)
+        self.journal.close()
+
+    def hand_to(self, other: "Recording") -> None:
+        """Give what was recorded to another run, and give this one up."""
+        for record, _ in read(self.journal.path):
+            if "format" not in record:
+                other.write(record)
+        self.write({"drop": True})
+        self.ended = True
+        self.close()
+
+    def _write_end(self, status: str) -> None:
+        if rest := self._metrics.rest():
+            self.write({"s": rest[0], "m": rest[1]})
+        self.write({"end": final_status(status)})
+        self.ended = True
+
+
+def final_status(status: str) -> str:
+    """Return MLflow's status for Lightning's, and tell an interruption from a failure.
+
+    Lightning calls both ``failed``; the exception that is being handled knows better.
+    """
+    error = sys.exc_info()[1] or getattr(sys, "last_value", None)
+    interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+    if interrupted or type(error).__name__ == "SIGTERMException":
+        return "KILLED"
+    return _STATUS.get(status, status.upper())

@@ -1,0 +1,140 @@
+"""Sweeps: resumed, compared, searched by Optuna; a job that raises or diverges ends nothing."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from lr_callbacks.app.compare import compare, figure
+from lr_callbacks.cli import main
+
+QUIET = ["trainer=debug", "trainer.enable_progress_bar=false", "test=false", "data.batch_size=256"]
+RATES = ["optimizer=sgd", "callbacks=none,guard", "optimizer.lr=0.1,1e30"]
+SEARCH = [
+    "hparams_search=optuna", "hydra.sweeper.n_trials=4", "optimizer=sgd", "logger=none",
+    "hydra.sweeper.sampler.n_startup_trials=4", "callbacks=none",
+    "hydra.sweeper.params={optimizer.lr: 'choice(-1, 0.1, 1e30)'}",
+]  # fmt: skip
+
+RUNNER = """
+import os, sys
+from lr_callbacks.app.train import main
+for arguments in {sweeps!r}:
+    sys.argv = ["lr-train", *arguments]
+    os.environ.pop("HYDRA_FULL_ERROR", None)
+    code = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    print("ANSWER", repr(code), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A sweep; the same with one rate more, resumed; a search. One process for all."""
+    folder = tmp_path_factory.mktemp("swept")
+    sweeps = [
+        ["-m", *RATES, *QUIET],
+        ["-m", *RATES[:-1], RATES[-1] + ",-1,1", *QUIET, "resume=true"],
+        [*SEARCH, *QUIET],
+    ]
+    told = subprocess.run(
+        [sys.executable, "-c", RUNNER.format(sweeps=sweeps)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env={k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"},
+    )
+    answers = [line[7:] for line in told.stdout.splitlines() if line.startswith("ANSWER ")]
+    assert len(answers) == 3, told.stderr
+    return folder, answers, told
+
+
+@pytest.fixture(scope="module")
+def store(swept):
+    return f"sqlite:///{swept[0]}/mlflow.db"
+
+
+def test_a_sweep_with_a_job_that_diverges_is_finished(swept):
+    assert swept[1][0] == "0"
+
+
+def test_a_resumed_sweep_runs_only_what_is_not_finished(swept, store):
+    _, answers, told = swept
+    assert "`optimizer.lr` must be a positive finite number, got -1.0." in answers[1]
+    client = MlflowClient(store)
+    (experiment,) = [e for e in client.search_experiments() if e.name == "lr_callbacks"]
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [r for r in runs if r.data.tags.get("lr_callbacks.sweep") == "parent"]
+    children = [r for r in runs if r not in parents]
+    assert [p.info.status for p in parents] == ["FAILED", "FINISHED"]
+    assert len(children) == 8
+    # All are shown under the newest parent, also those that ran under the first.
+    assert {c.data.tags["mlflow.parentRunId"] for c in children} == {parents[0].info.run_id}
+    assert sorted(c.info.status for c in children) == ["FAILED"] * 2 + ["FINISHED"] * 6
+    assert told.stdout.count("already FINISHED in MLflow, not run again") == 4
+
+
+def test_a_search_outlives_trials_that_raise_or_diverge(swept):
+    folder, answers, told = swept
+    assert answers[2] == "0", told.stderr
+    (found,) = folder.rglob("optimization_results.yaml")
+    said = found.read_text()
+    assert "optimizer.lr: 0.1" in said
+    value = float(said.split("best_value:")[1].split()[0])
+    assert 0 < value < 10
+
+
+def test_the_jobs_of_a_sweep_are_compared_method_by_method(store):
+    jobs = compare(store, "last", "val/loss")
+    assert [job.method for job in jobs] == ["callbacks=guard"] * 4 + ["callbacks=none"] * 4
+    assert [job.rate for job in jobs[4:]] == [-1, 0.1, 1, 1e30]
+    (lost,) = [job for job in jobs if (job.method, job.rate) == ("callbacks=none", 1e30)]
+    assert lost.verdict == "diverged"
+    assert not lost.final < 1e3
+    drawn = figure(jobs, "val/loss").axes[0]
+    assert [text.get_text() for text in drawn.get_legend().get_texts()] == [
+        "callbacks=guard",
+        "callbacks=none",
+    ]
+
+
+def test_a_comparison_is_plain_text_in_a_pipe_and_json_where_asked(swept, capsys, monkeypatch):
+    monkeypatch.chdir(swept[0])
+    assert main(["compare", "last"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split() == ["method", "rate", "seed", "val/loss", "verdict", "status", "run_id"]
+    assert len(rows) == 9
+    assert rows[-1] == "figure: compare.png"
+    assert (swept[0] / "compare.png").stat().st_size > 10_000
+    assert main(["compare", "last", "--json", "--metric", "train/loss"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert {row["status"] for row in said} == {"FAILED", "FINISHED"}
+    assert all(row["final"] is None or math.isfinite(row["final"]) for row in said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "There is no sweep 'nothing'; the newest are 'sweep "),
+        (["last", "--metric", "bogus"], "No job has the metric 'bogus'; there are "),
+        (["last", "--output", "/proc/no/figure.png"], "/proc/no/figure.png"),
+        (["last", "--uri", "http://127.0.0.1:9"], "refused"),
+        (["last", "/"], "There is no mlflow.db in /; give its folder or --uri."),
+    ],
+)
+def test_what_cannot_be_compared_is_said_in_one_line(
+    swept, arguments, message, capsys, monkeypatch
+):
+    monkeypatch.chdir(swept[0])
+    assert main(["compare", *arguments]) == 1
+    told = capsys.readouterr()
+    assert message in told.err
+    assert told.err.count("\n") == 1

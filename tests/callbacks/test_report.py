@@ -1,0 +1,131 @@
+"""The report of a run: a table for the person, a figure and a verdict in MLflow."""
+
+import csv
+import gzip
+import json
+
+import pytest
+from mlflow.tracking import MlflowClient
+from trainers import Regression, Script, loader, trainer
+
+from lr_callbacks import AdaptiveLearningRate, JournaledMLFlowLogger, RunReport
+from lr_callbacks.callbacks.report import verdict
+from lr_callbacks.core import Condition, Decision
+from lr_callbacks.tracking.journal import History
+
+TROUBLE = Decision(scale=0.5, condition=Condition.SPIKING, reason="spike (9.1 > 6.7)")
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory):
+    return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+
+
+@pytest.fixture
+def logger(uri, tmp_path):
+    return JournaledMLFlowLogger("e", tracking_uri=uri, journal_dir=str(tmp_path / "journals"))
+
+
+def fit(logger, script, module=None, **settings):
+    callbacks = [AdaptiveLearningRate(script), RunReport()]
+    trainer(callbacks, logger, **settings).fit(module or Regression(), loader())
+    return MlflowClient(logger.tracking_uri).get_run(logger.run_id)
+
+
+def artifacts(logger, folder="report"):
+    client = MlflowClient(logger.tracking_uri)
+    return {a.path for a in client.list_artifacts(logger.run_id, folder)}
+
+
+def test_a_run_with_trouble_explains_itself_in_mlflow_and_on_the_terminal(logger, capsys):
+    run = fit(logger, Script(s5=TROUBLE), max_steps=40)
+    tags = run.data.tags
+    assert run.info.status == "FINISHED"
+    assert tags["lr_callbacks.verdict"] == "recovered"
+    assert tags["lr_callbacks.decisions"] == "1 × spiking: cut"
+    assert tags["lr_callbacks.first_trouble"] == "step 5: spike (9.1 > 6.7)"
+    assert "step 5: spike (9.1 > 6.7)" in tags["mlflow.note.content"]
+    page = f"#/experiments/{logger.experiment_id}/runs/{logger.run_id}"
+    assert (
+        f"[report/figure.html]({page}/artifacts/report/figure.html)" in tags["mlflow.note.content"]
+    )
+    assert tags["mlflow.note.content"].count("\n") == 4  # five lines
+    names = ("decisions.csv", "decisions.md", "figure.html", "figure.png", "journal.jsonl.gz")
+    assert artifacts(logger) == {f"report/{name}" for name in names}
+    (data,) = run.inputs.dataset_inputs
+    assert data.dataset.name == "TensorDataset"
+    assert json.loads(data.dataset.profile) == {"num_rows": 32}
+    said = capsys.readouterr().out
+    assert "1 × spiking: cut" in said
+    assert f"/runs/{logger.run_id}" in said
+    assert "mlflow ui --backend-store-uri sqlite:///" in said
+
+
+def test_the_decisions_table_holds_what_was_decided(logger):
+    fit(logger, Script(s5=TROUBLE), max_steps=12)
+    client = MlflowClient(logger.tracking_uri)
+    path = client.download_artifacts(logger.run_id, "report/decisions.csv")
+    with open(path) as file:
+        (row,) = csv.DictReader(file)
+    assert (row["step"], row["condition"], row["action"]) == ("5", "spiking", "cut")
+    assert (row["scale"], row["reason"]) == ("0.5", "spike (9.1 > 6.7)")
+
+
+def test_the_journal_among_the_artifacts_holds_every_step(logger):
+    fit(logger, Script(), max_steps=12)
+    client = MlflowClient(logger.tracking_uri)
+    with gzip.open(client.download_artifacts(logger.run_id, "report/journal.jsonl.gz")) as file:
+        rows = [json.loads(line) for line in file]
+    assert [r["s"] for r in rows if "train/loss" in r.get("m", {})] == list(range(12))
+
+
+def test_a_run_that_breaks_is_reported_too(logger):
+    class Breaks(Regression):
+        def training_step(self, batch, batch_idx):
+            if self.global_step == 20:
+                raise RuntimeError("boom")
+            return super().training_step(batch, batch_idx)
+
+    with pytest.raises(RuntimeError, match="boom"):
+        fit(logger, Script(), Breaks(), max_steps=40)
+    run = MlflowClient(logger.tracking_uri).get_run(logger.run_id)
+    assert run.info.status == "FAILED"
+    assert run.data.tags["lr_callbacks.verdict"] == "healthy"
+    assert "report/figure.png" in artifacts(logger)
+
+
+def test_a_run_without_a_journal_or_without_steps_is_left_alone(logger, tmp_path):
+    trainer([AdaptiveLearningRate(), RunReport()]).fit(Regression(), loader())
+    trainer([RunReport()], logger, max_steps=0).fit(Regression(), loader())
+    assert not list(tmp_path.rglob("figure.png"))
+
+
+def test_a_report_that_fails_is_told_and_the_training_ends_well(logger):
+    trainer_ = trainer([AdaptiveLearningRate(), RunReport()], logger)
+    module = Regression()
+
+    def block(*_):
+        logger.journal_path.with_suffix("").with_suffix(".report").write_text("in the way")
+
+    module.on_train_end = block
+    with pytest.warns(UserWarning, match="The report of the run could not be made"):
+        trainer_.fit(module, loader())
+    assert MlflowClient(logger.tracking_uri).get_run(logger.run_id).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    ("losses", "conditions", "said"),
+    [
+        ([1.0, 0.5, 0.4], [], "healthy"),
+        ([1.0, 0.5, 0.4], ["stalled"], "healthy"),
+        ([1.0, 9.0, 0.4] + [0.4] * 12, ["spiking"], "recovered"),
+        ([1.0, 0.9, 1.1, 1.05], [], "healthy"),
+        ([2.0**step for step in range(20)], [], "diverged"),
+        ([1.0] + [1e6] * 30, ["diverging"], "diverged"),
+        ([1.0, 0.5, float("nan")], ["nonfinite"], "diverged"),
+        ([float("nan")], [], "diverged"),
+    ],
+)
+def test_the_verdict_says_how_a_run_went(losses, conditions, said):
+    decisions = [(0, {"condition": condition}) for condition in conditions]
+    assert verdict(History({}, {"train/loss": list(enumerate(losses))}, decisions, 0, 1)) == said

@@ -1,0 +1,8 @@
+"""One thread a process: pytest runs two, and tiny matrices gain nothing from more."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+#: A program that other tests start, once for each rank.
+collect_ignore = ["ranks.py"]

@@ -1,0 +1,139 @@
+"""DDP with two real processes: all ranks decide alike, skip alike, roll back alike."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from cells import Model
+from trainers import Kept, loader, trainer
+
+from lr_callbacks import AdaptiveLearningRate, Guard
+
+TESTS = Path(__file__).parents[1]
+
+
+def start(folder, *scenarios):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = []
+    for rank in (0, 1):
+        environment = {
+            **os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+            "LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": "2",
+            "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo",
+        }  # fmt: skip
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, TESTS / "ranks.py", folder, *scenarios],
+                env=environment,
+                cwd=folder,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return processes
+
+
+def finish(processes, timeout):
+    try:
+        return [(p.communicate(timeout=timeout)[1], p.returncode) for p in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+ALL = (
+    "loss_on_one_rank", "input_on_one_rank", "accumulated", "in_blocks", "spike_on_one_rank",
+    "rolled_back", "uneven", "validated", "journal",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    for said, code in finish(start(folder, *ALL), timeout=240):
+        assert code == 0, said
+    saw = {n: [json.loads((folder / f"{n}.{r}.json").read_text()) for r in (0, 1)] for n in ALL}
+    return folder, saw
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_both_ranks_hold_the_same_weights_and_the_same_state_after(ranks, name):
+    one, other = ranks[1][name]
+    for what in ("after", "state", "scale"):
+        assert one[what] == other[what]
+    assert torch.tensor([one["buffers"], other["buffers"]]).isfinite().all()
+    assert one["own"] != other["own"]  # they saw different data
+
+
+@pytest.mark.parametrize("name", ["loss_on_one_rank", "input_on_one_rank", "in_blocks"])
+def test_what_is_poisoned_on_one_rank_is_skipped_on_both(ranks, name):
+    for rank in ranks[1][name]:
+        assert rank["after"][10] == rank["after"][9]
+        assert rank["after"][11] != rank["after"][10]
+    assert ranks[1][name][0]["decisions"] == [[10, "skip"]]
+
+
+def test_what_is_poisoned_in_an_accumulated_batch_is_skipped_on_both(ranks):
+    for rank in ranks[1]["accumulated"]:
+        assert rank["after"][11] == rank["after"][9]
+        assert rank["after"][13] != rank["after"][11]
+    assert ranks[1]["accumulated"][0]["decisions"] == [[5, "skip"]]
+
+
+def test_a_spike_on_one_rank_cuts_the_rate_on_both(ranks):
+    one, other = ranks[1]["spike_on_one_rank"]
+    assert [20, "cut"] in one["decisions"]
+    assert one["scale"] == other["scale"] < 1
+
+
+def test_a_rollback_returns_both_to_the_same_weights(ranks):
+    one, other = ranks[1]["rolled_back"]
+    assert one["decisions"] == [[10, "roll back"]]
+    assert one["after"][10] == other["after"][10]
+    assert any(one["after"][10] == earlier for earlier in one["after"][:10])
+
+
+def test_the_loss_is_the_mean_over_the_ranks_also_of_an_uneven_last_batch(ranks):
+    one, other = ranks[1]["uneven"]
+    means = [(a + b) / 2 for a, b in zip(one["own"], other["own"], strict=True)]
+    assert one["losses"] == pytest.approx(means, rel=1e-6)
+
+
+def test_only_rank_zero_records(ranks):
+    assert [bool(rank["losses"]) for rank in ranks[1]["uneven"]] == [True, False]
+    folder, saw = ranks
+    paths = [rank["path"] for rank in saw["journal"]]
+    assert paths[1] is None
+    assert [str(p) for p in (folder / "journal").rglob("*.jsonl")] == [paths[0]]
+
+
+def test_a_validation_is_followed_by_its_mean_over_the_ranks_once_each(ranks):
+    one, other = ranks[1]["validated"]
+    assert one["observed"] == other["observed"]
+    assert [o[0] for o in one["observed"]] == [3, 7]
+    assert one["scale"] == 0.5
+
+
+def test_a_checkpoint_of_two_ranks_is_resumed_by_one(ranks):
+    kept = Kept()
+    callback = AdaptiveLearningRate(Guard(quiet=3, snapshot_every=3, rest=3))
+    fit = trainer([callback], kept, max_steps=-1, max_epochs=3)
+    fit.fit(Model(), loader(37, 8), ckpt_path=ranks[0] / "two.ckpt")
+    assert [step for step, _ in kept.series("train/loss")] == list(range(6, 11))
+    assert torch.isfinite(torch.tensor(kept.values("train/loss"))).all()
+
+
+def test_where_one_rank_is_killed_the_other_ends_with_an_error_and_does_not_hang(tmp_path):
+    (said, code), (_, lost) = finish(start(tmp_path, "death"), timeout=120)
+    assert lost != 0
+    assert code != 0, said
+    assert "RuntimeError" in said or "DistBackendError" in said

@@ -1,0 +1,191 @@
+"""Resuming at any step is the same as not having stopped."""
+
+import json
+
+import pytest
+import torch
+from cells import Model, Ran, Resumable, Script, ScriptState
+from trainers import Kept, Regression, loader, trainer
+
+from lr_callbacks import AdaptiveLearningRate, Guard, Hold
+from lr_callbacks.core import Decision
+
+
+class Faulty(Model):
+    """An outlier, a poisoned batch and an explosion, by the number of the step."""
+
+    def __init__(self):
+        super().__init__(schedule=lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 100))
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        factor = {14: 300.0, 22: float("nan"), 30: 1e9, 31: 1e9}.get(self.trainer.global_step)
+        return loss if factor is None else loss * factor
+
+
+def guard(**settings):
+    policy = Guard(quiet=3, snapshot_every=3, rest=5, climb=5, warm_up=3, skips=0)
+    return AdaptiveLearningRate(policy, checkpoint="always", skip=False, **settings)
+
+
+def data():
+    return Resumable(loader(96, 8))
+
+
+@pytest.fixture(scope="module")
+def straight():
+    kept = Kept()
+    return Ran(Faulty(), data(), callback=guard(), logger=kept, max_steps=40), kept
+
+
+# before anything, mid-rest after a cut, right after a rollback, in its warm-in, in recovery, later
+@pytest.mark.parametrize("stop", [1, 7, 15, 16, 19, 23, 24, 26, 31, 32, 33, 39])
+def test_resumed_at_any_step_is_uninterrupted(straight, tmp_path, stop):
+    ran, kept = straight
+    first, second = Kept(), Kept()
+    half = Ran(Faulty(), data(), callback=guard(), logger=first, max_steps=stop)
+    half.trainer.save_checkpoint(tmp_path / "half.ckpt")
+    resumed = Ran(Faulty(), data(), callback=guard(), logger=second, max_steps=40,
+                  ckpt_path=tmp_path / "half.ckpt")  # fmt: skip
+    assert resumed.end() == ran.end()
+    for name in ("train/loss", "lr/SGD"):
+        assert repr(first.series(name) + second.series(name)) == repr(kept.series(name))
+    assert repr(first.decisions + second.decisions) == repr(kept.decisions)
+    assert {d["action"] for _, d in kept.decisions} >= {"cut", "roll back"}
+
+
+def test_without_the_snapshots_a_rollback_goes_to_where_it_resumed(tmp_path):
+    def run(steps, ckpt_path=None):
+        callback = AdaptiveLearningRate(Guard(quiet=3, snapshot_every=3, skips=0), skip=False)
+        return Ran(Faulty(), data(), callback=callback, max_steps=steps, ckpt_path=ckpt_path)
+
+    run(20).trainer.save_checkpoint(tmp_path / "half.ckpt")
+    begin = torch.load(tmp_path / "half.ckpt", weights_only=True)["state_dict"]
+    ran = run(23, tmp_path / "half.ckpt")
+    end = ran.module.state_dict()
+    assert all(torch.equal(end[name], begin[name]) for name in begin)
+
+
+class Prober(Script):
+    """On trial between steps 4 and 11, at three rates from one snapshot."""
+
+    def update(self, state, observation, readings):
+        self.observed.append(observation)
+        step = observation.step
+        decision = Decision(scale=state.scale, probing=4 <= step < 11)
+        if step == 4:
+            decision = decision._replace(scale=4.0, save="a", suspend_schedule=True)
+        elif step in (6, 8, 10):
+            decision = decision._replace(scale=state.scale / 2, restore="a", reason="trial")
+        decision = decision._replace(suspend_schedule=decision.probing)
+        return ScriptState(decision.scale), decision
+
+
+@pytest.mark.parametrize("stop", range(5, 12))
+def test_resumed_in_the_middle_of_a_probe_is_uninterrupted(tmp_path, stop):
+    def run(steps, ckpt_path=None):
+        callback = AdaptiveLearningRate(Prober())
+        module = Model(schedule=lambda o: torch.optim.lr_scheduler.StepLR(o, 3, 0.5))
+        return Ran(module, data(), callback=callback, max_steps=steps, ckpt_path=ckpt_path)
+
+    whole, half = run(18), run(stop)
+    half.trainer.save_checkpoint(tmp_path / "half.ckpt")
+    resumed = run(18, tmp_path / "half.ckpt")
+    assert half.watcher.rates + resumed.watcher.rates == whole.watcher.rates
+    assert resumed.end() == whole.end()
+
+
+def test_a_checkpoint_carries_snapshots_only_while_the_weights_are_on_trial(tmp_path):
+    held = {}
+    for when in ("never", "probing", "always"):
+        for stop in (3, 6):
+            callback = AdaptiveLearningRate(Prober(), checkpoint=when)
+            Ran(Model(), data(), callback=callback, max_steps=stop).trainer.save_checkpoint(
+                tmp_path / "it.ckpt"
+            )
+            saved = torch.load(tmp_path / "it.ckpt", weights_only=True)
+            held[when, stop] = set(saved["callbacks"]["AdaptiveLearningRate"]["slots"])
+    assert held["never", 3] == held["never", 6] == held["probing", 3] == set()
+    assert held["probing", 6] == held["always", 6] == {"start", "a"}
+
+
+def test_resuming_in_the_middle_of_an_accumulation_goes_on(tmp_path):
+    class Save(Regression):
+        def on_train_batch_end(self, *_):
+            if self.seen == 5:
+                self.trainer.save_checkpoint(tmp_path / "mid.ckpt")
+
+    first, second = Script(), Script()
+    batches = loader(80, 8)
+    trainer([AdaptiveLearningRate(first)], max_steps=3, accumulate_grad_batches=3).fit(
+        Save(), Resumable(batches)
+    )
+    fit = trainer([AdaptiveLearningRate(second)], max_steps=4, accumulate_grad_batches=3)
+    module = Regression()
+    fit.fit(module, Resumable(batches), ckpt_path=tmp_path / "mid.ckpt")
+    # Lightning does not save the gradients of the window: what was seen since is averaged.
+    assert [o.step for o in first.observed + second.observed] == [0, 1, 2, 1, 2, 3]
+    assert fit.global_step == 4
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory:UserWarning")
+def test_last_is_found_and_taken_up(tmp_path):
+    from pytorch_lightning.callbacks import ModelCheckpoint
+
+    def run(steps, ckpt_path=None):
+        script = Script(s3=Decision(scale=0.5))
+        keep = ModelCheckpoint(tmp_path, save_last=True, every_n_train_steps=2)
+        fit = trainer([AdaptiveLearningRate(script), keep], max_steps=steps,
+                      enable_checkpointing=True)  # fmt: skip
+        fit.fit(Model(), data(), ckpt_path=ckpt_path)
+        return script.observed
+
+    run(6)
+    assert [(o.step, o.scale) for o in run(9, "last")] == [(6, 0.5), (7, 0.5), (8, 0.5)]
+
+
+def test_a_checkpoint_written_without_the_callback_begins_a_fresh_state(tmp_path):
+    plain = Ran(Model(), data(), max_steps=5)
+    plain.trainer.save_checkpoint(tmp_path / "plain.ckpt")
+    script, kept = Script(s7=Decision(scale=0.5)), Kept()
+    Ran(Model(), data(), policy=script, logger=kept, max_steps=10,
+        ckpt_path=tmp_path / "plain.ckpt")  # fmt: skip
+    assert [o.step for o in script.observed] == [5, 6, 7, 8, 9]
+    assert kept.values("lr/SGD") == [0.05] * 3 + [0.025] * 2
+
+
+def test_another_policy_wins_and_its_own_slots_only_are_taken_up(tmp_path):
+    first = Ran(Model(), data(), callback=AdaptiveLearningRate(Prober(), checkpoint="always"),
+                max_steps=6)  # fmt: skip
+    first.trainer.save_checkpoint(tmp_path / "a.ckpt")
+    for policy in (Guard(), Hold()):
+        with pytest.warns(UserWarning, match="Starting afresh: policy"):
+            Ran(Model(), data(), callback=AdaptiveLearningRate(policy), max_steps=8,
+                ckpt_path=tmp_path / "a.ckpt")  # fmt: skip
+
+
+OLD = {
+    "format": 1,
+    "decision": [0.25, False, False],
+    "unread": [[2, 1.5, [0.05], 1.0]],
+    "counts": {"spike": 2},
+}
+
+
+def test_a_state_of_the_first_format_is_migrated(tmp_path):
+    callback = AdaptiveLearningRate(Guard())
+    guard_state = callback.controller.plain(callback.controller.init())
+    guard_state["policy"][1] = guard_state["policy"][1][:-1]  # it did not count skips yet
+    guard_state["policy"][1][1] = 0.25
+    ran = Ran(Model(), data(), max_steps=3)
+    ran.trainer.save_checkpoint(tmp_path / "old.ckpt")
+    saved = torch.load(tmp_path / "old.ckpt", weights_only=True)
+    saved["callbacks"]["AdaptiveLearningRate"] = json.loads(
+        json.dumps({**OLD, "configuration": repr(callback.controller), "controller": guard_state})
+    )
+    torch.save(saved, tmp_path / "old.ckpt")
+    kept = Kept()
+    Ran(Model(), data(), callback=callback, logger=kept, max_steps=5,
+        ckpt_path=tmp_path / "old.ckpt")  # fmt: skip
+    assert [step for step, _ in kept.series("train/loss")] == [3, 4]
+    assert kept.values("lr/SGD")[0] == pytest.approx(0.05 * 0.25)

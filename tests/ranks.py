@@ -1,0 +1,158 @@
+"""One of two ranks: runs every scenario that is named, and writes what it saw as JSON.
+
+``python ranks.py <folder> <scenario> …`` with Lightning's environment variables for DDP.
+"""
+
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from cells import Model, Script, Validated
+from trainers import Kept, loader, trainer
+
+from lr_callbacks import AdaptiveLearningRate, Guard, JournaledMLFlowLogger
+from lr_callbacks.core import Decision
+
+RANK = int(os.environ["LOCAL_RANK"])
+
+
+class Faulty(Model):
+    """Goes wrong in one batch on one rank; notes a digest of all that a step changes."""
+
+    def __init__(self, batch=None, rank=None, fault="", **settings):
+        super().__init__(**settings)
+        self.batch, self.rank, self.fault = batch, rank, fault
+        self.count, self.own, self.after = 0, [], []
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        hit = self.count == self.batch and self.rank == RANK
+        self.count += 1
+        if hit and self.fault == "input":
+            x = x * float("nan")
+        loss = (self.model(x) - y).pow(2).mean()
+        if hit and self.fault == "loss":
+            loss = loss + float("inf")  # its gradient is finite
+        if hit and self.fault == "spike":
+            loss = loss * 300
+        if hit and self.fault == "death":
+            os._exit(9)
+        self.own.append(loss.item())
+        return loss
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        weights = [p.double().sum().item() for p in self.parameters()]
+        state = self.optimizers(use_pl_optimizer=False).state_dict()["state"]
+        digest = [s["momentum_buffer"].double().sum().item() for s in state.values()]
+        self.after.append([*weights, *digest])
+
+
+def train(module, callback, *, rows=64, logger=None, validate=False, **settings):
+    kept = Kept() if logger is None else logger
+    given = {"strategy": "ddp", "devices": 2, "max_steps": 24, **settings}
+    fit = trainer([callback], kept, **given)
+    fit.fit(module, loader(rows, 8), loader(16, 8) if validate else None)
+    seen = {
+        "own": module.own,
+        "after": module.after,
+        "buffers": [b.double().sum().item() for b in module.buffers()],
+    }
+    if logger is None:
+        seen |= {
+            "losses": kept.values("train/loss"),
+            "rates": kept.values("lr/SGD"),
+            "decisions": [[step, row["action"]] for step, row in kept.decisions],
+        }
+    memory = callback._memory
+    seen |= {"state": repr(callback.controller.plain(memory.state)), "scale": memory.decision.scale}
+    return seen, fit
+
+
+def guard(**settings):
+    return AdaptiveLearningRate(Guard(quiet=3, snapshot_every=3, rest=3, **settings))
+
+
+SCENARIOS = {}
+
+
+def scenario(function):
+    SCENARIOS[function.__name__] = function
+    return function
+
+
+@scenario
+def loss_on_one_rank(folder):
+    return train(Faulty(10, 1, "loss"), guard())[0]
+
+
+@scenario
+def input_on_one_rank(folder):
+    return train(Faulty(10, 1, "input"), guard())[0]
+
+
+@scenario
+def accumulated(folder):
+    return train(Faulty(10, 1, "loss"), guard(), max_steps=12, accumulate_grad_batches=2)[0]
+
+
+@scenario
+def in_blocks(folder):
+    callback = AdaptiveLearningRate(Guard(quiet=3, snapshot_every=3), read_every=4)
+    return train(Faulty(10, 1, "input"), callback)[0]
+
+
+@scenario
+def spike_on_one_rank(folder):
+    return train(Faulty(20, 0, "spike"), guard(), max_steps=40)[0]
+
+
+@scenario
+def rolled_back(folder):
+    return train(Faulty(10, 1, "input"), guard(skips=0))[0]
+
+
+@scenario
+def uneven(folder):
+    seen, fit = train(Faulty(), guard(), rows=37, max_steps=-1, max_epochs=2)
+    fit.save_checkpoint(folder / "two.ckpt")
+    return seen
+
+
+@scenario
+def validated(folder):
+    class Both(Faulty, Validated):
+        pass
+
+    policy = Script(s3=Decision(scale=0.5))
+    callback = AdaptiveLearningRate(policy, monitor="val_loss", per="validation")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        seen, _ = train(Both(), callback, validate=True, max_steps=-1, max_epochs=2,
+                        num_sanity_val_steps=1)  # fmt: skip
+    return seen | {"observed": [list(o) for o in policy.observed]}
+
+
+@scenario
+def journal(folder):
+    logger = JournaledMLFlowLogger(
+        tracking_uri=f"sqlite:///{folder}/mlflow.db", journal_dir=str(folder / "journal")
+    )
+    seen, _ = train(Faulty(), guard(), logger=logger, max_steps=4)
+    return seen | {"path": str(logger.journal_path) if logger.journal_path else None}
+
+
+@scenario
+def death(folder):
+    return train(Faulty(5, 1, "death"), guard())[0]
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    folder = Path(sys.argv[1])
+    for name in sys.argv[2:]:
+        seen = SCENARIOS[name](folder)
+        (folder / f"{name}.{RANK}.json").write_text(json.dumps(seen))

@@ -1,0 +1,155 @@
+"""The house is in order: what may import what, what is public, how long a file may be."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lr_callbacks
+
+ROOT = Path(lr_callbacks.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+LIGHTNING = {"pytorch_lightning", "lightning_fabric"}
+
+#: Third-party packages that each room may import; a room is a folder or a file at the top.
+ROOMS = {
+    "core": set(),
+    "detectors": set(),
+    "policies": set(),
+    "controller": set(),
+    "evaluate": set(),
+    "simulate": set(),
+    "testing": set(),
+    "verdict": set(),
+    "replay": set(),
+    "scaler": {"torch"},
+    "snapshots": {"torch"},
+    "copies": {"torch"},
+    "memory": {"torch"},
+    "buffers": {"torch"},
+    "gate": {"torch"},
+    "finiteness": {"torch"},
+    "callbacks": {"torch", "rich", *LIGHTNING},
+    "tracking": {
+        "mlflow",
+        "hydra",
+        "omegaconf",
+        "filelock",
+        "matplotlib",
+        "numpy",
+        "yaml",
+        *LIGHTNING,
+    },
+    "zoo": {"torch", "sklearn", *LIGHTNING},
+    "app": {"torch", "hydra", "omegaconf", "mlflow", "rich", "matplotlib", "yaml", *LIGHTNING},
+    "cli": {"mlflow", "rich", "matplotlib"},
+    "__init__": set(),
+}
+
+#: Our own rooms that each room may import.
+GROUND = {"scaler", "snapshots", "gate", "buffers", "finiteness", "memory"}
+PURE = {"core", "detectors", "policies", "controller"}
+FLOORS = {
+    "core": set(),
+    "detectors": {"core"},
+    "policies": {"core"},
+    "controller": {"core", "detectors", "policies"},
+    "evaluate": PURE,
+    "simulate": PURE,
+    "testing": PURE,
+    "verdict": set(),
+    "scaler": {"core"},
+    "copies": set(),
+    "memory": {"core", "copies"},
+    "buffers": set(),
+    "snapshots": {"core", "copies"},
+    "finiteness": set(),
+    "gate": {"buffers", "copies", "finiteness"},
+    "callbacks": {*PURE, *GROUND, "tracking", "verdict"},
+    "tracking": {"verdict"},
+    "zoo": {"core", "verdict"},
+    "app": {*PURE, "callbacks", "evaluate", "tracking", "verdict", "zoo"},
+    "replay": {*PURE, "callbacks", "tracking"},
+    "cli": {*PURE, "app", "evaluate", "replay", "tracking"},
+}
+
+
+def room(path):
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(path):
+    """Every imported module's name, also in functions, not under TYPE_CHECKING."""
+    tree = ast.parse(path.read_text())
+    skipped = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if id(node) not in skipped:
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module == "lr_callbacks":
+                yield from (f"lr_callbacks.{alias.name}" for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield node.module
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_room_imports_only_what_it_may(path):
+    own = room(path)
+    assert own in ROOMS, f"name what {own} may import"
+    for name in imports(path):
+        top, _, rest = name.partition(".")
+        if top == "lr_callbacks":
+            below = rest.partition(".")[0]
+            assert below == own or below in FLOORS[own], f"{own} imports {name}"
+        else:
+            assert top in sys.stdlib_module_names or top in ROOMS[own], f"{own} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_and_functions_are_short(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 250
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            told = len((ast.get_docstring(node, clean=False) or "").splitlines())
+            assert node.end_lineno - node.lineno - told < 40, node.name
+
+
+def test_public_names_are_sorted_and_load():
+    assert lr_callbacks.__all__ == sorted(lr_callbacks.__all__) == dir(lr_callbacks)
+    for name in lr_callbacks.__all__:
+        assert getattr(lr_callbacks, name).__name__ == name
+        assert getattr(lr_callbacks, name).__doc__
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = lr_callbacks.Nothing
+
+
+def test_the_core_loads_without_torch_lightning_mlflow_or_hydra():
+    code = (
+        "import sys, lr_callbacks; from lr_callbacks import Controller, Guard, Hold;"
+        "Controller(policy=Guard()).init();"
+        "heavy = {'torch', 'pytorch_lightning', 'mlflow', 'hydra', 'numpy'} & set(sys.modules);"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+
+
+CONF = ROOT.parent / "conf"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(CONF.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONF))
+)
+def test_a_configuration_file_opens_with_what_it_selects(path):
+    lines = path.read_text().splitlines()
+    comment = lines[1] if lines[0].startswith("# @package") else lines[0]
+    assert re.fullmatch(r"# [A-Z].+\.|# .+; .+", comment)

@@ -1,0 +1,60 @@
+"""The figure of a run: spikes stay visible, decisions are marked with their reasons."""
+
+import math
+
+import pytest
+from matplotlib.figure import Figure
+
+from lr_callbacks.tracking.figure import draw
+from lr_callbacks.tracking.journal import History
+
+
+def run(losses, decisions=(), scales=()):
+    rates = [(t, 0.1 * next((s for at, s in reversed(scales) if at <= t), 1.0)) for t, _ in losses]
+    found = {"train/loss": losses, "lr/SGD": rates, "scale/SGD": list(scales)}
+    return History({}, found, list(decisions), 0, 1000)
+
+
+def drawn(figure: Figure):
+    return [point for line in figure.axes[0].lines for point in zip(*line.get_data(), strict=True)]
+
+
+def test_a_spike_of_one_step_among_many_is_drawn():
+    losses = [(t, 50.0 if t == 12_345 else 0.2) for t in range(20_000)]
+    figure = draw({"loss": run(losses)})
+    assert max(y for _, y in drawn(figure)) == 50.0
+    assert len(drawn(figure)) < 2000
+    assert figure.axes[0].get_yscale() == "log"
+
+
+@pytest.mark.parametrize("losses", [[-1.0, 2.0], [0.0, 1.0], [math.nan, math.inf, 1.0]])
+def test_losses_of_any_sign_and_none_are_drawn(losses, tmp_path):
+    figure = draw({"loss": run(list(enumerate(losses)))})
+    figure.savefig(tmp_path / "f.png")
+    assert (tmp_path / "f.png").stat().st_size > 1000
+
+
+def test_no_finite_loss_at_all_is_still_a_figure(tmp_path):
+    draw({"loss": run([(0, math.nan)])}).savefig(tmp_path / "f.png")
+    draw({"loss": History({}, {}, [], 0, 0)}).savefig(tmp_path / "g.png")
+
+
+def test_the_reason_of_each_decision_is_listed_and_the_rest_counted():
+    row = {"condition": "spiking", "reason": "spike (9.1 > 6.7)", "scale": 0.5}
+    few = draw({"loss": run([(t, 1.0) for t in range(50)], [(7, row)])})
+    assert "7: spike (9.1 > 6.7) → scale 0.5" in few.get_supxlabel()
+    many = draw({"loss": run([(t, 1.0) for t in range(50)], [(t, row) for t in range(40)])})
+    assert "… and 26 more" in many.get_supxlabel()
+
+
+def test_the_scheduled_rate_is_the_rate_in_force_without_the_scale():
+    losses = [(t, 1.0) for t in range(10)]
+    figure = draw({"loss": run(losses, scales=[(0, 1.0), (5, 0.25)])})
+    lines = {line.get_label(): line.get_data() for line in figure.axes[1].lines}
+    assert list(lines["scheduled"][1]) == pytest.approx([0.1] * 10)
+    assert list(lines["lr/SGD in force"][1]) == pytest.approx([0.1] * 5 + [0.025] * 5)
+
+
+def test_two_runs_are_drawn_in_one_figure_with_their_labels():
+    figure = draw({"with": run([(0, 1.0), (1, 0.5)]), "without": run([(0, 1.0), (1, 9.0)])})
+    assert {line.get_label() for line in figure.axes[0].lines} >= {"with", "without"}

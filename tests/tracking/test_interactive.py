@@ -1,0 +1,44 @@
+"""The page of a run: all that it needs is in it, and nothing in it can break out."""
+
+import json
+import math
+import re
+
+from lr_callbacks.tracking.interactive import page
+from lr_callbacks.tracking.journal import History
+
+
+def content(html):
+    return json.loads(re.search(r"const run = (.*);\n", html)[1].replace("\\u003c", "<"))
+
+
+def run(losses, decisions=()):
+    rates = [(t, 0.05) for t, _ in losses]
+    series = {"train/loss": losses, "lr/SGD": rates, "scale/SGD": [(0, 1.0), (2, 0.5)]}
+    return History({}, series, list(decisions), 0, 1)
+
+
+def test_a_spike_of_one_step_among_many_is_in_the_page_and_the_page_stays_small():
+    losses = [(t, 50.0 if t == 12_345 else 0.2) for t in range(20_000)]
+    html = page(run(losses), "name")
+    (series,) = content(html)["loss"]
+    assert max(high for _, _, high in series["points"]) == 50.0
+    assert len(html) < 300_000
+
+
+def test_rates_in_force_and_scheduled_and_the_reasons_are_told():
+    row = {"condition": "spiking", "action": "cut", "reason": "spike </script>", "scale": 0.5}
+    html = page(run([(t, 1.0) for t in range(5)], [(2, {**row, "loss": math.nan})]), "<b>")
+    told = content(html)
+    assert [s["name"] for s in told["rates"]] == ["lr/SGD in force", "lr/SGD scheduled"]
+    assert told["decisions"] == [{"step": 2, **row, "loss": "nan"}]
+    assert html.count("</script>") == 1  # what the data say cannot end the script
+
+
+def test_the_page_asks_the_network_for_nothing():
+    html = page(run([(0, 1.0)]), "name")
+    assert not re.search(r"https?:|src=|@import|fetch\(|url\(", html)
+
+
+def test_a_run_without_a_finite_loss_has_a_page():
+    assert content(page(run([(0, math.nan), (1, math.inf)]), "n"))["loss"][0]["points"] == []

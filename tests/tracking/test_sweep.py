@@ -1,0 +1,57 @@
+"""A multirun has one parent run with its children, closed also when a job fails."""
+
+import subprocess
+import sys
+
+from hydra.core.global_hydra import GlobalHydra
+from mlflow.tracking import MlflowClient
+from recorded import series
+
+from lr_callbacks.app import train
+
+SMALL = ["trainer.max_steps=6", "trainer.enable_progress_bar=false", "test=false", "model=linear"]
+
+
+def runs_of(uri):
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("lr_callbacks").experiment_id
+    runs = client.search_runs([experiment])
+    parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
+    return client, parents, [r for r in runs if r not in parents]
+
+
+def test_one_parent_and_a_child_for_each_job_in_one_store(uri, monkeypatch):
+    command = ["lr-train", "-m", "optimizer=sgd,adamw", "schedule=constant,cosine", *SMALL]
+    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # the command sets it; this puts it back
+    try:
+        train.main()
+    finally:
+        GlobalHydra.instance().clear()
+    client, (parent,), children = runs_of(uri)
+    assert {c.data.tags["mlflow.parentRunId"] for c in children} == {parent.info.run_id}
+    jobs = [("sgd", "constant"), ("sgd", "cosine"), ("adamw", "constant"), ("adamw", "cosine")]
+    for optimizer, schedule in jobs:
+        named = f"optimizer={optimizer},schedule={schedule}"
+        assert sum(named in child.info.run_name for child in children) == 1
+    assert [r.info.status for r in (parent, *children)] == ["FINISHED"] * 5
+    for child in children:
+        assert len(series(uri, child.info.run_id, "train/loss")) == 6
+    assert parent.data.tags["mlflow.note.content"].count("FINISHED") == 4
+    link = f"[All 4 children](#/experiments/{parent.info.experiment_id}?searchFilter="
+    assert parent.data.tags["mlflow.note.content"].startswith(link)
+    paths = {a.path for a in client.list_artifacts(parent.info.run_id)}
+    assert paths == {"children.md", "multirun.yaml"}
+
+
+def test_a_job_that_raises_fails_the_sweep_and_the_parent_is_closed(uri, tmp_path):
+    command = [sys.executable, "-m", "lr_callbacks.app.train", "-m", "optimizer.lr=0.1,-1", *SMALL]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    _, (parent,), children = runs_of(uri)
+    assert parent.info.status == "FAILED"
+    failed = {k: v for k, v in parent.data.tags.items() if "failed_job" in k}
+    assert list(failed) == ["lr_callbacks.failed_job.1"]
+    assert "optimizer.lr=-1" in failed["lr_callbacks.failed_job.1"]
+    assert sorted(c.info.status for c in children) == ["FAILED", "FINISHED"]

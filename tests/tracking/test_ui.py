@@ -1,0 +1,52 @@
+"""``lr-callbacks ui``: MLflow's server on the runs' store, and the address of the newest run."""
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+from jobs import wait_for
+from servers import free_port
+
+from lr_callbacks import JournaledMLFlowLogger
+from lr_callbacks.cli import main
+
+
+def log(uri):
+    logger = JournaledMLFlowLogger("e", tracking_uri=uri)
+    logger.log_metrics({"a": 1.0}, 0)
+    logger.finalize("success")
+    return logger
+
+
+def test_the_address_of_the_newest_run_is_told_and_the_server_answers_there(uri, tmp_path):
+    log(uri)
+    newest = log(uri)
+    port = free_port()
+    program = Path(sys.executable).with_name("lr-callbacks")
+    command = [program, "ui", str(tmp_path), "--port", str(port)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    page = f"#/experiments/{newest.experiment_id}/runs/{newest.run_id}"
+    line = process.stdout.readline().decode().strip()
+    assert line == f"http://127.0.0.1:{port}/{page}?workflowType=machine_learning"
+    wait_for(lambda: answers(port), 120)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 0
+    process.stdout.close()
+
+
+def answers(port):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def test_a_folder_without_runs_is_an_error_in_words(tmp_path, capsys):
+    assert main(["ui", str(tmp_path)]) == 1
+    assert "no journal and no mlflow.db under" in capsys.readouterr().err
