@@ -1,8 +1,8 @@
 """Compares the detectors with rules in use elsewhere: `python detection.py FOLDER`.
 
 FOLDER holds labelled loss curves: ``labels.csv`` with ``name, event_type, onset_index, end_index,
-confidence``, and ``data/NAME.csv`` with a column ``loss`` (see `lr_callbacks.evaluate`). Writes the
-table into README, between the markers ``detection``.
+confidence``, and ``data/NAME.csv`` with a column ``loss`` (see `lr_callbacks.evaluate`), such as
+`faults.py` makes. Writes the table into README, between the markers ``detection``, or others.
 """
 
 import argparse
@@ -98,6 +98,7 @@ def cells(name, result):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--markers", default="detection")
     parser.add_argument("--readme", type=Path, default=tables.README)
     given = parser.parse_args()
     curves = labelled(given.folder)
@@ -108,7 +109,7 @@ def main():
     clean = score(curves, lambda losses: []).rows
     head = (*head, "false / 10,000", "plateaus told / 10,000")
     said = f"{len(curves)} curves; false alarms on {clean:,} rows without an event."
-    tables.write("detection", f"{tables.markdown(head, rows)}\n\n{said}", given.readme)
+    tables.write(given.markers, f"{tables.markdown(head, rows)}\n\n{said}", given.readme)
 
 
 if __name__ == "__main__":

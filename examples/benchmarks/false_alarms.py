@@ -1,8 +1,8 @@
 """Counts false alarms of all detectors on a million healthy losses: `python false_alarms.py`.
 
 Five kinds of noise on a flat loss and on one that decays by a power law, 100,000 steps each, in
-runs of ``--steps``. Trouble alarms at most 25 steps apart are one. Writes the table into README,
-between the markers ``false-alarms``.
+runs of ``--steps``. Trouble alarms at most 25 steps apart are one. Prints the rates per 10,000
+steps, and writes those of whole streams into README, between the markers ``false-alarms``.
 """
 
 import argparse
@@ -67,7 +67,8 @@ def main():
                 counts.update(alarms(levels + noise(kind, given.steps, generator)))
             rows.append((kind, shape, *(f"{1e4 * counts[k] / TOTAL:.2f}" for k in kinds)))
             print(*rows[-1], sep="\t", flush=True)
-    tables.write("false-alarms", tables.markdown(head, rows), given.readme)
+    if given.steps == TOTAL:
+        tables.write("false-alarms", tables.markdown(head, rows), given.readme)
 
 
 if __name__ == "__main__":

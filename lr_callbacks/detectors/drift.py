@@ -55,7 +55,7 @@ class Drift:
     for one false alarm in ``arl`` losses of independent noise, times 1.3 for the estimated s.
 
     Two signs need no estimate of the noise. *Lost*: two blocks' worth of losses in a row above the
-    middle between the first loss and m, once that gain is five times the usual difference of
+    middle between the first loss and m, once that gain is six times the usual difference of
     successive losses; told once. *Blow-up*: 12 rises in a row to a record (chance 1/12!), or 6 that
     together more than double it.
 
@@ -176,7 +176,7 @@ def _midway(first: float, stir: float, blocks: Blocks) -> float:
     """Return the level above which half of the gain is lost, once the gain is out of the noise."""
     least = min(blocks.means, default=math.inf) if blocks.closed < 3 else blocks.reference
     gain = first - least
-    clear = 5 * stir + 1e-7 * abs(first) + 1e-300 < gain < math.inf
+    clear = 6 * stir + 1e-7 * abs(first) + 1e-300 < gain < math.inf
     return least + 0.5 * gain if clear else math.inf
 
 

@@ -25,9 +25,11 @@ class Progress:
     The gain is the mid-mean of the older half of the last ``blocks`` block means less that of the
     newer; mid-means weigh neither a spike nor its tail. Its standard error comes from median
     differences of block means at lags 1 and 3, which allows for autocorrelation. Stalled when the
-    absolute gain is below two standard errors, or below ``share`` of all that the run has gained. A
-    recovery after a spike is a gain, a rise is a loss: neither is a plateau. Told once, then again
-    only after the level has moved by a tenth of all gain or by eight standard errors.
+    absolute gain is below two standard errors, or below ``share`` of all that the run has gained,
+    and the gain between the quarters of the newer half, over √2, is so too. A recovery after a
+    spike is a gain, a rise is a loss: neither is a plateau, nor is a loss that never fell. Told
+    once, then again only after the level has moved by a tenth of all gain or by eight standard
+    errors.
 
     It cannot tell a rate that is too low from a noise floor or a converged run; a trial with
     rollback can. In ``rebase`` the blocks are forgotten.
@@ -36,6 +38,9 @@ class Progress:
         block: losses averaged, at least 2; usually 8.
         blocks: block means compared, an even number of at least 8; usually 32.
         share: in (0, 1); usually 0.01.
+
+    Expected steps between alarms: healthy late training is flat too and is told as such, about once
+    in 4,000 losses of the recorded curves, once in a stream of stationary noise.
 
     Delay: one window of ``block × blocks`` losses.
 
