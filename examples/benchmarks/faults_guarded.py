@@ -146,7 +146,7 @@ def run(seed: int, steps: int = 300) -> Outcome:
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(module, DataLoader(_Poisoned(faults, seed), batch_size=None))
-    state = watched._state.policy
+    state = watched._memory.state.policy
     guard, allowed = (state.run.guard, policy.guard) if seed % 2 else (state, policy)
     finite = all(bool(p.isfinite().all()) for p in module.parameters())
     return Outcome(
