@@ -38,7 +38,7 @@ class LRScaler:
 
     Attributes:
         scale: the factor in force, dimensionless.
-        initial: the rate of each group with which the schedule began.
+        initial: the rate of each group with which the schedule began, or its peak where known.
         stepped: the rate of each group that the last optimizer step used.
         steps: optimizer steps taken so far.
     """
@@ -47,7 +47,10 @@ class LRScaler:
         self.optimizer = optimizer
         self.scale = 1.0
         self.suspended = False
-        self.initial = [_float(g.get("initial_lr", g["lr"])) for g in optimizer.param_groups]
+        # A schedule that rises to a peak (OneCycleLR) keeps it here.
+        self.initial = [
+            _float(g.get("max_lr", g.get("initial_lr", g["lr"]))) for g in optimizer.param_groups
+        ]
         self.stepped: list[Rate] = self.rates()
         self.steps = 0
         self._written: list[_Written] = []

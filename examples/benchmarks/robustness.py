@@ -41,6 +41,8 @@ def cells(options: argparse.Namespace) -> Iterator[Cell]:
         for factor in options.factors:
             for task in options.tasks:
                 for optimizer in options.optimizers:
+                    if f"{task}/{optimizer}" not in references:
+                        continue  # not tuned yet: see `references`
                     rate = references[f"{task}/{optimizer}"]["rate"] * factor
                     for method in options.methods:
                         yield Cell(method, task, optimizer, factor, seed, rate)
@@ -76,7 +78,10 @@ def read(path: Path) -> dict[tuple[object, ...], dict[str, Any]]:
 
 
 def train(todo: Sequence[Cell], processes: int, limit: int | None) -> Iterator[dict[str, Any]]:
-    """Yield a row a cell as it is done, under a progress bar."""
+    """Yield a row a cell as it is done, under a progress bar; with 0 processes in this one."""
+    if not processes:
+        yield from (run(cell, limit) for cell in todo)
+        return
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
     )  # fmt: skip
@@ -103,7 +108,9 @@ def run_table(options: argparse.Namespace) -> None:
     """Train the cells that the results file does not hold yet."""
     done = read(options.out)
     todo = [cell for cell in distinct(cells(options)) if key(cell) not in done]
+    cut_short = options.out.exists() and not options.out.read_bytes().endswith(b"\n")
     with options.out.open("a", encoding="utf-8") as file:
+        file.write("\n" if cut_short else "")
         for row in train(todo, options.processes, options.limit):
             file.write(json.dumps(row) + "\n")
             file.flush()

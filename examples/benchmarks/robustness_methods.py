@@ -28,7 +28,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, IterableDataset
 from transformers.optimization import GreedyLR
 
-from lr_callbacks.app.build import OptimizerFactory, ScheduleFactory
+from lr_callbacks.app.build import OptimizerFactory
+from  import ScheduleFactory
 
 #: The methods that adapt the rate to the loss by this package's callbacks, each on top of a cosine.
 OURS = ("search", "guard")

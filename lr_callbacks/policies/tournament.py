@@ -170,7 +170,10 @@ def _prefer(evidence: _Evidence, best: Result, new: Result, *, moved: bool) -> R
     if not new.slot or not best.slot:
         return new if new.slot else best
     lower, higher = sorted((best, new), key=lambda r: r.scale)
-    if not moved and max(evidence.gain(best), evidence.gain(new)) < 2:
+    unclear = max(evidence.gain(best), evidence.gain(new)) < 2
+    if moved and unclear and higher.score <= lower.score + 2 * lower.noise:
+        return higher
+    if not moved and unclear:
         harmless = [r for r in (lower, higher) if evidence.harmless(r)]
         if harmless:
             return harmless[-1]

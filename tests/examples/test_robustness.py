@@ -1,0 +1,47 @@
+"""The robustness table: a small part is trained, gone on with, and reported."""
+
+import json
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "examples" / "benchmarks"
+
+
+@pytest.fixture
+def robustness(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
+    monkeypatch.chdir(tmp_path)
+    program = pytest.importorskip("robustness")
+
+    def command(what, *options):
+        part = "--tasks cancer_logreg --optimizers sgd --factors 1000 --seeds 0 --limit 120"
+        methods = "--methods search cosine prodigy --processes 0 --out r.jsonl"
+        line = ["robustness.py", what, *part.split(), *methods.split(), *options]
+        monkeypatch.setattr(sys, "argv", line)
+        program.main()
+        return capsys.readouterr().out
+
+    return command
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_part_is_trained_once_and_reported_as_table_figure_and_mlflow_runs(robustness, tmp_path):
+    results = tmp_path / "r.jsonl"
+    robustness("run")
+    lines = results.read_text(encoding="utf-8").splitlines()
+    rows = {row["method"]: row for row in map(json.loads, lines)}
+    assert set(rows) == {"search", "cosine", "prodigy"}
+    assert rows["search"]["loss"] < rows["cosine"]["loss"]
+
+    results.write_text("\n".join(lines[:2]) + '\n{"half', encoding="utf-8")
+    robustness("run")
+    assert len(results.read_text(encoding="utf-8").splitlines()) == 4
+
+    store = f"sqlite:///{tmp_path}/store.db"
+    assert "| search | 1 |" in robustness("report", "--tracking-uri", store)
+    assert (tmp_path / "robustness.png").stat().st_size > 1000
+    runs = mlflow.MlflowClient(store).search_runs(["1"])
+    assert {r.info.run_name for r in runs} == {"robustness", "search", "cosine", "prodigy"}
