@@ -144,7 +144,7 @@ def _wrong_list(value: str, key: str) -> str:
 #: What Hydra and OmegaConf say, and how to say it; the first that matches counts.
 _KNOWN: dict[str, Callable[..., str]] = {
     r"Could not override '([^']+)'(?s:.*?)full_key: (\S+)\s+object_type=(\w+)": _unknown_override,
-    r"Key '[^']+' not in '\w+'\s+full_key: (\S+)\s+object_type=(\w+)": _unknown_field,
+    r"Key '[^']+' not in '\w+'[^\n]*\s+full_key: (\S+)\s+object_type=(\w+)": _unknown_field,
     r"Key '[^']+' is not in struct\s+full_key: (\S+)": _unknown_key,
     r"Could not override '([^']+)'": _unknown_key,
     r"Could not find '([^']+)/([^'/]+)'(?s:.*?)'\1':((?:\n\t\S+)*)": _unknown_option,

@@ -31,7 +31,7 @@ BAD = {
         (["experiment=group"], "experiment/group.yaml: unknown key `optimiser`; did you mean `optim"),
         (["experiment=type"], "experiment/type.yaml: `trainer.max_steps` must be a whole number"),
         (["experiment=option"], "unknown option `schedule=cosin`; did you mean `cosine`?"),
-        (["experiment=broken"], "broken.yaml, line 3: this is no valid YAML: expected ','"),
+        (["experiment=broken"], "broken.yaml, line 3: this is no valid YAML: "),
         (["experiment=nested"], "`callbacks.adaptive.policy.cutt`; did you mean `callbacks.adaptive"),
     ],
     "typos on the command line": [
