@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers.optimization import GreedyLR
 
 from lr_callbacks.app.build import OptimizerFactory
-from  import ScheduleFactory
+from lr_callbacks.app.curves import Cosine
 
 #: The methods that adapt the rate to the loss by this package's callbacks, each on top of a cosine.
 OURS = ("search", "guard")
@@ -116,7 +116,7 @@ class _Training(pl.LightningModule):
             )  # fmt: skip
         if method in ("plateau", "greedy", "constant"):
             return optimizer
-        schedule = ScheduleFactory("warmup_cosine", warm_up=0.05, final=1e-6)
+        schedule = Cosine(warm_up=0.05, final=0.0)
         return {"optimizer": optimizer, "lr_scheduler": schedule(optimizer, self.steps, 1)}
 
     def _schedule_free(self) -> Optimizer:
