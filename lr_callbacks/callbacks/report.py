@@ -4,6 +4,7 @@ import csv
 import gzip
 import math
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lr_callbacks.tracking.context import describe_data
@@ -173,7 +175,8 @@ def _seconds(run: History) -> float:
 def _print(logger: JournaledMLFlowLogger, run: History, kinds: Counter[str], said: str) -> None:
     loss = run.series["train/loss"]
     rates = [v for name, s in run.series.items() if name.startswith("lr/") for _, v in s]
-    table = Table(title=f"{logger._run_name}: {said}", show_header=False, title_justify="left")
+    title = escape(f"{logger._run_name}: {said}")
+    table = Table(title=title, show_header=False, title_justify="left")
     table.add_row("final loss", f"{loss[-1][1]:.4g} (first {loss[0][1]:.4g})")
     table.add_row("decisions", "\n".join(f"{n} × {kind}" for kind, n in kinds.items()) or "none")
     if rates:
@@ -194,8 +197,18 @@ def where(logger: JournaledMLFlowLogger) -> str:
     """Return the command that opens the UI, and the run's address in it."""
     uri, page = logger.tracking_uri, _page(logger)
     if not page:
-        return f"MLflow has not answered yet; later: lr-callbacks sync {logger.journal_dir}"
+        later = f"{_command('lr-callbacks')} sync {logger.journal_dir}"
+        return f"MLflow has not answered yet; later: {later}"
     address = f"{page}?workflowType=machine_learning"
     if uri.startswith("http"):
         return f"{uri}/{address}"
-    return f"mlflow ui --backend-store-uri {uri}\nthen open http://127.0.0.1:5000/{address}"
+    command = f"{_command('mlflow')} ui --backend-store-uri {uri}"
+    return f"{command}\nthen open http://127.0.0.1:5000/{address}"
+
+
+def _command(name: str) -> str:
+    """Return how a command of this environment is called from here, activated or not."""
+    own = Path(sys.executable).parent / name
+    if not own.exists() or shutil.which(name) == str(own):
+        return name
+    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)

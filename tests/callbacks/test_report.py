@@ -3,13 +3,15 @@
 import csv
 import gzip
 import json
+import sys
+from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
 from trainers import Regression, Script, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate, JournaledMLFlowLogger, RunReport
-from lr_callbacks.callbacks.report import verdict
+from lr_callbacks.callbacks.report import _command, verdict
 from lr_callbacks.core import Condition, Decision
 from lr_callbacks.tracking.journal import History
 
@@ -129,3 +131,12 @@ def test_a_report_that_fails_is_told_and_the_training_ends_well(logger):
 def test_the_verdict_says_how_a_run_went(losses, conditions, said):
     decisions = [(0, {"condition": condition}) for condition in conditions]
     assert verdict(History({}, {"train/loss": list(enumerate(losses))}, decisions, 0, 1)) == said
+
+
+@pytest.mark.parametrize("activated", [True, False])
+def test_the_command_that_is_told_works_from_here(activated, monkeypatch):
+    own = Path(sys.executable).parent
+    monkeypatch.setenv("PATH", f"{own}:/usr/bin" if activated else "/nowhere")
+    assert _command("mlflow") == ("mlflow" if activated else str(own / "mlflow"))
+    monkeypatch.chdir(own.parent)
+    assert _command("mlflow") == ("mlflow" if activated else f"{own.name}/mlflow")
