@@ -134,8 +134,9 @@ def test_the_verdict_says_how_a_run_went(losses, conditions, said):
 
 
 @pytest.mark.parametrize("activated", [True, False])
-def test_the_command_that_is_told_works_from_here(activated, monkeypatch):
+def test_the_command_that_is_told_works_from_here(activated, monkeypatch, tmp_path):
     own = Path(sys.executable).parent
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{own}:/usr/bin" if activated else "/nowhere")
     assert _command("mlflow") == ("mlflow" if activated else str(own / "mlflow"))
     monkeypatch.chdir(own.parent)
