@@ -2,10 +2,15 @@
 
 import os
 
-os.environ["OMP_NUM_THREADS"] = "1"
+import pytest
 
-#: Each test has a store of its own.
-os.environ.pop("MLFLOW_TRACKING_URI", None)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 #: A program that other tests start, once for each rank.
 collect_ignore = ["ranks.py"]
+
+
+@pytest.fixture(autouse=True)
+def _no_store_of_others(monkeypatch):
+    """Forget the store that the environment, or MLflow in a test before, asks for."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
