@@ -5,7 +5,7 @@ the training off at random steps and takes it up again from the last checkpoint.
 step is in MLflow, the model ends finite, and the memory stays level: the slope of the resident set
 over the last three quarters, by regression, is below 1 MB in 10,000 steps.
 
-    python examples/benchmarks/soak.py --steps 200000 --folder /tmp/soak --out soak.json
+    python examples/benchmarks/soak.py --steps 200000 --folder soak --out soak.json
 """
 
 import argparse
