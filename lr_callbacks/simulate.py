@@ -92,11 +92,9 @@ def closed_loop(
     """Let a controller steer a plant; snapshots are kept and restored as the callback would.
 
     Args:
-        controller: what decides.
-        plant: what is steered.
-        rate: at scale 1, > 0.
+        controller, plant: what decides, and what is steered.
+        rate, seed: the rate at scale 1, > 0, and the seed of the noise.
         steps: at most; the loop ends before when a decision says so.
-        seed: of the noise.
 
     Yields:
         One record a step. Losses beyond 1e300 are infinite.

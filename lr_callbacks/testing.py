@@ -63,12 +63,11 @@ def check_policy(policy: Policy[Any]) -> None:
     """Check what whoever carries decisions out relies on.
 
     Args:
-        policy: to be checked; its configuration stays as it is.
+        policy: to be checked.
 
     Raises:
-        AssertionError: it is not pure; its state cannot be saved as JSON and restored, or grows; it
-            raises; its scale is not positive and finite; it restores what was never saved or saves
-            to a slot it does not name; or it lowers the scale, restores or stops without a reason.
+        AssertionError: it is not pure, raises, grows or does not survive JSON; its scale is not
+            positive and finite, its slots are not its own, or it acts without a reason.
     """
     controller = Controller(policy=policy, detectors={})
     for seed in range(12):

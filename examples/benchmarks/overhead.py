@@ -4,8 +4,7 @@
     python examples/benchmarks/overhead.py --grow 1000000 [--write]
 
 Each round trains the same model bare, recorded by this package and by Lightning's own logger, so
-that a busy machine slows all alike; the times are also given in processor seconds of the training's
-own process, which other processes disturb less.
+that a busy machine slows all alike; processor seconds of the training's process are given as well.
 """
 
 import argparse

@@ -54,10 +54,8 @@ def climb(
     """Fold in one finite loss.
 
     Args:
-        plan: lengths.
-        ramp: where the ramp stands.
-        noise: the loss so far.
-        loss: newest.
+        plan, ramp: lengths, and where the ramp stands.
+        noise, loss: the loss so far, and the newest.
         scale: under which the step before, which led to this loss, was made.
         norm: of the weights at this loss; NaN if unknown.
     """

@@ -29,11 +29,9 @@ def go_on(
 
     Args:
         guard: the policy that the run is handed to.
-        clock: the time.
-        run: where the run stands.
+        clock, run: the time, and where the run stands.
         noise: the loss so far.
         observation: newest; its scale is relative to the search, not to the run.
-        readings: of the detectors.
     """
     spike = True
     if math.isfinite(observation.loss):
