@@ -21,12 +21,14 @@ class Plan(NamedTuple):
         trial: of one trial.
         decade: in which the ramp rises tenfold while its effect shows.
         budget: that may be lost to probing.
+        settle: over which the rate that was found is warmed in.
     """
 
     horizon: int
     trial: int
     decade: float
     budget: float
+    settle: int
 
 
 def plan(horizon: float, share: float) -> Plan:
@@ -35,7 +37,8 @@ def plan(horizon: float, share: float) -> Plan:
     root = math.sqrt(steps)
     trial = max(20, round(0.85 * root))
     decade = max(8.0, min(25.0, steps / 50))
-    return Plan(int(steps), trial, decade, share * min(steps, root * math.sqrt(700)))
+    budget = share * min(steps, root * math.sqrt(700))
+    return Plan(int(steps), trial, decade, budget, max(1, round(0.04 * steps)))
 
 
 def free(*used: str) -> str:

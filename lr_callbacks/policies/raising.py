@@ -21,7 +21,7 @@ def standing(clock: Clock, ran: Ran, count: int) -> Ran:
     run = run._replace(means=means[-1:], descents=())
     ran = ran._replace(run=run)
     wanted = (older - newer) < 2 * error and not (downhill is not None and downhill <= 0)
-    calm = run.guard.scale == run.guard.target == 1.0
+    calm = run.guard.scale == run.guard.target == 1.0 and not run.settling
     if not wanted or not calm or clock.done >= LAST_RAISE or clock.spare < plan.trial:
         return ran
     slot = free(run.guard.good, run.guard.candidate)

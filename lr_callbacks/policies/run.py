@@ -32,6 +32,7 @@ class RunState(NamedTuple):
     restarts: int = 0
     wait: int = 3  # trial lengths without progress before a raise by trial
     trial: Raise = Raise()
+    settling: int = 0  # steps of warm-in left
 
 
 class Ran(NamedTuple):
@@ -59,9 +60,45 @@ def trusted(slot: str, step: int, rollbacks: int = 0) -> GuardState:
     return GuardState(good=slot, good_step=step, rollbacks=rollbacks, levels=levels)
 
 
+#: Factor by which weights grow during a trial whose rate suits them, and one that is too much.
+FITTING, SWOLLEN = 1.4, 2.5
+
+
+def fitted(scale: float, growth: float, limit: float) -> float:
+    """Correct a rate that has won by what it did to the weights.
+
+    A short comparison prefers rates too small; how far the weights have moved does not depend on
+    the loss at all. Their norm grows by a third to a half at the rates that end best, and its
+    growth goes as the square of the rate.
+
+    Args:
+        scale: that won.
+        growth: of the norm during the trial; NaN if unknown.
+        limit: scale known to be trouble; no more than half of it is returned, or ``scale``.
+    """
+    if growth > SWOLLEN:
+        return scale / 1.5
+    if not growth > 0.95:  # weights that shrink tell nothing
+        return scale
+    factor = min(2.5, math.sqrt((FITTING - 1) / max(1e-3, abs(growth - 1))))
+    return max(scale, min(scale * factor, limit / 2))
+
+
 def started(scale: float, slot: str, *, proven: bool, moved: bool, losses: tuple[float, ...],
-            step: int, rollbacks: int) -> RunState:  # fmt: skip
-    """Return a run about to go on from ``slot`` at ``scale``; the budget of rollbacks goes on."""
+            step: int, rollbacks: int, settle: int) -> RunState:  # fmt: skip
+    """Return a run about to go on from ``slot`` at ``scale``; the budget of rollbacks goes on.
+
+    A rate that was proved early, from weights that a lower one has trained, is warmed in over
+    ``settle`` steps.
+    """
     level = (mean(losses), len(losses)) if losses and not proven else (math.nan, 0)
     guard = trusted(slot, step, rollbacks)
-    return RunState(scale=scale, guard=guard, proven=proven, moved=moved, level=level)
+    settling = settle if proven and not moved else 0
+    return RunState(
+        scale=scale, guard=guard, proven=proven, moved=moved, level=level, settling=settling
+    )
+
+
+def warmed(plan: Plan, run: RunState) -> float:
+    """Return the share of the scale that is in force while the run settles, rising to 1."""
+    return 1 - 0.9 * min(1.0, run.settling / plan.settle)

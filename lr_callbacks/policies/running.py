@@ -14,7 +14,7 @@ from lr_callbacks.policies.guard import Guard
 from lr_callbacks.policies.noise import Noise, follow, mean, rebased
 from lr_callbacks.policies.plan import GRID, Base, free
 from lr_callbacks.policies.raising import follow_raise, standing
-from lr_callbacks.policies.run import LAST_DOUBT, LAST_RAISE, Clock, Ran, RunState, trusted
+from lr_callbacks.policies.run import LAST_DOUBT, LAST_RAISE, Clock, Ran, RunState, trusted, warmed
 
 
 def go_on(
@@ -45,7 +45,8 @@ def go_on(
     run = run._replace(guard=state, since=run.since + 1)
     if decision.restore is not None:
         return _rolled_back(run, noise, decision)
-    decision = decision._replace(scale=decision.scale * run.scale)
+    run = run._replace(settling=max(0, run.settling - 1))
+    decision = decision._replace(scale=decision.scale * run.scale * warmed(clock.plan, run))
     block = (*run.block, observation.loss)
     descents = run.descents
     if not math.isnan(observation.descent):
@@ -84,7 +85,7 @@ def _excused(run: RunState, noise: Noise, readings: Mapping[str, Reading]) -> Ma
 
 def _rolled_back(run: RunState, noise: Noise, decision: Decision) -> Ran:
     """Let the guard cut a proven rate; an unproven one goes down the grid for good."""
-    run = run._replace(block=(), means=(), descents=(), still=0)
+    run = run._replace(block=(), means=(), descents=(), still=0, settling=0)
     if not run.proven and not decision.stop and not run.guard.spent:
         old = run.guard
         guard = trusted(old.good, old.good_step, old.rollbacks)

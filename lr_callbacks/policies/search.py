@@ -19,7 +19,7 @@ from lr_callbacks.policies.guard import Guard
 from lr_callbacks.policies.noise import Noise, rebased
 from lr_callbacks.policies.plan import EVEN, ODD, SPARE, Base, Plan, plan
 from lr_callbacks.policies.ramp import Bracket, RampState, bracket, climb
-from lr_callbacks.policies.run import Clock, started
+from lr_callbacks.policies.run import Clock, fitted, started, warmed
 from lr_callbacks.policies.running import go_on
 from lr_callbacks.policies.stage import RAMP, RUN, TRIALS, SearchState
 from lr_callbacks.policies.tournament import TrialsState, attempt, opened
@@ -172,13 +172,17 @@ class Search:
         if trial.over:
             best = trial.trials.champion
             scale = best.scale if best.slot else trial.trials.lowest / 10
+            if trial.proven and best.slot and not trial.trials.moved:
+                scale = fitted(scale, best.growth, trial.trials.limit)
             run = started(
                 max(self.floor, scale), trial.restore or START, proven=trial.proven,
                 moved=trial.trials.moved, losses=trial.trials.base_losses, step=observation.step,
-                rollbacks=state.run.guard.rollbacks,
+                rollbacks=state.run.guard.rollbacks, settle=divided.settle,
             )  # fmt: skip
             state = state._replace(phase=RUN, run=run, trials=TrialsState())
-            decision = Decision(scale=run.scale, restore=trial.restore, reason=trial.reason)
+            reason = trial.reason if scale == best.scale else f"{trial.reason}, as {scale:.3g}"
+            scale = run.scale * warmed(divided, run)
+            decision = Decision(scale=scale, restore=trial.restore, reason=reason)
             return _Next(state, decision)
         scale = max(self.floor, trial.trials.scale)
         warm = min(1.0, 0.1 + 3.6 * len(trial.trials.losses) / divided.trial)

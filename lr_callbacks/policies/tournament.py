@@ -1,9 +1,11 @@
 """The second part of the search: short trials of neighbouring rates from one snapshot.
 
 The largest rate within one standard error of the best wins: a short comparison prefers rates far
-too small (Wu et al. 2018, short-horizon bias). The winner's weights are kept, so that only losers
-cost steps. A trial from which nothing can be learnt speaks for no rate: the highest that is not
-shown to harm goes on, unproven.
+too small (Wu et al. 2018, short-horizon bias). The weights that go on are those of the lower trial
+beside it, where one survived: early steps at a high rate leave harm that the loss shows much later
+(dead units, inflated weights), and what the lower rate is behind is soon made up. A trial from
+which nothing can be learnt speaks for no rate: the highest that is not shown to harm goes on,
+unproven.
 """
 
 import math
@@ -23,7 +25,7 @@ class Result(NamedTuple):
     growth: float = math.inf  # of the weights
     noise: float = 0.0  # from step to step in its second half
     level: float = math.inf
-    slot: str = ""  # its weights; empty: lost
+    slot: str = ""  # the weights to go on from; empty: lost
     losses: tuple[float, ...] = ()
 
 
@@ -131,7 +133,7 @@ def _result(plan: Plan, trials: TrialsState, noise: Noise, norm: float) -> Resul
     return Result(
         scale=trials.scale,
         score=level + max(0.0, own - trials.volatility),
-        growth=norm / trials.norm if trials.norm > 0 else 1.0,
+        growth=norm / trials.norm if trials.norm > 0 else math.nan,
         noise=max(own, noise.floor, 1e-30),
         level=level,
         slot=trials.slot,
@@ -190,6 +192,9 @@ def _judge(plan: Plan, trials: TrialsState, noise: Noise, result: Result, spare:
     trials = _bounds(trials, result)
     evidence = _weigh(plan, trials, noise)
     champion = _prefer(evidence, trials.champion, result, moved=trials.moved)
+    other = trials.champion if champion is result else result
+    if champion.slot and other.slot and other.scale < champion.scale:
+        champion = champion._replace(slot=other.slot)
     trials = trials._replace(champion=champion)
     best = trials.champion
     following = _following(plan, trials, evidence, spare)
@@ -210,11 +215,10 @@ def _judge(plan: Plan, trials: TrialsState, noise: Noise, result: Result, spare:
 
 
 def _bounds(trials: TrialsState, result: Result) -> TrialsState:
-    if result.scale < trials.lowest:
-        trials = trials._replace(lowest=result.scale)
     return trials._replace(
-        highest=max(trials.highest, result.scale), least=min(trials.least, result.score)
-    )
+        lowest=min(trials.lowest, result.scale), highest=max(trials.highest, result.scale),
+        least=min(trials.least, result.score),
+    )  # fmt: skip
 
 
 def _following(plan: Plan, trials: TrialsState, evidence: _Evidence, spare: float) -> float | None:

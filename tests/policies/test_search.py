@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lr_callbacks.controller import Controller
 from lr_callbacks.core import NONFINITE, START, Condition, Observation, Reading
 from lr_callbacks.policies import Guard, Search
+from lr_callbacks.policies.run import fitted
 
 SPIKE = {"spike": Reading(9.1, 6.4, Condition.SPIKING)}
 DRIFT = {"drift": Reading(12.0, 8.0, Condition.DIVERGING)}
@@ -188,7 +189,7 @@ def fold(policy, stream, horizon, resume=-1):
 )
 def test_on_any_stream_the_laws_hold_and_a_resume_anywhere_breaks_none(stream, horizon, resume):
     policy = Search(guard=Guard(rollbacks=3))
-    scale, climbing, rollbacks = 1.0, False, 0
+    scale, climbing, settling, rollbacks = 1.0, False, 0, 0
     for state, decision in fold(policy, stream, horizon, resume):
         assert policy.floor <= decision.scale <= policy.ceiling
         assert {decision.save, decision.restore} <= {None, *policy.slots}
@@ -196,8 +197,8 @@ def test_on_any_stream_the_laws_hold_and_a_resume_anywhere_breaks_none(stream, h
         if decision.scale < scale:
             assert decision.reason
         climbing = decision.probing or state.run.guard.scale < 1 or state.run.guard.warm > 0
-        assert decision.scale <= scale or decision.reason or climbing
-        scale = decision.scale
+        assert decision.scale <= scale or decision.reason or climbing or settling
+        scale, settling = decision.scale, state.run.settling
         rollbacks += decision.restore is not None
         probed = state.seen - state.age - state.excused
         planned = policy._plan(state, Observation(0, 1.0, 1.0, horizon=horizon))
@@ -236,3 +237,25 @@ def test_a_training_resumed_while_searching_still_ends_near_the_stable_rate(resu
         valley.obey(decision)
     assert state.phase == "run"
     assert abs(valley.x) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("growth", "factor"),
+    [(1.4, 1.0), (1.1, 2.0), (1.0, 2.5), (2.0, 1.0), (3.0, 1 / 1.5), (0.5, 1.0), (math.nan, 1.0)],
+)
+def test_a_winner_that_hardly_moved_the_weights_is_raised_and_one_that_swelled_them_lowered(
+    growth, factor
+):
+    assert fitted(0.1, growth, limit=100.0) == pytest.approx(0.1 * factor)
+
+
+@pytest.mark.parametrize("limit", [0.1, 0.3, 1.0])
+def test_no_raise_for_slow_weights_goes_beyond_half_of_a_rate_that_failed(limit):
+    assert fitted(0.1, 1.0, limit=limit) == pytest.approx(max(0.1, min(0.25, limit / 2)))
+
+
+def test_the_rate_that_was_found_is_warmed_in_over_a_twenty_fifth_of_the_training():
+    _, state, decisions = descend(Search(), limit=1.0)
+    begin = next(step for step, decision in enumerate(decisions) if not decision.suspend_schedule)
+    rising = [decision.scale / state.run.scale for decision in decisions[begin : begin + 33]]
+    assert rising == pytest.approx([0.1 + 0.9 * min(1.0, step / 32) for step in range(33)])
