@@ -29,7 +29,9 @@ def test_every_detector_passes_the_battery(detector):
 
 
 @pytest.mark.parametrize(
-    "policy", [Hold(), Guard(), Guard(rollbacks=2, exhausted="floor", floor=1e-3)], ids=repr
+    "policy",
+    [Hold(), Guard(), Guard(rollbacks=2, exhausted="floor", floor=1e-3), Guard(ceiling=100.0)],
+    ids=repr,
 )
 def test_every_policy_passes_the_battery(policy):
     check_policy(policy)

@@ -5,15 +5,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import ClassVar
 
-from lr_callbacks.core import (
-    START,
-    Condition,
-    Decision,
-    Observation,
-    Reading,
-    require,
-    worst,
-)
+from lr_callbacks.core import START, Condition, Decision, Observation, Reading, require, worst
+from lr_callbacks.policies import raised
 from lr_callbacks.policies.guarding import EVEN, ODD, GuardState
 from lr_callbacks.policies.wording import symptom
 
@@ -37,6 +30,10 @@ class Guard:
     behind it this time, or ``recovery`` times the failed scale is reached: the learning-rate range
     test of Smith 2017, but the steps are not lost.
 
+    With a ``ceiling`` above 1 a higher rate is tried where progress stands still: √10 times the
+    scale for ``2 × quiet`` steps, kept where the loss falls below its old level, else taken back
+    with the weights; never above half of the last scale that gave trouble.
+
     Args:
         cut: factor on the scale at trouble, in (0, 1); usually 0.5.
         recovery: share of the failing scale that is climbed back to, in (0, 1]; usually 0.8.
@@ -49,6 +46,7 @@ class Guard:
         skips: steps in a row that may be left out before the weights are held to be the cause; 0
             rolls back at the first; usually 3.
         floor: smallest scale, in (0, 1]; usually 1e-6.
+        ceiling: largest scale, at least 1; usually 1: the user's rate is the highest.
         exhausted: ``"stop"`` ends the training at the last good weights when the rollbacks are used
             up; ``"floor"`` goes on from there at the smallest scale.
 
@@ -67,6 +65,7 @@ class Guard:
     rollbacks: int = 20
     skips: int = 3
     floor: float = 1e-6
+    ceiling: float = 1.0
     exhausted: str = "stop"
 
     def __post_init__(self) -> None:
@@ -81,6 +80,7 @@ class Guard:
         for name in ("rollbacks", "skips"):
             require(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
         require(0 < self.floor <= 1, "floor", "above 0 and at most 1", self.floor)
+        require(1 <= self.ceiling < inf, "ceiling", "at least 1 and finite", self.ceiling)
         known = self.exhausted in ("stop", "floor")
         require(known, "exhausted", '"stop" or "floor"', self.exhausted)
 
@@ -88,12 +88,20 @@ class Guard:
         """Return the state before any observation."""
         return GuardState()
 
+    def resumed(self, state: GuardState) -> GuardState:
+        """Return the state to go on with when every snapshot but `START` is gone."""
+        trial = state.raised._replace(slot=START if state.raised.slot else "")
+        return state._replace(good=START, candidate="", raised=trial)
+
     def update(
         self, state: GuardState, observation: Observation, readings: Mapping[str, Reading]
     ) -> tuple[GuardState, Decision]:
         """Fold in one observation and decide."""
         name, reading = worst(readings)
         condition, levels = reading.condition, state.levels
+        if state.raised.slot:
+            said = symptom(name, reading) if condition.trouble else ""
+            return raised.follow(state, observation, condition, said, 2 * self.quiet)
         if condition is not Condition.NONFINITE:
             levels = levels.follow(observation.loss)
         passing = observation.skipped and state.skipped < self.skips
@@ -101,6 +109,8 @@ class Guard:
         state = state._replace(clear=state.clear + 1, skipped=skipped, levels=levels)
         lost = "" if condition >= Condition.DIVERGING else self._lost(state)
         if not lost and not condition.trouble:
+            if raised.wanted(state, condition, self.ceiling):
+                return raised.begin(state)
             return self._go_on(state, observation.step, condition)
         reason = lost or symptom(name, reading)
         condition = Condition.DIVERGING if lost else condition
@@ -114,6 +124,7 @@ class Guard:
         self, state: GuardState, observation: Observation, condition: Condition, reason: str
     ) -> tuple[GuardState, Decision]:
         """Choose the rung of the ladder."""
+        state = state._replace(failed=min(state.scale, observation.scale))
         last = state.levels.fast if condition is Condition.NONFINITE else observation.loss
         worse = not last < state.levels.first and condition is not Condition.OSCILLATING
         if state.good == START and worse:

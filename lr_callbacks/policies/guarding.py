@@ -10,6 +10,13 @@ from lr_callbacks.policies.levels import Levels
 EVEN, ODD = "even", "odd"
 
 
+class Raised(NamedTuple):
+    """A higher rate on trial; none while ``slot`` is empty."""
+
+    slot: str = ""  # weights to return to
+    losses: tuple[float, ...] = ()
+
+
 class GuardState(NamedTuple):
     """Where the guard stands; steps count observations, not the Trainer's steps."""
 
@@ -31,3 +38,5 @@ class GuardState(NamedTuple):
     searching: bool = False  # climbing from far below, because no rate has proved good
     spent: bool = False  # the budget of rollbacks is used up
     skipped: int = 0  # steps in a row that were left out
+    failed: float = math.inf  # the last scale that gave trouble
+    raised: Raised = Raised()

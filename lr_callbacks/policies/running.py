@@ -29,8 +29,7 @@ def go_on(
 
     Args:
         guard: the policy that the run is handed to.
-        clock, run: the time, and where the run stands.
-        noise: the loss so far.
+        clock, run, noise: the time, where the run stands, and the loss so far.
         observation: newest; its scale is relative to the search, not to the run.
     """
     spike = True

@@ -188,3 +188,62 @@ def test_every_change_of_the_rate_downwards_has_a_reason(stream):
     for decision in fold(Guard(), stream):
         assert decision.scale >= scale or decision.reason
         scale = decision.scale
+
+
+STALLED = {"progress": Reading(1.2, 1.0, Condition.STALLED)}
+NOISE = [(0.01 * (t % 3 - 1)) for t in range(50)]
+
+
+def plateau(after, *, told=STALLED):
+    """A plateau of 100 losses, told, then what comes at the higher rate, then the plateau again."""
+    flat = [(2.0, CALM), *((1.0 + 0.01 * (t % 3 - 1), CALM) for t in range(98)), (1.0, told)]
+    return flat + [(loss + noise, CALM) for loss, noise in zip(after, NOISE, strict=False)]
+
+
+def test_where_progress_stands_still_a_higher_rate_is_tried_and_kept_if_the_loss_falls():
+    decisions = fold(Guard(ceiling=10.0), plateau([0.8] * 50))
+    assert decisions[99].save
+    assert {round(d.scale, 3) for d in decisions[99:149]} == {3.162}
+    assert "is kept" in decisions[149].reason
+    assert not any(d.restore for d in decisions)
+
+
+@pytest.mark.parametrize(
+    ("after", "steps"), [([1.0] * 50, 50), ([3.0] * 16, 16)], ids=["no gain", "harm"]
+)
+def test_a_raise_that_gains_nothing_is_taken_back_with_the_weights(after, steps):
+    decisions = fold(Guard(ceiling=10.0), plateau(after) + [(1.0, STALLED)] * 50)
+    assert decisions[99 + steps].restore == decisions[99].save
+    assert "taken back" in decisions[99 + steps].reason
+    assert {d.scale for d in decisions[99 + steps :]} == {1.0}  # half of what failed is below √10
+
+
+@pytest.mark.parametrize("ceiling", [1.0, 3.0])
+def test_no_raise_goes_above_the_ceiling(ceiling):
+    assert {d.scale for d in fold(Guard(ceiling=ceiling), plateau([0.8] * 50))} == {1.0}
+
+
+def test_no_raise_goes_above_half_of_the_rate_that_last_gave_trouble():
+    stream = [(1.0, CALM)] * 50 + [(9.0, SPIKE)] + plateau([0.8] * 50) * 3
+    assert max(d.scale for d in fold(Guard(ceiling=100.0), stream)) == 1.0
+
+
+@pytest.mark.parametrize("trouble", [SPIKE, DRIFT, NAN])
+def test_trouble_during_a_raise_takes_it_back_at_once(trouble):
+    stream = [*plateau([1.0] * 5), (math.nan if trouble is NAN else 9.0, trouble)]
+    decisions = fold(Guard(ceiling=10.0), stream)
+    assert decisions[-1].restore == decisions[99].save
+    assert decisions[-1].scale == 1.0
+    assert "taken back" in decisions[-1].reason
+
+
+def test_a_training_resumed_during_a_raise_falls_back_to_the_weights_resumed_from():
+    policy = Guard(ceiling=10.0)
+    state, decision = policy.init(), None
+    for step, (loss, readings) in enumerate(plateau([1.0] * 50)):
+        if step == 110:
+            state = policy.resumed(state)
+        state, decision = policy.update(state, Observation(step, loss, 1.0), readings)
+        if decision.restore:
+            break
+    assert decision.restore == START
