@@ -20,9 +20,7 @@ def loss_finite(loss: Tensor) -> Flag:
 
 def gradients_finite(optimizer: Optimizer) -> Flag:
     """Return whether every gradient is finite, as a boolean on their device; nothing is read."""
-    gradients = [p.grad for p in with_gradient(optimizer) if p.grad is not None]
-    dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
-    dense = [g for g in dense if g.numel()]
+    dense = dense_gradients(optimizer)
     if not dense:
         return True
     if all(g.device.type == "cpu" for g in dense):
@@ -35,6 +33,13 @@ def gradients_finite(optimizer: Optimizer) -> Flag:
         wide = torch.float64 if first.device.type != "mps" else torch.float32
         norms = tuple(n.to(first.device, wide, non_blocking=True) for n in norms)
     return torch.stack(norms).isfinite().all()
+
+
+def dense_gradients(optimizer: Optimizer) -> list[Tensor]:
+    """Return the gradients that hold a number, of sparse ones the values that are there."""
+    gradients = [p.grad for p in with_gradient(optimizer) if p.grad is not None]
+    dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
+    return [g for g in dense if g.numel()]
 
 
 def with_gradient(optimizer: Optimizer) -> Iterable[Tensor]:

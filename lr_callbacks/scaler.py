@@ -140,16 +140,24 @@ def optimizer_names(
         more, or a group's own ``name``; a second optimizer of a class is ``SGD-1``.
     """
     names: list[list[str]] = []
-    seen: dict[str, int] = {}
-    for optimizer, given in zip(optimizers, schedule_names, strict=True):
-        base = given or type(optimizer).__name__
-        count = seen[base] = seen.get(base, -1) + 1
-        base = f"{base}-{count}" if count else base
+    bases = base_names(optimizers, schedule_names)
+    for optimizer, base in zip(optimizers, bases, strict=True):
         groups = optimizer.param_groups
         own = [
             g.get("name") or (f"pg{i}" if len(groups) > 1 else "") for i, g in enumerate(groups, 1)
         ]
         names.append([f"{base}/{name}" if name else base for name in own])
+    return names
+
+
+def base_names(optimizers: Sequence[Optimizer], schedule_names: Sequence[str | None]) -> list[str]:
+    """Name optimizers as `optimizer_names` does, without their groups."""
+    names: list[str] = []
+    seen: dict[str, int] = {}
+    for optimizer, given in zip(optimizers, schedule_names, strict=True):
+        base = given or type(optimizer).__name__
+        count = seen[base] = seen.get(base, -1) + 1
+        names.append(f"{base}-{count}" if count else base)
     return names
 
 
