@@ -71,6 +71,9 @@ class LRScaler:
         Raises:
             ValueError: ``scale`` is not a positive finite number.
         """
+        new = scale not in (None, self.scale) or suspended not in (None, self.suspended)
+        if not new and self._in_force():
+            return
         if scale is not None:
             require(0 < scale < float("inf"), "scale", "a positive finite number", scale)
         self.release()
@@ -104,6 +107,13 @@ class LRScaler:
         self.release()
         for handle in self._handles:
             handle.remove()
+
+    def _in_force(self) -> bool:
+        """Whether the rates stand as they were written last."""
+        groups, written = self.optimizer.param_groups, self._written
+        return len(groups) == len(written) and all(
+            _same(group["lr"], known) for group, known in zip(groups, written, strict=True)
+        )
 
     def _write(self, index: int, group: dict[str, Any]) -> _Written:
         scheduled = _copy(group["lr"])

@@ -50,8 +50,10 @@ class LossWindow:
 
     def add(self, trainer: Trainer, outputs: Any) -> None:
         """Take the loss of one batch, if it has one."""
-        returned = outputs if isinstance(outputs, dict) else {"loss": outputs}
-        loss = returned.get(self._monitor or "loss")
+        if isinstance(outputs, dict):
+            loss = outputs.get(self._monitor or "loss")
+        else:
+            loss = None if self._monitor not in (None, "loss") else outputs
         if self._monitor and loss is None:
             loss = trainer.callback_metrics.get(self._monitor)
             if not trainer.lightning_module.automatic_optimization:
@@ -59,7 +61,7 @@ class LossWindow:
         if not isinstance(loss, Tensor):
             return
         self._seen = True
-        loss = loss.detach().reshape(())
+        loss = loss.detach() if loss.ndim == 0 else loss.detach().reshape(())
         self._total = loss if self._total is None else self._total + loss
         self._count += 1
 
