@@ -102,7 +102,7 @@ def _mark(
         colour = COLOURS.get(row["condition"], "#4d4d4d")
         for axes in panels:
             axes.axvline(step, color=colour, lw=0.8, alpha=0.5)
-        level = row.get("loss", levels.get(step, math.nan))
+        level = levels.get(step, row.get("loss", math.nan))  # a long series is thinned
         if math.isfinite(level):
             panels[0].plot(step, level, "o", ms=4, color=colour)
         if number <= REASONS:
