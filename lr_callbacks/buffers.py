@@ -25,15 +25,18 @@ class Buffers:
         # Batch norm writes its statistics without raising their version.
         self._silent = {id(b) for m in norms for b in m.buffers(recurse=False)}
 
-    @torch.no_grad()
     def keep(self, ok: Tensor | None = None) -> None:
         """Keep the present values; where ``ok`` is given and false, go back to the old ones."""
         changed = self._changed()
+        if changed:
+            self._copy(changed, ok)
+
+    @torch.no_grad()
+    def _copy(self, changed: list[tuple[Tensor, Tensor]], ok: Tensor | None) -> None:
         if ok is not None:
             for live, kept in changed:
                 torch.where(ok, live, kept, out=live.data)
-        if changed:
-            torch._foreach_copy_([kept for _, kept in changed], [live for live, _ in changed])
+        torch._foreach_copy_([kept for _, kept in changed], [live for live, _ in changed])
         self._versions = [b._version for b in self._live]
 
     @torch.no_grad()

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lr_callbacks.finiteness import finite_on_host
+
 #: Entries of a parameter group that belong to the schedule, not to the step: never rolled back.
 SCHEDULED = frozenset(
     {"params", "lr", "initial_lr", "max_lr", "min_lr", "momentum", "betas"}
@@ -42,9 +44,12 @@ def finite(tensors: Iterable[Tensor]) -> bool:
     by_device: dict[torch.device, list[Tensor]] = {}
     for tensor in tensors:
         if (tensor.is_floating_point() or tensor.is_complex()) and tensor.numel():
-            largest = tensor.coalesce().values() if tensor.is_sparse else tensor
-            if largest.numel():
-                by_device.setdefault(tensor.device, []).append(largest.abs().amax().double())
+            dense = tensor.coalesce().values() if tensor.is_sparse else tensor
+            if dense.device.type == "cpu":
+                if not finite_on_host(dense):
+                    return False
+            elif dense.numel():
+                by_device.setdefault(tensor.device, []).append(dense.abs().amax().double())
     return all(bool(torch.stack(peaks).isfinite().all()) for peaks in by_device.values())
 
 

@@ -62,11 +62,12 @@ class StepGate:
 
     def watch(self, loss: Tensor) -> None:
         """Judge the next step by ``loss`` too."""
-        self._ok = both(self._ok, loss_finite(loss.detach()))
+        self._ok = both(self._ok, loss_finite(loss))
 
     def look(self) -> None:
         """Judge the gradients as they are now, before they are clipped, rather than at the step."""
-        self._ok = both(self._ok, gradients_finite(self.optimizer))
+        read = self._deferred is not True
+        self._ok = both(self._ok, gradients_finite(self.optimizer, read=read))
         self._looked = True
 
     def forget(self) -> None:
@@ -130,7 +131,7 @@ class StepGate:
         if not bool(self._verdict()):
             self._leave_out()
             return loss
-        used = list(with_gradient(self.optimizer))
+        used = () if self._on_host() else list(with_gradient(self.optimizer))
         loss = self._call(closure, **named)
         self._built |= {id(p): len(self.optimizer.state.get(p, ())) for p in used}
         self._pass(True)
@@ -189,13 +190,18 @@ class StepGate:
 
     def _waits(self) -> bool:
         """Whether reading the verdict would wait for a device, and selecting on it is exact."""
+        if self._on_host():
+            return False
         used = list(with_gradient(self.optimizer))
-        devices = {p.device for p in used}
-        deferred = self._deferred
-        if deferred is None:
-            deferred = all(device.type != "cpu" for device in devices)
-        exact = self._single and len(devices) == 1
-        return deferred and exact and all(self._held_on_device(p) for p in used)
+        one = len({p.device for p in used}) == 1
+        return one and all(self._held_on_device(p) for p in used)
+
+    def _on_host(self) -> bool:
+        """Whether the verdict is read whatever the state: it lies here, or must be known here."""
+        if self._deferred is None:
+            here = any(p.device.type == "cpu" for p in with_gradient(self.optimizer))
+            return here or not self._single
+        return not (self._deferred and self._single)
 
     def _held_on_device(self, parameter: Tensor) -> bool:
         """Whether the state is complete, and lies where the parameter does but for the counter."""

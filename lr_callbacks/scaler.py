@@ -71,6 +71,9 @@ class LRScaler:
         Raises:
             ValueError: ``scale`` is not a positive finite number.
         """
+        new = scale not in (None, self.scale) or suspended not in (None, self.suspended)
+        if not new and self._in_force():
+            return
         if scale is not None:
             require(0 < scale < float("inf"), "scale", "a positive finite number", scale)
         self.release()
@@ -104,6 +107,13 @@ class LRScaler:
         self.release()
         for handle in self._handles:
             handle.remove()
+
+    def _in_force(self) -> bool:
+        """Whether the rates stand as they were written last."""
+        groups, written = self.optimizer.param_groups, self._written
+        return len(groups) == len(written) and all(
+            _same(group["lr"], known) for group, known in zip(groups, written, strict=True)
+        )
 
     def _write(self, index: int, group: dict[str, Any]) -> _Written:
         scheduled = _copy(group["lr"])
@@ -140,16 +150,24 @@ def optimizer_names(
         more, or a group's own ``name``; a second optimizer of a class is ``SGD-1``.
     """
     names: list[list[str]] = []
-    seen: dict[str, int] = {}
-    for optimizer, given in zip(optimizers, schedule_names, strict=True):
-        base = given or type(optimizer).__name__
-        count = seen[base] = seen.get(base, -1) + 1
-        base = f"{base}-{count}" if count else base
+    bases = base_names(optimizers, schedule_names)
+    for optimizer, base in zip(optimizers, bases, strict=True):
         groups = optimizer.param_groups
         own = [
             g.get("name") or (f"pg{i}" if len(groups) > 1 else "") for i, g in enumerate(groups, 1)
         ]
         names.append([f"{base}/{name}" if name else base for name in own])
+    return names
+
+
+def base_names(optimizers: Sequence[Optimizer], schedule_names: Sequence[str | None]) -> list[str]:
+    """Name optimizers as `optimizer_names` does, without their groups."""
+    names: list[str] = []
+    seen: dict[str, int] = {}
+    for optimizer, given in zip(optimizers, schedule_names, strict=True):
+        base = given or type(optimizer).__name__
+        count = seen[base] = seen.get(base, -1) + 1
+        names.append(f"{base}-{count}" if count else base)
     return names
 
 

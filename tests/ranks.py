@@ -25,7 +25,7 @@ class Faulty(Model):
     def __init__(self, batch=None, rank=None, fault="", **settings):
         super().__init__(**settings)
         self.batch, self.rank, self.fault = batch, rank, fault
-        self.count, self.own, self.after = 0, [], []
+        self.count, self.own, self.after, self.norms = 0, [], [], []
 
     def training_step(self, batch, batch_idx):
         x, y = batch
@@ -43,6 +43,9 @@ class Faulty(Model):
         self.own.append(loss.item())
         return loss
 
+    def on_before_optimizer_step(self, optimizer):
+        self.norms.append(torch.nn.utils.get_total_norm([p.grad for p in self.parameters()]).item())
+
     def on_train_batch_end(self, outputs, batch, batch_idx):
         weights = [p.double().sum().item() for p in self.parameters()]
         state = self.optimizers(use_pl_optimizer=False).state_dict()["state"]
@@ -58,12 +61,14 @@ def train(module, callback, *, rows=64, logger=None, validate=False, **settings)
     seen = {
         "own": module.own,
         "after": module.after,
+        "norms": module.norms,
         "buffers": [b.double().sum().item() for b in module.buffers()],
     }
     if logger is None:
         seen |= {
             "losses": kept.values("train/loss"),
             "rates": kept.values("lr/SGD"),
+            "recorded norms": kept.values("grad_norm/SGD"),
             "decisions": [[step, row["action"]] for step, row in kept.decisions],
         }
     memory = callback._memory
@@ -100,7 +105,8 @@ def accumulated(folder):
 
 @scenario
 def in_blocks(folder):
-    callback = AdaptiveLearningRate(Guard(quiet=3, snapshot_every=3), read_every=4)
+    policy = Guard(quiet=3, snapshot_every=3)
+    callback = AdaptiveLearningRate(policy, read_every=4, log_gradients=True)
     return train(Faulty(10, 1, "input"), callback)[0]
 
 

@@ -67,6 +67,13 @@ def test_the_host_does_not_wait_between_blocks(name):
     assert all(t.isfinite().all() for t in module.state_dict().values())
 
 
+def test_the_host_does_not_wait_for_the_gradients_to_be_measured():
+    kept = Kept()
+    callback = AdaptiveLearningRate(Guard(), read_every=8, log_gradients=True)
+    fit(Quiet(OPTIMIZERS["SGD"]), Strict({2, 3, 4, 5, 6, 10, 11, 12}), callback, logger=kept)
+    assert [s for s, r in kept.series("update_ratio/SGD") if r > 0] == list(range(32))
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("where", ["device", "cpu"])
 def test_a_rollback_is_exact_from_either_memory(name, where):

@@ -62,7 +62,7 @@ FLOORS = {
     "testing": PURE,
     "verdict": set(),
     "scaler": {"core"},
-    "copies": set(),
+    "copies": {"finiteness"},
     "memory": {"core", "copies"},
     "buffers": set(),
     "snapshots": {"core", "copies"},

@@ -111,6 +111,7 @@ def arms(folder, uri, server, steps):
 
     return {
         "bare Trainer": lambda: fit([], False, steps),
+        "+ a callback that does nothing": lambda: fit([pl.Callback()], False, steps),
         "+ Guard": lambda: fit([AdaptiveLearningRate()], False, steps),
         "+ Guard, every step to sqlite": lambda: ours(uri),
         "+ Guard, every step to a server": lambda: ours(server),

@@ -45,6 +45,8 @@ class AdaptiveLearningRate(Callback):
         checkpoint: ``"always"`` puts the snapshots into each checkpoint, which makes a resumed
             training the same as an uninterrupted one also when it rolls back later; ``"probing"``
             only while the weights are on trial; ``"never"``.
+        log_gradients: record each step's gradient norm before clipping (``grad_norm/<optimizer>``)
+            and ‖update‖ / ‖weights‖ (``update_ratio/<optimizer>``); holds a copy of the weights.
 
     Raises:
         ValueError: a setting is impossible (at construction), or the Trainer's are: no optimizer, a
@@ -68,6 +70,7 @@ class AdaptiveLearningRate(Callback):
         skip: bool | None = None,
         snapshots: str = "auto",
         checkpoint: str = "probing",
+        log_gradients: bool = False,
     ) -> None:
         self.settings = Settings(
             read_every=read_every,
@@ -77,6 +80,7 @@ class AdaptiveLearningRate(Callback):
             skip=skip,
             snapshots=snapshots,
             checkpoint=checkpoint,
+            log_gradients=log_gradients,
         )
         given = {} if detectors is None else {"detectors": detectors}
         self.controller = Controller(policy=Guard() if policy is None else policy, **given)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lr_callbacks.callbacks.gates import Gates
+from lr_callbacks.callbacks.gradients import GradientLog
 from lr_callbacks.callbacks.losses import LossBlock, LossWindow, Measured, Pending, validated
 from lr_callbacks.callbacks.measure import Measures
 from lr_callbacks.callbacks.rates import Rates
@@ -59,6 +60,8 @@ class Fit:
         watched = settings.monitor if settings.per == "step" else None
         self.recorder = Recorder(trainer, memory.counts, watched, prefix)
         self.window, self.block = LossWindow(watched), LossBlock()
+        measured = settings.log_gradients
+        self._gradients = GradientLog(trainer, module, self.rates) if measured else None
         self.measures = Measures(module, trainer.estimated_stepping_batches)
         on_cpu = trainer.strategy.root_device.type == "cpu"
         self.every = settings.read_every or (1 if on_cpu else BLOCK)
@@ -75,6 +78,8 @@ class Fit:
     def before_step(self, optimizer: Optimizer) -> None:
         """Judge the gradients of a step that mixed precision may leave out without a word."""
         self.gates.look(optimizer)
+        if self._gradients is not None:
+            self._gradients.look(optimizer)
         self.measures.take(self._memory.decision.measure)
         for scaler in self.rates.scalers if self._amp is not None else ():
             if scaler.optimizer is optimizer:
@@ -92,6 +97,7 @@ class Fit:
         """Put the loss of the completed step into the block."""
         passed, stepped = self.gates.take(), self.rates.steps != self._steps[1]
         self._steps = (self.trainer.global_step, self.rates.steps)
+        measured = {} if self._gradients is None else self._gradients.close_step()
         loss = self.window.close(self.trainer, self.module)
         if loss is None:
             return
@@ -101,7 +107,7 @@ class Fit:
         step = self.trainer.fit_loop.epoch_loop._batches_that_stepped
         self.measures.stamp(step)
         rates = self.rates
-        self.block.append(Pending(step, loss, rates.stepped(), rates.scale, skipped))
+        self.block.append(Pending(step, loss, rates.stepped(), rates.scale, skipped, measured))
 
     def read(self) -> list[Measured]:
         """Return the steps not read yet, in order; one host sync."""
@@ -150,6 +156,8 @@ class Fit:
 
     def close(self) -> None:
         """Give everything back as it was."""
+        if self._gradients is not None:
+            self._gradients.close()
         self.gates.close()
         self.rates.close()
         self.trainer.__dict__.pop("save_checkpoint", None)

@@ -1,5 +1,6 @@
 """The losses of steps: summed over accumulated batches, read late, averaged over ranks."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ class Pending(NamedTuple):
     rates: dict[str, Rate]  # in force, by the name of the group
     scale: float
     skipped: Tensor | bool = False
+    extra: Mapping[str, Tensor] = {}
 
 
 class Measured(NamedTuple):
@@ -27,6 +29,7 @@ class Measured(NamedTuple):
     rates: dict[str, float]
     scale: float
     skipped: bool = False
+    extra: Mapping[str, float] = {}  # further metrics, to be recorded only
 
 
 class LossWindow:
@@ -47,8 +50,10 @@ class LossWindow:
 
     def add(self, trainer: Trainer, outputs: Any) -> None:
         """Take the loss of one batch, if it has one."""
-        returned = outputs if isinstance(outputs, dict) else {"loss": outputs}
-        loss = returned.get(self._monitor or "loss")
+        if isinstance(outputs, dict):
+            loss = outputs.get(self._monitor or "loss")
+        else:
+            loss = None if self._monitor not in (None, "loss") else outputs
         if self._monitor and loss is None:
             loss = trainer.callback_metrics.get(self._monitor)
             if not trainer.lightning_module.automatic_optimization:
@@ -56,7 +61,7 @@ class LossWindow:
         if not isinstance(loss, Tensor):
             return
         self._seen = True
-        loss = loss.detach().reshape(())
+        loss = loss.detach() if loss.ndim == 0 else loss.detach().reshape(())
         self._total = loss if self._total is None else self._total + loss
         self._count += 1
 
@@ -113,10 +118,10 @@ class LossBlock:
         steps, self._steps = self._steps, []
         if not steps:
             return []
-        losses, skipped = _on_host(steps, trainer)
+        losses, skipped, extras = _on_host(steps, trainer)
         return [
-            Measured(s.step, loss, {n: float(r) for n, r in s.rates.items()}, s.scale, out)
-            for s, loss, out in zip(steps, losses, skipped, strict=True)
+            Measured(s.step, loss, {n: float(r) for n, r in s.rates.items()}, s.scale, out, extra)
+            for s, loss, out, extra in zip(steps, losses, skipped, extras, strict=True)
         ]
 
 
@@ -135,22 +140,23 @@ def validated(trainer: Trainer, monitor: str) -> float:
     return float(value)
 
 
-def _on_host(steps: list[Pending], trainer: Trainer) -> tuple[list[float], list[bool]]:
+def _on_host(
+    steps: list[Pending], trainer: Trainer
+) -> tuple[list[float], list[bool], list[dict[str, float]]]:
     device = trainer.strategy.root_device
     if len(steps) == trainer.world_size == 1:
-        return [float(steps[0].loss)], [bool(steps[0].skipped)]
+        (step,) = steps
+        extra = {name: float(value) for name, value in step.extra.items()}
+        return [float(step.loss)], [bool(step.skipped)], [extra]
     wide = torch.float32 if device.type == "mps" else torch.float64
     losses = torch.stack([torch.as_tensor(s.loss).to(device, wide) for s in steps])
     if trainer.world_size > 1:
         losses = trainer.strategy.reduce(losses, reduce_op="mean")
-    flags = [s.skipped for s in steps]
-    if not any(isinstance(flag, Tensor) for flag in flags):
-        return losses.tolist(), [bool(flag) for flag in flags]
-    read = torch.stack([losses, *[torch.stack([_flag(f, losses) for f in flags])]]).tolist()
-    return read[0], [value > 0 for value in read[1]]
-
-
-def _flag(flag: Tensor | bool, like: Tensor) -> Tensor:
-    if isinstance(flag, Tensor):
-        return flag.to(like.device, like.dtype)
-    return torch.full((), float(flag), dtype=like.dtype, device=like.device)
+    late = [s.skipped for s in steps if isinstance(s.skipped, Tensor)]
+    late += [value for s in steps for value in s.extra.values()]
+    if not late:
+        return losses.tolist(), [bool(s.skipped) for s in steps], [{} for _ in steps]
+    read = iter(torch.cat([losses, torch.stack([v.to(losses) for v in late])]).tolist())
+    means = [next(read) for _ in steps]
+    skipped = [next(read) > 0 if isinstance(s.skipped, Tensor) else s.skipped for s in steps]
+    return means, skipped, [{name: next(read) for name in s.extra} for s in steps]

@@ -7,7 +7,7 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lr_callbacks.scaler import LRScaler, Rate, optimizer_names
+from lr_callbacks.scaler import LRScaler, Rate, base_names, optimizer_names
 
 
 class Rates:
@@ -73,6 +73,13 @@ class Rates:
         rates = [float(rate) for scaler in self._scalers for rate in scaler.rates()]
         return dict(zip(self._named(), rates, strict=False))
 
+    def optimizers(self) -> dict[int, str]:
+        """Return the names of the optimizers, whatever their groups are called, by their `id`."""
+        everyone = self._trainer.optimizers
+        return {
+            id(o): n for o, n in zip(everyone, base_names(everyone, self._given()), strict=True)
+        }
+
     def close(self) -> None:
         """Give optimizers, module and progress bar back as they were."""
         for scaler in self._scalers:
@@ -84,10 +91,14 @@ class Rates:
 
     def _named(self) -> list[str]:
         everyone = self._trainer.optimizers
-        configured = {id(c.scheduler.optimizer): c.name for c in self._trainer.lr_scheduler_configs}
-        names = optimizer_names(everyone, [configured.get(id(o)) for o in everyone])
+        names = optimizer_names(everyone, self._given())
         by_optimizer = {id(o): n for o, n in zip(everyone, names, strict=True)}
         return [name for scaler in self._scalers for name in by_optimizer[id(scaler.optimizer)]]
+
+    def _given(self) -> list[str | None]:
+        """Return the names that the schedules' configuration gives."""
+        configured = {id(c.scheduler.optimizer): c.name for c in self._trainer.lr_scheduler_configs}
+        return [configured.get(id(o)) for o in self._trainer.optimizers]
 
     def _wrap(self) -> None:
         step, asked = self._module.lr_scheduler_step, self._module.lr_schedulers

@@ -56,6 +56,7 @@ class Recorder:
         metrics = {self._loss: measured.loss}
         metrics |= {f"lr/{name}": rate for name, rate in measured.rates.items()}
         metrics |= effective_rates(self.trainer.optimizers, list(measured.rates))
+        metrics |= measured.extra
         if measured.scale != self._scale:
             self._scale = measured.scale
             metrics |= {f"scale/{name}": measured.scale for name in measured.rates}

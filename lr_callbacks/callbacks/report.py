@@ -98,8 +98,7 @@ def _loggers(trainer: Trainer) -> list[JournaledMLFlowLogger]:
 def report(logger: JournaledMLFlowLogger, journal: Path) -> None:
     """Make the report of one run from its journal, print it and hand it to the logger."""
     run = whole(journal)
-    loss = run.series.get("train/loss")
-    if not loss:
+    if not run.series.get(run.loss):
         return
     kinds = Counter(f"{row['condition']}: {row['action']}" for _, row in run.decisions)
     tags = {"lr_callbacks.verdict": verdict(run)}
@@ -128,7 +127,7 @@ def verdict(run: History) -> str:
         ``diverged`` (see `divergence`), ``recovered`` where there was trouble on the way, else
         ``healthy``.
     """
-    losses = [value for _, value in run.series["train/loss"]]
+    losses = [value for _, value in run.series[run.loss]]
     peak = max((loss for loss in losses if math.isfinite(loss)), default=math.nan)
     if divergence(losses[0], peak, losses[-LAST:]):
         return "diverged"
@@ -154,12 +153,13 @@ def _short(value: Any) -> str:
 
 def _note(run: History, tags: dict[str, str], page: str | None) -> str:
     """Tell the run's story in five lines of Markdown, with links where the run's page is known."""
-    loss = run.series["train/loss"]
+    loss = run.series[run.loss]
     figure, table = "report/figure.html", "report/decisions.md"
     if page:
         figure, table = (f"[{path}]({page}/artifacts/{path})" for path in (figure, table))
     story = [
-        f"**{tags['lr_callbacks.verdict']}** after {len(loss)} steps in {_seconds(run):.0f} s.",
+        f"**{tags['lr_callbacks.verdict']}** after {run.steps} steps in {_seconds(run):.0f} s"
+        f"{_since(loss[0][0])}.",
         f"Loss from {loss[0][1]:.4g} to {loss[-1][1]:.4g}.",
         f"First trouble: {tags.get('lr_callbacks.first_trouble', 'none')}.",
         f"Decisions: {tags.get('lr_callbacks.decisions', 'none')}.",
@@ -168,12 +168,17 @@ def _note(run: History, tags: dict[str, str], page: str | None) -> str:
     return "  \n".join(story)  # Markdown's line break: MLflow folds long notes
 
 
+def _since(step: int) -> str:
+    """Say that a run began before its journals did, as one does that is gone on with by its id."""
+    return f", from step {step} on; what came before is in no journal here" if step else ""
+
+
 def _seconds(run: History) -> float:
     return (run.ended - run.began) / 1000
 
 
 def _print(logger: JournaledMLFlowLogger, run: History, kinds: Counter[str], said: str) -> None:
-    loss = run.series["train/loss"]
+    loss = run.series[run.loss]
     rates = [v for name, s in run.series.items() if name.startswith("lr/") for _, v in s]
     title = escape(f"{logger._run_name}: {said}")
     table = Table(title=title, show_header=False, title_justify="left")
@@ -181,7 +186,7 @@ def _print(logger: JournaledMLFlowLogger, run: History, kinds: Counter[str], sai
     table.add_row("decisions", "\n".join(f"{n} × {kind}" for kind, n in kinds.items()) or "none")
     if rates:
         table.add_row("learning rate", f"{min(rates):.3g} to {max(rates):.3g}")
-    table.add_row("steps, time", f"{len(loss)} in {_seconds(run):.1f} s")
+    table.add_row("steps, time", f"{run.steps} in {_seconds(run):.1f} s")
     console = Console()
     console.print(table)
     console.print(where(logger), soft_wrap=True, highlight=False)

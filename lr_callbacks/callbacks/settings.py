@@ -18,6 +18,7 @@ class Settings:
         skip: leave out steps that are not finite; None where the policy may act.
         snapshots: ``"device"``, ``"cpu"`` or ``"auto"``.
         checkpoint: ``"probing"``, ``"always"`` or ``"never"``.
+        log_gradients: measure the gradients and the update of each step.
     """
 
     read_every: int | None = None
@@ -27,6 +28,7 @@ class Settings:
     skip: bool | None = None
     snapshots: str = "auto"
     checkpoint: str = "probing"
+    log_gradients: bool = False
 
     def __post_init__(self) -> None:
         if self.read_every is not None:

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import mlflow
 from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.autologging_utils import autologging_is_disabled
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
+from pytorch_lightning.utilities import rank_zero_warn
 
 #: Elements of a tensor that its digest is made of.
 SAMPLED = 4096
@@ -26,6 +29,23 @@ def context_tags(tags: Mapping[str, Any], parent: str | None) -> dict[str, str]:
     if MLFLOW_GIT_COMMIT not in resolved and (commit := _commit(Path.cwd())):
         resolved[MLFLOW_GIT_COMMIT] = commit
     return resolved
+
+
+def warn_of_autologging(run_id: str | None) -> None:
+    """Say that MLflow's autologging makes a second run of a training, where it does.
+
+    Args:
+        run_id: of the run that the logger was given; autologging writes to it where it is active.
+    """
+    active = mlflow.active_run()
+    shared = run_id is not None and active is not None and active.info.run_id == run_id
+    off = autologging_is_disabled("pytorch")  # type: ignore[no-untyped-call]
+    if not (shared or off):
+        # Not by logging: autologging raises the root logger's level to ERROR.
+        rank_zero_warn(
+            "MLflow's autologging records this training in a second run beside that of "
+            "JournaledMLFlowLogger; call mlflow.pytorch.autolog(disable=True) before `fit`."
+        )
 
 
 def _commit(folder: Path) -> str | None:

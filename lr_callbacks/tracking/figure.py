@@ -35,13 +35,13 @@ def draw(runs: Mapping[str, History]) -> Figure:
     loss_axes, rate_axes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     told: list[str] = []
     for index, (label, run) in enumerate(runs.items()):
-        loss = run.series.get("train/loss", [])
+        loss = run.series.get(run.loss, [])
         colour = ("#2166ac", "#999999", "#1b7837", "#c51b7d")[index % 4]
         _loss(loss_axes, loss, label, colour)
         _rates(rate_axes, run, label if len(runs) > 1 else "", colour)
         told += _mark((loss_axes, rate_axes), loss, run.decisions, len(told))
-    positive = all(v > 0 for r in runs.values() for _, v in finite(r.series.get("train/loss", [])))
-    if positive and any(finite(r.series.get("train/loss", [])) for r in runs.values()):
+    shown = [value for r in runs.values() for _, value in finite(r.series.get(r.loss, []))]
+    if shown and min(shown) > 0:
         loss_axes.set_yscale("log")
     loss_axes.set_ylabel("training loss")
     rate_axes.set_ylabel("learning rate")
@@ -102,7 +102,7 @@ def _mark(
         colour = COLOURS.get(row["condition"], "#4d4d4d")
         for axes in panels:
             axes.axvline(step, color=colour, lw=0.8, alpha=0.5)
-        level = levels.get(step, math.nan)
+        level = levels.get(step, row.get("loss", math.nan))  # a long series is thinned
         if math.isfinite(level):
             panels[0].plot(step, level, "o", ms=4, color=colour)
         if number <= REASONS:

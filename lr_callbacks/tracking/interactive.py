@@ -26,7 +26,7 @@ def page(run: History, title: str) -> str:
             rates.append({**told, "dashed": True})
     content = {
         "title": title,
-        "loss": [_series("loss", run.series.get("train/loss", []))],
+        "loss": [_series("loss", run.series.get(run.loss, []))],
         "rates": rates,
         "decisions": [
             {"step": step, **{key: _plain(value) for key, value in row.items()}}

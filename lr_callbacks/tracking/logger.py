@@ -18,7 +18,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from lr_callbacks.tracking import store
 from lr_callbacks.tracking.checkpoints import stage
-from lr_callbacks.tracking.context import context_tags
+from lr_callbacks.tracking.context import context_tags, warn_of_autologging
 from lr_callbacks.tracking.recording import Recording
 
 #: The environment variable by which a sweep tells its jobs their parent run.
@@ -88,9 +88,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
             artifact_location=artifact_location or store.artifact_folder(uri, experiment_name),
             run_id=run_id,
         )
-        beside = (store.local_file(uri) or Path.cwd() / "x").parent
-        self.journal_dir = Path(journal_dir).absolute() if journal_dir else beside / "journals"
-        store.check_folder(self.journal_dir, "journal_dir")
+        self.journal_dir = store.journal_folder(uri, journal_dir)
         self.drain_timeout, self.handover, self.strict = drain_timeout, handover, strict
         self._parent_run_id = parent_run_id or os.environ.get(PARENT)
         self._identity = uuid.uuid4().hex  # of the run, in every process that logs to it
@@ -154,6 +152,11 @@ class JournaledMLFlowLogger(MLFlowLogger):
         """Write parameters, up to 6,000 characters of each; all go into ``config.yaml`` too."""
         converted = _convert_params(params)
         self._recorder().write_params(_flatten_dict(converted), converted)
+
+    @rank_zero_only
+    def log_graph(self, model: Any, input_array: Any = None) -> None:
+        """Draw nothing: Lightning calls this as ``fit`` begins, where autologging is warned of."""
+        warn_of_autologging(self._run_id)
 
     @rank_zero_only
     def log_decision(self, step: int, record: dict[str, Any]) -> None:

@@ -121,6 +121,18 @@ def artifact_folder(uri: str, experiment: str) -> str | None:
     return str(path.parent / "mlartifacts" / experiment) if path else None
 
 
+def journal_folder(uri: str, given: str | None) -> Path:
+    """Return where journals go: the folder given, or beside a local store, or here.
+
+    Raises:
+        ValueError: no file can be made there.
+    """
+    beside = (local_file(uri) or Path.cwd() / "x").parent
+    folder = Path(given).absolute() if given else beside / "journals"
+    check_folder(folder, "journal_dir")
+    return folder
+
+
 def _check_file(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

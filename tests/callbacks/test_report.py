@@ -10,7 +10,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from trainers import Regression, Script, loader, trainer
 
-from lr_callbacks import AdaptiveLearningRate, JournaledMLFlowLogger, RunReport
+from lr_callbacks import AdaptiveLearningRate, Hold, JournaledMLFlowLogger, RunReport
 from lr_callbacks.callbacks.report import _command, verdict
 from lr_callbacks.core import Condition, Decision
 from lr_callbacks.tracking.journal import History
@@ -131,6 +131,35 @@ def test_a_report_that_fails_is_told_and_the_training_ends_well(logger):
 def test_the_verdict_says_how_a_run_went(losses, conditions, said):
     decisions = [(0, {"condition": condition}) for condition in conditions]
     assert verdict(History({}, {"train/loss": list(enumerate(losses))}, decisions, 0, 1)) == said
+
+
+def test_a_loss_that_is_followed_by_its_name_is_the_one_told(logger):
+    class Two(Regression):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            return {"loss": loss, "other": loss.detach() * 0 + 7.5}
+
+    callbacks = [AdaptiveLearningRate(Script(s5=TROUBLE), monitor="other"), RunReport()]
+    trainer(callbacks, logger, max_steps=12).fit(Two(), loader())
+    tags = MlflowClient(logger.tracking_uri).get_run(logger.run_id).data.tags
+    assert "**recovered** after 12 steps" in tags["mlflow.note.content"]
+    assert "Loss from 7.5 to 7.5." in tags["mlflow.note.content"]
+    assert "report/figure.png" in artifacts(logger)
+
+
+def test_a_run_that_is_gone_on_with_by_its_id_says_that_it_began_before(logger, uri, tmp_path):
+    module = Regression()
+    first = trainer([AdaptiveLearningRate(Hold())], logger, max_steps=8)
+    first.fit(module, loader())
+    first.save_checkpoint(tmp_path / "eight.ckpt")
+    more = JournaledMLFlowLogger(
+        "e", tracking_uri=uri, run_id=logger.run_id, journal_dir=str(tmp_path / "elsewhere")
+    )
+    again = trainer([AdaptiveLearningRate(Hold()), RunReport()], more, max_steps=12)
+    again.fit(module, loader(), ckpt_path=tmp_path / "eight.ckpt")
+    note = MlflowClient(uri).get_run(logger.run_id).data.tags["mlflow.note.content"]
+    assert "after 4 steps" in note
+    assert "from step 8 on; what came before is in no journal here" in note
 
 
 @pytest.mark.parametrize("activated", [True, False])

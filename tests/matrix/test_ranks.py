@@ -85,6 +85,12 @@ def test_what_is_poisoned_on_one_rank_is_skipped_on_both(ranks, name):
     assert ranks[1][name][0]["decisions"] == [[10, "skip"]]
 
 
+def test_the_gradients_recorded_are_those_of_both_ranks(ranks):
+    one, other = ranks[1]["in_blocks"]
+    assert one["norms"] == pytest.approx(other["norms"], rel=1e-6, nan_ok=True)
+    assert one["recorded norms"] == pytest.approx(one["norms"], rel=1e-6, nan_ok=True)
+
+
 def test_what_is_poisoned_in_an_accumulated_batch_is_skipped_on_both(ranks):
     for rank in ranks[1]["accumulated"]:
         assert rank["after"][11] == rank["after"][9]

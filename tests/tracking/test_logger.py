@@ -244,19 +244,20 @@ def test_when_the_run_of_the_checkpoint_is_gone_a_new_one_begins(uri, tmp_path):
     assert [t for t, _ in series(uri, run.info.run_id, "train/loss")] == list(range(8, 12))
 
 
-def test_a_forked_process_logs_to_the_same_run(uri):
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_another_process_logs_to_the_same_run(uri, method):
     logger = JournaledMLFlowLogger("e", tracking_uri=uri)
     logger.log_metrics({"a": 1.0}, 0)
     logger._recording.writer.drain(30)
-    process = multiprocessing.get_context("fork").Process(target=_forked, args=(logger,))
+    process = multiprocessing.get_context(method).Process(target=_elsewhere, args=(logger,))
     process.start()
-    process.join(60)
+    process.join(240)
     assert process.exitcode == 0
     logger.finalize("success")
     assert series(uri, only_run(uri).info.run_id, "a") == [(0, 1.0), (1, 2.0)]
 
 
-def _forked(logger):
+def _elsewhere(logger):
     logger.log_metrics({"a": 2.0}, 1)
     logger.finalize("success")
 
