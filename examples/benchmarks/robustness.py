@@ -77,10 +77,10 @@ def read(path: Path) -> dict[tuple[object, ...], dict[str, Any]]:
     return rows
 
 
-def train(todo: Sequence[Cell], processes: int, limit: int | None) -> Iterator[dict[str, Any]]:
+def train(todo: Sequence[Cell], processes: int, steps: int | None) -> Iterator[dict[str, Any]]:
     """Yield a row a cell as it is done, under a progress bar; with 0 processes in this one."""
     if not processes:
-        yield from (run(cell, limit) for cell in todo)
+        yield from (run(cell, steps) for cell in todo)
         return
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
@@ -95,7 +95,7 @@ def train(todo: Sequence[Cell], processes: int, limit: int | None) -> Iterator[d
         waiting = iter(todo)
         while True:
             while len(running) < 2 * processes and (cell := next(waiting, None)) is not None:
-                running[pool.submit(run, cell, limit)] = cell
+                running[pool.submit(run, cell, steps)] = cell
             if not running:
                 return
             done = next(as_completed(running))
@@ -111,7 +111,7 @@ def run_table(options: argparse.Namespace) -> None:
     cut_short = options.out.exists() and not options.out.read_bytes().endswith(b"\n")
     with options.out.open("a", encoding="utf-8") as file:
         file.write("\n" if cut_short else "")
-        for row in train(todo, options.processes, options.limit):
+        for row in train(todo, options.processes, options.steps):
             file.write(json.dumps(row) + "\n")
             file.flush()
 
@@ -126,7 +126,7 @@ def measure_references(options: argparse.Namespace) -> None:
                 for rate in GRIDS[optimizer]
                 for seed in (0, 1)
             ]
-            rows = list(train(grid, options.processes, options.limit))
+            rows = list(train(grid, options.processes, options.steps))
             losses: dict[float, list[float]] = {}
             for row in rows:
                 losses.setdefault(row["rate"], []).append(row["loss"])
@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--factors", nargs="+", type=float, default=FACTORS)
     parser.add_argument("--seeds", nargs="+", type=int, default=(2, 3, 4))
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--limit", type=int, help="steps of a training, for a trial of the program")
+    parser.add_argument("--steps", type=int, help="steps of a training; by default the task's own")
     parser.add_argument("--figure", type=Path, default=Path("robustness.png"))
     parser.add_argument("--tracking-uri", help="MLflow store; without it MLflow is left out")
     parser.add_argument("--readme", action="store_true", help="write the table into README.md")

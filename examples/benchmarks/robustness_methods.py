@@ -152,12 +152,12 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def run(cell: Cell, limit: int | None = None) -> dict[str, Any]:
+def run(cell: Cell, steps: int | None = None) -> dict[str, Any]:
     """Train one cell.
 
     Args:
         cell: what to train.
-        limit: steps, if fewer than the task's own.
+        steps: of the training; by default the task's own.
 
     Returns:
         The cell, the loss on the task's fixed batches before and after, the seconds, and for this
@@ -165,7 +165,7 @@ def run(cell: Cell, limit: int | None = None) -> dict[str, Any]:
     """
     _quiet()
     began, bench = time.perf_counter(), benches()[cell.task]
-    steps = min(limit or bench.steps, bench.steps)
+    steps = steps or bench.steps
     torch.manual_seed(cell.seed)
     model = bench.make()
     initial = bench.judge(model)

@@ -14,7 +14,7 @@ PROGRAM = Path(__file__).resolve().parents[2] / "examples" / "benchmarks" / "rob
 @pytest.fixture
 def robustness(tmp_path):
     def command(what, *options):
-        part = "--tasks cancer_logreg --optimizers sgd --factors 1000 --seeds 0 --limit 120"
+        part = "--tasks cancer_logreg --optimizers sgd --factors 1000 --seeds 0 --steps 120"
         methods = "--methods search cosine prodigy --processes 0 --out r.jsonl"
         line = [sys.executable, PROGRAM, what, *part.split(), *methods.split(), *options]
         told = subprocess.run(line, capture_output=True, text=True, check=False, cwd=tmp_path)
