@@ -62,7 +62,7 @@ def test_a_raise_that_does_not_help_is_taken_back():
 
 
 def test_a_raise_that_helps_is_kept():
-    valley, state, told, _ = train(Ledge(100))
+    valley, _, told, _ = train(Ledge(100))
     assert told[0].endswith("raise tried")
     assert told[1] == "the raise is kept"
     assert valley.level < 0.5
