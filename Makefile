@@ -27,7 +27,7 @@ coverage: $(VENV)/.dev
 	$(BIN)/python -m coverage report --skip-covered
 
 soak: $(VENV)/.dev
-	$(BIN)/python examples/benchmarks/soak.py --folder $(VENV)/soak $(ARGS)
+	$(BIN)/python examples/benchmarks/soak.py --folder $(VENV)/soak --write $(ARGS)
 
 bench: $(VENV)/.dev
 	$(BIN)/python examples/benchmarks/overhead.py --write $(ARGS)

@@ -53,11 +53,12 @@ class Faulty(Model):
         self.after.append([*weights, *digest])
 
 
-def train(module, callback, *, rows=64, logger=None, validate=False, **settings):
+def train(module, callback, *, rows=64, logger=None, validate=False, ckpt_path=None, **settings):
     kept = Kept() if logger is None else logger
     given = {"strategy": "ddp", "devices": 2, "max_steps": 24, **settings}
     fit = trainer([callback], kept, **given)
-    fit.fit(module, loader(rows, 8), loader(16, 8) if validate else None)
+    validation = loader(16, 8) if validate else None
+    fit.fit(module, loader(rows, 8), validation, ckpt_path=ckpt_path)
     seen = {
         "own": module.own,
         "after": module.after,
@@ -125,6 +126,12 @@ def uneven(folder):
     seen, fit = train(Faulty(), guard(), rows=37, max_steps=-1, max_epochs=2)
     fit.save_checkpoint(folder / "two.ckpt")
     return seen
+
+
+@scenario
+def from_one(folder):
+    callback = AdaptiveLearningRate(Script(s12=Decision(scale=0.25)))
+    return train(Faulty(), callback, ckpt_path=folder / "one.ckpt", max_steps=-1, max_epochs=3)[0]
 
 
 @scenario

@@ -5,7 +5,7 @@ the training off at random steps and takes it up again from the last checkpoint.
 step is in MLflow, the model ends finite, and the memory stays level: the slope of the resident set
 over the last three quarters, by regression, is below 1 MB in 10,000 steps.
 
-    python examples/benchmarks/soak.py --steps 200000 --folder soak --out soak.json
+    python examples/benchmarks/soak.py --steps 200000 --folder soak --out soak.json --write
 """
 
 import argparse
@@ -20,6 +20,7 @@ from pathlib import Path
 import mlflow
 import pytorch_lightning as pl
 import torch
+from tables import markdown, write
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -145,6 +146,24 @@ def soak(steps, stops, folder, seed):
     }
 
 
+def table(found):
+    """Return the figures as a table for README."""
+    return markdown(
+        ("", "soak"),
+        [
+            ("steps", f"{found['steps']:,}"),
+            ("faults injected", found["faults"]),
+            ("stops and resumes", found["stops and resumes"]),
+            ("steps left out", found["skipped"]),
+            ("steps lost in MLflow", found["lost steps"]),
+            ("weights finite at the end", "yes" if found["finite"] else "no"),
+            ("MB after a quarter", found["MB at a quarter"]),
+            ("MB at the end", found["MB at the end"]),
+            ("slope by regression, MB in 10,000 steps", found["MB per 10,000 steps"]),
+        ],
+    )
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     arguments.add_argument("--steps", type=int, default=200_000)
@@ -152,6 +171,7 @@ def main():
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--folder", type=Path, required=True)
     arguments.add_argument("--out", type=Path)
+    arguments.add_argument("--write", action="store_true", help="put the table into README")
     given = arguments.parse_args()
     warnings.simplefilter("ignore")
     given.folder.mkdir(parents=True, exist_ok=True)
@@ -159,6 +179,8 @@ def main():
     print(json.dumps(found, indent=2))
     if given.out:
         given.out.write_text(json.dumps(found, indent=2) + "\n")
+    if given.write:
+        write("soak", table(found))
     level = found["MB per 10,000 steps"] < 1
     sys.exit(0 if level and found["finite"] and not found["lost steps"] else 1)
 

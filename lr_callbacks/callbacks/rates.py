@@ -9,17 +9,22 @@ from torch.optim import Optimizer
 
 from lr_callbacks.scaler import LRScaler, Rate, base_names, optimizer_names
 
+#: Where an `optimizer_step` is defined that nobody has written anew.
+LIGHTNING = ("pytorch_lightning.", "lightning.")
+
 
 class Rates:
     """One `LRScaler` for each optimizer, and what schedulers and progress bar must see.
 
     Schedulers are stepped at moments when the scaled rates are visible: by Lightning at the end of
     an epoch or after a validation, by hand under manual optimization. So ``lr_scheduler_step``
-    runs on the scheduled rates, and who asks for ``lr_schedulers`` finds them.
+    runs on the scheduled rates, and who asks for ``lr_schedulers`` finds them. An
+    ``optimizer_step`` of the module's own, where people write rates by hand, finds them too.
 
     Args:
         trainer: its progress bar shows the rate until `close`.
-        module: its ``lr_scheduler_step`` and ``lr_schedulers`` are wrapped until `close`.
+        module: ``lr_scheduler_step``, ``lr_schedulers`` and ``optimizer_step`` are wrapped until
+            `close`.
         optimizers: those of the Trainer's that are taken over until `close`.
 
     Attributes:
@@ -84,7 +89,7 @@ class Rates:
         """Give optimizers, module and progress bar back as they were."""
         for scaler in self._scalers:
             scaler.close()
-        for name in ("lr_scheduler_step", "lr_schedulers"):
+        for name in ("lr_scheduler_step", "lr_schedulers", "optimizer_step"):
             self._module.__dict__.pop(name, None)
         if self._bar is not None:
             self._bar.__dict__.pop("get_metrics", None)
@@ -114,8 +119,21 @@ class Rates:
 
         self._module.__dict__["lr_scheduler_step"] = on_scheduled_rates
         self._module.__dict__["lr_schedulers"] = released
+        if not type(self._module).optimizer_step.__module__.startswith(LIGHTNING):
+            self._module.__dict__["optimizer_step"] = self._by_hand(self._module.optimizer_step)
         if self._bar is not None:
             self._bar.__dict__["get_metrics"] = self._with_rate(self._bar.get_metrics)
+
+    def _by_hand(self, step: Callable[..., None]) -> Callable[..., None]:
+        def by_hand(epoch: int, batch_idx: int, optimizer: Any, closure: Callable[[], Any]) -> None:
+            def shown() -> Any:
+                self.apply()
+                return closure()
+
+            self.release()
+            step(epoch, batch_idx, optimizer, shown)
+
+        return by_hand
 
     def _with_rate(self, metrics: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
         def with_rate(*arguments: Any) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Writer:
         self.journal = journal
         self.outbox = Outbox(journal.path, journal.header)
         self.opened = threading.Event()  # the run exists, or its creation failed
+        self._after = handover or 0.0
         self._handover = None if handover is None else time.monotonic() + handover
         self._sender: subprocess.Popen[bytes] | None = None
         self._handed = -1  # the offset at which the process took over
@@ -103,13 +104,17 @@ class Writer:
         if self._has_sender():
             size = self.journal.size
             self._hurry(asked)
-            return self.outbox.offset >= size
+            done = self.outbox.offset >= size
+            if asked and done:  # the run has ended; another process takes over should it go on
+                self._release(in_peace=True)
+                self._handover = time.monotonic() + self._after
+            return done
         self.outbox.open()
         self._close_dead_runs()
         if self._handover is None or asked:
             self.outbox.send_all(lambda: not self._closing)
             return True
-        if time.monotonic() >= self._handover:
+        if time.monotonic() >= self._handover and self.journal.size > self.outbox.offset:
             self._hand_over()
         return False
 

@@ -4,7 +4,6 @@ import gc
 import pickle
 import weakref
 
-import lightning.pytorch
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -171,29 +170,6 @@ def test_module_bar_and_optimizer_are_given_back():
     fit.fit(module, loader())
     assert "lr_scheduler_step" not in vars(module)
     assert fit.optimizers[0].param_groups[0]["lr"] == 0.05
-
-
-def test_it_works_in_a_trainer_of_the_unified_package():
-    class Module(lightning.pytorch.LightningModule):
-        __init__ = Regression.__init__
-        training_step = Regression.training_step
-        configure_optimizers = Regression.configure_optimizers
-
-    Module.__init__ = lambda self: _init(self)
-
-    def _init(self):
-        lightning.pytorch.LightningModule.__init__(self)
-        self.model = torch.nn.Linear(4, 1)
-        self.optimizer = self.schedule = None
-        self.poison, self.seen = {6}, 0
-
-    module = Module()
-    lightning.pytorch.Trainer(
-        max_steps=12, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-        callbacks=[AdaptiveLearningRate()],
-    ).fit(module, loader())  # fmt: skip
-    assert all(p.isfinite().all() for p in module.parameters())
 
 
 class Broken(Kept):

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from cells import Model
+from cells import Model, Script
 from trainers import Kept, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate, Guard
+from lr_callbacks.core import Decision
 
 TESTS = Path(__file__).parents[1]
 
@@ -55,13 +56,17 @@ def finish(processes, timeout):
 
 ALL = (
     "loss_on_one_rank", "input_on_one_rank", "accumulated", "in_blocks", "spike_on_one_rank",
-    "rolled_back", "uneven", "validated", "journal",
+    "rolled_back", "uneven", "from_one", "validated", "journal",
 )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
+    callback = AdaptiveLearningRate(Script(s3=Decision(scale=0.5)))
+    alone = trainer([callback], max_steps=-1, max_epochs=1)
+    alone.fit(Model(), loader(64, 8))
+    alone.save_checkpoint(folder / "one.ckpt")
     for said, code in finish(start(folder, *ALL), timeout=240):
         assert code == 0, said
     saw = {n: [json.loads((folder / f"{n}.{r}.json").read_text()) for r in (0, 1)] for n in ALL}
@@ -139,6 +144,14 @@ def test_a_checkpoint_of_two_ranks_is_resumed_by_one(ranks):
     fit.fit(Model(), loader(37, 8), ckpt_path=ranks[0] / "two.ckpt")
     assert [step for step, _ in kept.series("train/loss")] == list(range(6, 11))
     assert torch.isfinite(torch.tensor(kept.values("train/loss"))).all()
+
+
+def test_a_checkpoint_of_one_is_resumed_by_two_ranks(ranks):
+    one, other = ranks[1]["from_one"]
+    assert one["rates"] == [0.025] * 5 + [0.0125] * 3
+    assert one["scale"] == other["scale"] == 0.25
+    means = [(a + b) / 2 for a, b in zip(one["own"], other["own"], strict=True)]
+    assert one["losses"] == pytest.approx(means, rel=1e-6)
 
 
 def test_where_one_rank_is_killed_the_other_ends_with_an_error_and_does_not_hang(tmp_path):

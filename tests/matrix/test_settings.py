@@ -4,6 +4,7 @@ import pytest
 import torch
 from cells import Model, Ran, Validated, scale_at, script
 from pytorch_lightning.callbacks import Callback, GradientAccumulationScheduler
+from pytorch_lightning.utilities import CombinedLoader
 from torch.optim import lr_scheduler as schedules
 from torch.utils.data import DataLoader, IterableDataset
 from trainers import Kept, loader
@@ -28,6 +29,49 @@ class Endless(IterableDataset):
 
 def unknown():
     return DataLoader(Endless(), batch_size=None)
+
+
+class ByHand(Model):
+    """Warms its rate up as Lightning's documentation does, writing absolute numbers."""
+
+    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure):
+        optimizer.step(closure=optimizer_closure)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.05 * min(1.0, (self.trainer.global_step + 1) / 8)
+
+
+class ByHandBefore(Model):
+    """Writes its rate ahead of each step."""
+
+    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.05 * min(1.0, (self.trainer.global_step + 1) / 8)
+        optimizer.step(closure=optimizer_closure)
+
+
+class OwnClipping(Model):
+    def configure_gradient_clipping(self, optimizer, *_, **__):
+        self.clip_gradients(optimizer, 0.05, "norm")
+
+
+class OwnSchedule(Model):
+    """Steps its schedule itself, twice where Lightning would once."""
+
+    def lr_scheduler_step(self, scheduler, metric):
+        scheduler.step()
+        scheduler.step()
+
+
+class Paired(Model):
+    """Learns from two data loaders at once."""
+
+    def training_step(self, batch, batch_idx):
+        (x, y), (other, _) = batch["a"], batch["b"]
+        return super().training_step((x + 0.01 * other[: len(x)], y), batch_idx)
+
+
+def pairs():
+    return CombinedLoader({"a": five(), "b": eight()}, "max_size_cycle")
 
 
 class StopAt(Callback):
@@ -86,12 +130,24 @@ CELLS = {
     "data of unknown length under accumulation": (
         Model, unknown, {"max_steps": -1, "max_epochs": 4, "accumulate_grad_batches": 2}, ()),
     "a limited number of batches": (Model, five, {**TO_EPOCHS, "limit_train_batches": 3}, ()),
+    "a limited share of the batches": (Model, eight, {**TO_EPOCHS, "limit_train_batches": 0.5}, ()),
     "overfitting": (Model, five, {"max_steps": 8, "overfit_batches": 2}, ()),
     "a fast run for development": (Model, eight, {"fast_dev_run": 7, "max_steps": -1}, ()),
     "validation on the way": (
         Validated, five, {**TO_STEPS, "val_check_interval": 2, "num_sanity_val_steps": 2}, ()),
     "validation every second epoch": (
         Validated, five, {**TO_EPOCHS, "check_val_every_n_epoch": 2}, ()),
+    "validation after each third of an epoch, of one batch": (
+        Validated, eight, {**TO_STEPS, "val_check_interval": 0.34, "limit_val_batches": 1}, ()),
+    "data loaders made anew each epoch": (
+        Model, five, {**TO_EPOCHS, "reload_dataloaders_every_n_epochs": 1}, ()),
+    "two data loaders at once": (Paired, pairs, TO_STEPS, ()),
+    "anomalies looked for": (Model, five, {**TO_STEPS, "detect_anomaly": True}, ()),
+    "a rate written by hand after each step": (ByHand, five, TO_STEPS, ()),
+    "a rate written by hand before each step": (ByHandBefore, five, TO_STEPS, ()),
+    "clipping of the module's own": (OwnClipping, five, TO_STEPS, ()),
+    "a schedule that the module steps": (
+        lambda: OwnSchedule(schedule=exponential), five, TO_STEPS, ()),
     "a stop by someone else": (Model, five, {"max_steps": 40}, (StopAt,)),
     "no metrics of Lightning's own": (
         Model, five, {**TO_STEPS, "barebones": True, "log_every_n_steps": 0}, ()),

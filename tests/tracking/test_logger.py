@@ -189,6 +189,21 @@ def test_when_the_sending_process_dies_the_thread_goes_on(uri):
     assert series(uri, only_run(uri).info.run_id, "a") == [(0, 0.5), (1, 1.5)]
 
 
+def test_the_sending_process_ends_with_the_run_and_another_takes_over_should_it_go_on(uri):
+    logger = JournaledMLFlowLogger("e", tracking_uri=uri, handover=0.0, drain_timeout=300)
+    logger.log_metrics({"a": 0.0}, 0)
+    writer = logger._recording.writer
+    for step in (1, 2):
+        logger.log_metrics({"a": step / 7}, step)
+        sender = wait_for(lambda: writer._sender)
+        wait_for(lambda: writer.outbox.offset == writer.journal.size)
+        logger.finalize("success")
+        assert sender.poll() == 0
+        assert writer._sender is None
+    kept = series(uri, only_run(uri).info.run_id, "a")
+    assert kept == [(step, step / 7) for step in range(3)]
+
+
 SAME_FOLDER = pytest.mark.filterwarnings("ignore:Checkpoint directory .* is not empty")
 
 
