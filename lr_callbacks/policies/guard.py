@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from lr_callbacks.core import START, Condition, Decision, Observation, Reading, require, worst
 from lr_callbacks.policies import raised
-from lr_callbacks.policies.guarding import EVEN, ODD, GuardState
+from lr_callbacks.policies.guarding import EVEN, ODD, GuardState, forgiven
 from lr_callbacks.policies.wording import symptom
 
 
@@ -17,7 +17,7 @@ class Guard:
 
     The ladder: a step whose loss or gradients are not finite is skipped, ``skips`` times in a row.
     A spike or an oscillation cuts the scale, which rests and then climbs back to ``recovery`` times
-    what failed. A non-finite or diverging loss, or one that has not come back to its old level
+    what failed, and after every ``10 × climb`` steps without trouble one such cut is forgiven. A non-finite or diverging loss, or one that has not come back to its old level
     after the rest, returns to the last good snapshot as well; each further rollback before a new
     snapshot proves good, in ``quiet`` steps without trouble, squares the cut. Neither decisions nor
     the place in the data are rolled back, so that the loop ends. A loss that stays above that of
@@ -115,8 +115,8 @@ class Guard:
         reason = lost or symptom(name, reading)
         condition = Condition.DIVERGING if lost else condition
         if passing:
-            said = f"{reason}; the step was skipped"
-            return state, Decision(scale=self._warmed(state), condition=condition, reason=said)
+            said, scale = f"{reason}; the step was skipped", self._warmed(state)
+            return state, Decision(scale=scale, condition=condition, reason=said)
         state, decision = self._react(state, observation, condition, reason)
         return state, decision._replace(condition=condition)
 
@@ -176,8 +176,8 @@ class Guard:
         failed = min(state.scale, observation.scale)
         learnt = state.levels.best < state.levels.first
         scale = max(self.floor, failed * (1e-2 if learnt else 1e-4))
-        state = state._replace(growth=10.0 ** (4 / self.climb), rest=0, warm=0, searching=True)
         target = max(scale, failed * self.recovery)
+        state = state._replace(growth=10.0 ** (4 / self.climb), rest=0, warm=0, searching=True)
         return self._return_to(state, scale, target, f"{reason}; starting anew")
 
     def _return_to(
@@ -189,6 +189,7 @@ class Guard:
         state = state._replace(
             scale=scale,
             target=target,
+            top=target,
             rollbacks=state.rollbacks + 1,
             candidate="",
             clear=0,
@@ -213,6 +214,7 @@ class Guard:
         """Recover, promote the candidate when it has lived long enough, take a new one."""
         if condition.trouble:
             state = state._replace(clear=0, candidate="")
+        state = forgiven(state, 10 * self.climb, self.recovery)
         scale = state.scale
         if not state.rest and not condition.trouble and scale < state.target:
             scale = min(state.target, scale * state.growth)
@@ -221,12 +223,9 @@ class Guard:
             state = state._replace(scale=scale, rest=rest, warm=warm)
         if state.candidate and step - state.candidate_step >= self.quiet and state.levels.sound():
             state = state._replace(
-                good=state.candidate,
-                good_step=state.candidate_step,
-                candidate="",
-                strikes=0,
+                good=state.candidate, good_step=state.candidate_step, candidate="", strikes=0,
                 searching=state.searching and state.candidate_scale < state.target,
-            )
+            )  # fmt: skip
         save = None
         if self._due(state, step):
             save = ODD if state.good == EVEN else EVEN

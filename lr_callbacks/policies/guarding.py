@@ -40,3 +40,17 @@ class GuardState(NamedTuple):
     skipped: int = 0  # steps in a row that were left out
     failed: float = math.inf  # the last scale that gave trouble
     raised: Raised = Raised()
+    top: float = 1.0  # the scale above which only a raise by trial goes
+
+
+def forgiven(state: GuardState, patience: int, recovery: float) -> GuardState:
+    """Take one cut back after ``patience`` steps without trouble, once and again.
+
+    Else false alarms, and batches that were bad by themselves, would wear a long training's rate
+    down to nothing. What a rollback has cut is not taken back: that rate was shown to harm.
+    """
+    if state.target >= state.top or not state.clear or state.clear % patience:
+        return state
+    target = min(state.top, state.target / recovery)
+    growth = max(1.0, target / state.scale) ** (10 / patience)
+    return state._replace(target=target, growth=growth)

@@ -50,7 +50,7 @@ def follow(
     decision = Decision(condition=condition)
     if verdict == KEPT:
         reason = f"the loss fell below its old level; scale {scale:.3g} is kept"
-        state = state._replace(scale=scale, target=scale)
+        state = state._replace(scale=scale, target=scale, top=scale)
         return state, decision._replace(scale=scale, reason=reason)
     state = state._replace(failed=scale, skipped=0)
     reason = f"{said or 'nothing is gained'}; the raise is taken back"

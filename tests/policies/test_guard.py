@@ -247,3 +247,18 @@ def test_a_training_resumed_during_a_raise_falls_back_to_the_weights_resumed_fro
         if decision.restore:
             break
     assert decision.restore == START
+
+
+def test_cuts_for_single_spikes_are_forgiven_in_time_so_that_they_do_not_wear_the_rate_down():
+    calm = [(1.0 + 0.1 * (t % 3 - 1), CALM) for t in range(1200)]
+    decisions = fold(Guard(), [(2.0, CALM), *calm[:99], *([(4.0, SPIKE), *calm] * 20)])
+    assert decisions[100].scale == 0.5
+    assert decisions[-1].scale == pytest.approx(1.0)
+    assert min(d.scale for d in decisions) > 0.39
+
+
+def test_what_a_rollback_has_cut_is_not_taken_back():
+    stream = [(2.0, CALM)] + [(1.0, CALM)] * 200 + [(9.0, DRIFT)] + [(1.0, CALM)] * 5000
+    decisions = fold(Guard(), stream)
+    assert decisions[201].restore
+    assert decisions[-1].scale == pytest.approx(0.8)
