@@ -17,11 +17,12 @@ class Guard:
 
     The ladder: a step whose loss or gradients are not finite is skipped, ``skips`` times in a row.
     A spike or an oscillation cuts the scale, which rests and then climbs back to ``recovery`` times
-    what failed, and after every ``10 × climb`` steps without trouble one such cut is forgiven. A non-finite or diverging loss, or one that has not come back to its old level
-    after the rest, returns to the last good snapshot as well; each further rollback before a new
-    snapshot proves good, in ``quiet`` steps without trouble, squares the cut. Neither decisions nor
-    the place in the data are rolled back, so that the loop ends. A loss that stays above that of
-    the untrained model, or comes back near it, has diverged, whatever the detectors say.
+    what failed; after every ``10 × climb`` steps without trouble one such cut is forgiven. A
+    non-finite or diverging loss, or one that has not come back to its old level after the rest,
+    returns to the last good snapshot as well; each further rollback before a new snapshot proves
+    good, in ``quiet`` steps without trouble, squares the cut. Neither decisions nor the place in
+    the data are rolled back, so that the loop ends. A loss that stays above that of the untrained
+    model, or comes back near it, has diverged, whatever the detectors say.
 
     Trouble, more than an oscillation, that leaves the loss above that of the untrained model before
     any snapshot has proved good says that the rate may be wrong by orders of magnitude. Then the
@@ -202,7 +203,7 @@ class Guard:
         if state.spent:
             return state, Decision(scale=self.floor)
         floor = self.floor
-        state = state._replace(scale=floor, target=floor, growth=1.0, rest=0, warm=0, spent=True)
+        state = state._replace(scale=floor, target=floor, top=floor, rest=0, warm=0, spent=True)
         end = {"stop": "stopping", "floor": "going on at the smallest rate"}[self.exhausted]
         said = f"{reason}; the {self.rollbacks} rollbacks are used up, {end}"
         stop = self.exhausted == "stop"

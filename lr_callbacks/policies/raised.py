@@ -14,7 +14,7 @@ STEP = math.sqrt(10.0)
 
 def wanted(state: GuardState, condition: Condition, ceiling: float) -> bool:
     """Whether a higher rate should be tried: progress stands still, all is calm, there is room."""
-    room = min(ceiling, state.failed / 2)
+    room = min(ceiling, state.failed / 2) if ceiling > 1 else 0.0
     calm = state.scale == state.target and not (state.rest or state.warm or state.spent)
     return condition is Condition.STALLED and calm and state.scale * STEP <= room
 
