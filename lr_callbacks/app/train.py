@@ -18,6 +18,7 @@ from yaml import YAMLError
 from lr_callbacks.app import resume, schema
 from lr_callbacks.app.assemble import build_logger, build_model, build_trainer, make
 from lr_callbacks.app.errors import Refused, sentence
+from lr_callbacks.app.versions import VERSION_BASE
 from lr_callbacks.core import require
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
 from lr_callbacks.verdict import divergence
@@ -140,7 +141,7 @@ def _job(config: DictConfig) -> float:
     return -config.penalty if maximized else float(config.penalty)
 
 
-@hydra.main(version_base="1.3", config_path="pkg://lr_callbacks.conf", config_name="train")
+@hydra.main(**VERSION_BASE, config_path="pkg://lr_callbacks.conf", config_name="train")
 def _app(config: DictConfig) -> float:
     try:
         return _job(config)

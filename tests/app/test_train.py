@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 from omegaconf import open_dict
 
 from lr_callbacks.app.train import train
+from lr_callbacks.app.versions import VERSION_BASE
 
 BIN = Path(sys.executable).parent
 QUIET = ["trainer.enable_progress_bar=false", "test=false"]
@@ -29,7 +30,7 @@ def _elsewhere(tmp_path, monkeypatch):
 
 def composed(*overrides):
     GlobalHydra.instance().clear()
-    with initialize_config_module("lr_callbacks.conf", version_base="1.3"):
+    with initialize_config_module("lr_callbacks.conf", **VERSION_BASE):
         config = compose("train", [*QUIET, *overrides], return_hydra_config=True)
     config.hydra.runtime.cwd = os.getcwd()
     config.hydra.mode = "RUN"
