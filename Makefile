@@ -46,6 +46,7 @@ grow: $(VENV)/.dev
 
 screenshots: $(VENV)/.dev
 	$(BIN)/python examples/benchmarks/screenshots.py $(VENV)/screenshots $(ARGS)
+	cp $(VENV)/screenshots/figure.png examples/mlflow.png
 
 faults: $(VENV)/.dev
 	LR_CALLBACKS_LONG=1 $(BIN)/python -m pytest tests/tracking/test_faults.py $(ARGS)

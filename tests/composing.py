@@ -5,6 +5,7 @@ import os
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import open_dict
 
 from lr_callbacks.app.versions import VERSION_BASE
@@ -19,7 +20,7 @@ def composed(*overrides, mode="RUN", name="train"):
         config = compose(name, list(overrides), return_hydra_config=True)
     config.hydra.runtime.cwd = os.getcwd()
     config.hydra.runtime.output_dir = os.path.join(os.getcwd(), "outputs")
-    config.hydra.mode = mode
+    config.hydra.mode = RunMode[mode]
     config.hydra.job.override_dirname = ",".join(overrides)
     HydraConfig.instance().set_config(config)
     with open_dict(config):

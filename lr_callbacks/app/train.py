@@ -64,13 +64,15 @@ def _fit(config: DictConfig, trainer: Trainer, task: Task, data: LightningDataMo
         if str(error).startswith("Early stopping conditioned on metric"):
             raise ValueError(f"`callbacks.early_stopping.monitor`: {error}") from error
         raise
-    if diverged := _diverged(task):
+    # As rank 0 sees it: ranks that disagree would wait for one another in the test.
+    if diverged := trainer.strategy.broadcast(_diverged(task)):
         if isinstance(trainer.logger, JournaledMLFlowLogger):
             trainer.logger.log_tags({"lr_callbacks.verdict": "diverged"})
             trainer.logger.finalize("success")  # the tag opened the run again
         if config.fail_on_divergence:
             raise Refused(f"the training diverged: {diverged}.")
-        print(f"lr-train: the training diverged: {diverged}.", file=sys.stderr)
+        if trainer.is_global_zero:
+            print(f"lr-train: the training diverged: {diverged}.", file=sys.stderr)
     if task.validated != trainer.global_step and trainer.limit_val_batches:
         trainer.validate(task, datamodule=data, verbose=False)
     metric = float(trainer.callback_metrics.get(config.optimized_metric, math.nan))

@@ -37,7 +37,7 @@ class MuonAdamW(Optimizer):
     ) -> None:
         held = list(params)
         matrices, rest = ([p for p in held if (p.ndim == 2) is is_] for is_ in (True, False))
-        shared = {"lr": lr, "weight_decay": weight_decay}
+        shared: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay}
         self._parts: list[tuple[bool, Optimizer]] = []
         if matrices:
             muon = _Muon(matrices, momentum=momentum, adjust_lr_fn="match_rms_adamw", **shared)
@@ -49,7 +49,7 @@ class MuonAdamW(Optimizer):
         super().__init__(groups, shared)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Make a step of both; return what the closure, if one is given, returns."""
         loss = None
         if closure is not None:

@@ -11,6 +11,7 @@ import torch
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from mlflow.tracking import MlflowClient
 from omegaconf import open_dict
 
@@ -33,7 +34,7 @@ def composed(*overrides):
     with initialize_config_module("lr_callbacks.conf", **VERSION_BASE):
         config = compose("train", [*QUIET, *overrides], return_hydra_config=True)
     config.hydra.runtime.cwd = os.getcwd()
-    config.hydra.mode = "RUN"
+    config.hydra.mode = RunMode.RUN
     config.hydra.job.override_dirname = ",".join(overrides)
     HydraConfig.instance().set_config(config)
     with open_dict(config):
