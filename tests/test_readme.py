@@ -69,7 +69,7 @@ def test_the_reference_names_every_tag():
     homes.remove("lr_callbacks.verdict")  # a tag, too
     tags = named - homes - {"lr_callbacks.conf"}
     assert {"lr_callbacks.verdict", "lr_callbacks.sweep", "lr_callbacks.failed_job."} <= tags
-    for tag in tags | {"resumed_from_step"}:
+    for tag in tags | {"resumed_from_step", "first_nonfinite"}:
         assert f"`{tag}" in TEXT
 
 
