@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: train test check format sweep bench coverage faults grow screenshots soak clean
+.PHONY: train test check format course sweep launchers bench coverage faults grow screenshots soak clean
 
 train: $(VENV)/.train
 	$(BIN)/lr-train $(ARGS)
@@ -18,8 +18,17 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+course: $(VENV)/.dev
+	mkdir -p $(VENV)/course
+	set -e; for part in examples/0[1-689]*.py; do $(BIN)/python $$part $(VENV)/course; done
+	cp $(VENV)/course/02_too_high.png examples
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/07_sweep.sh $(VENV)/course
+
 sweep: $(VENV)/.dev
-	sh examples/sweep.sh $(BIN)
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/07_sweep.sh
+
+launchers: $(VENV)/.dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/10_cluster.sh $(VENV)/launchers $(ARGS)
 
 coverage: $(VENV)/.dev
 	$(BIN)/python -m coverage run -m pytest $(ARGS)
@@ -37,6 +46,7 @@ grow: $(VENV)/.dev
 
 screenshots: $(VENV)/.dev
 	$(BIN)/python examples/benchmarks/screenshots.py $(VENV)/screenshots $(ARGS)
+	cp $(VENV)/screenshots/figure.png examples/mlflow.png
 
 faults: $(VENV)/.dev
 	LR_CALLBACKS_LONG=1 $(BIN)/python -m pytest tests/tracking/test_faults.py $(ARGS)

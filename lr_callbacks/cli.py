@@ -6,21 +6,44 @@ from pathlib import Path
 
 from lr_callbacks import replay
 from lr_callbacks.app import compare
+from lr_callbacks.terminal import EXIT_CODES, show, show_json
 from lr_callbacks.tracking.journal import SUFFIX, header
-from lr_callbacks.tracking.sync import sync
+from lr_callbacks.tracking.sync import Synced, sync
 
-EPILOG = """\
+EPILOG = f"""\
 examples:
   lr-callbacks sync                     send what an interrupted run or a dead server left behind
   lr-callbacks compare last             the newest sweep: a table, and compare.png
   lr-callbacks compare last --json      the same for a program
+  lr-callbacks replay losses.csv        what would have been decided, and replay.png
   lr-callbacks ui                       MLflow's UI on the store of this folder
 
-exit codes: 0 done, 1 something failed or was left, 2 wrong usage, 130 interrupted by Ctrl-C"""
+Tables are plain text in a pipe. More on each command: lr-callbacks COMMAND --help
+
+{EXIT_CODES}"""
+
+SYNC = f"""\
+A journal that a live process writes is left to it. A run that was killed is closed as KILLED.
+
+examples:
+  lr-callbacks sync                     every journal under this folder
+  lr-callbacks sync runs/ --json        those under runs/, for a program
+
+{EXIT_CODES}"""
+
+UI = f"""\
+Prints the address of the newest run and serves the store until Ctrl-C. Where the runs went to a
+server, its address is printed and nothing is started.
+
+examples:
+  lr-callbacks ui                       the store that this folder's journals name, or mlflow.db
+  lr-callbacks ui runs/ --port 5001
+
+{EXIT_CODES}"""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command and return its exit code, see `EPILOG`."""
+    """Run a command and return its exit code, see `EXIT_CODES`."""
     try:
         return _command(arguments)
     except KeyboardInterrupt:
@@ -28,17 +51,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _command(arguments: list[str] | None) -> int:
+    raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        prog="lr-callbacks",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="lr-callbacks", description=__doc__, epilog=EPILOG, formatter_class=raw
     )
     commands = parser.add_subparsers(dest="command", required=True)
     sender = commands.add_parser("sync", help="send journals that MLflow has not got yet")
     viewer = commands.add_parser("ui", help="start MLflow's UI on the store that the runs use")
-    for command in (sender, viewer):
+    for command, epilog in ((sender, SYNC), (viewer, UI)):
+        command.formatter_class, command.epilog = raw, epilog
         command.add_argument("folder", nargs="?", default=".", type=Path, help="default: .")
+    sender.add_argument("--json", action="store_true", help="print JSON instead of a table")
     viewer.add_argument("--port", type=int, default=5000)
     replayer = commands.add_parser("replay", help="what would be decided on a recorded curve")
     replay.add_arguments(replayer)
@@ -51,17 +74,28 @@ def _command(arguments: list[str] | None) -> int:
         return compare.main(given)
     if not given.folder.is_dir():
         parser.error(f"{given.folder} is not a folder")
-    return _sync(given.folder) if given.command == "sync" else _ui(given.folder, given.port)
+    if given.command == "ui":
+        return _ui(given.folder, given.port)
+    return _sync(given.folder, as_json=given.json)
 
 
-def _sync(folder: Path) -> int:
-    found = failed = 0
+def _sync(folder: Path, *, as_json: bool) -> int:
+    """Send the journals; lines in a pipe come as each is done, a table or JSON at the end."""
+    lines = not (as_json or sys.stdout.isatty())
+    found: list[Synced] = []
     for done in sync(folder):
-        found += 1
-        failed += done.failed
-        run = f" run {done.run_id}" if done.run_id else ""
-        print(f"{done.path}:{run} {done.outcome}, {done.metrics} points sent")
-    print(f"{found} journals, {failed} failed" if found else f"no journals under {folder}")
+        found.append(done)
+        if lines:
+            run = f" run {done.run_id}" if done.run_id else ""
+            print(f"{done.path}:{run} {done.outcome}, {done.metrics} points sent", flush=True)
+    failed = sum(done.failed for done in found)
+    if as_json:
+        show_json([done._asdict() for done in found])
+        return int(failed > 0)
+    if found and not lines:
+        rows = [(done.path, done.run_id or "", done.metrics, done.outcome) for done in found]
+        show(("journal", "run", "points sent", "outcome"), rows)
+    print(f"{len(found)} journals, {failed} failed" if found else f"no journals under {folder}")
     return int(failed > 0)
 
 

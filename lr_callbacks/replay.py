@@ -12,9 +12,12 @@ from lr_callbacks import policies
 from lr_callbacks.controller import Controller
 from lr_callbacks.core import Decision, Observation
 from lr_callbacks.detectors import default_detectors
+from lr_callbacks.terminal import EXIT_CODES, show, show_json
 from lr_callbacks.tracking.curve import Point, load
 from lr_callbacks.tracking.figure import draw
 from lr_callbacks.tracking.journal import History
+
+_COLUMNS = ("step", "condition", "action", "loss", "scale", "reason")
 
 EXAMPLES = """\
 CURVE is a CSV file with the columns step,loss (and lr, if known), a journal, or the id of an
@@ -31,19 +34,22 @@ examples:
   lr-callbacks replay losses.csv policy=hold detectors=spike,drift spike.sensitivity=1.3
   lr-callbacks replay lr_callbacks/journals/20250102-030405-1a2b3c4d.journal.jsonl policy.cut=0.3
   lr-callbacks replay 0f1e2d3c4b5a69788796a5b4c3d2e1f0 --tracking-uri sqlite:///mlflow.db
-"""
+  lr-callbacks replay losses.csv --json
+
+{exits}"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what ``replay`` takes to its parser, with examples for its help."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     known = {"policies": ", ".join(_policies()), "detectors": ", ".join(default_detectors())}
-    parser.epilog = EXAMPLES.format(**known)
+    parser.epilog = EXAMPLES.format(**known, exits=EXIT_CODES)
     parser.add_argument("curve", metavar="CURVE")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--loss", help="column or metric of the losses (train/loss, or loss)")
     parser.add_argument("--tracking-uri", help="MLflow's store (MLFLOW_TRACKING_URI, or mlflow.db)")
     parser.add_argument("--output", type=Path, help="the figure (replay.png)", default="replay.png")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
 def main(given: argparse.Namespace) -> int:
@@ -59,8 +65,11 @@ def main(given: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:
         print(f"lr-callbacks replay: {error}", file=sys.stderr)
         return 2
-    for line in _lines(rows):
-        print(line)
+    told = [{"step": step, **row} for step, row in rows]
+    if given.json:
+        show_json({"losses": len(points), "decisions": told, "figure": given.output})
+        return 0
+    show(_COLUMNS, [[row[name] for name in _COLUMNS] for row in told])
     print(f"{len(points)} losses, {len(rows)} decisions; figure: {given.output}")
     return 0
 
@@ -127,15 +136,6 @@ def table(
             rows.append((point.step, row))
         scale = decision.scale
     return rows
-
-
-def _lines(rows: Sequence[tuple[int, Mapping[str, Any]]]) -> list[str]:
-    cells = [("step", "condition", "action", "loss", "scale", "reason")]
-    for step, row in rows:
-        loss, scale = f"{row['loss']:.4g}", f"{row['scale']:.3g}"
-        cells.append((str(step), row["condition"], row["action"], loss, scale, row["reason"]))
-    widths = [max(len(cell[i]) for cell in cells) for i in range(5)]
-    return ["  ".join([*map(str.ljust, cell, widths), cell[5]]) for cell in cells]
 
 
 def _history(

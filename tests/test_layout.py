@@ -24,6 +24,7 @@ ROOMS = {
     "simulate": set(),
     "testing": set(),
     "verdict": set(),
+    "terminal": {"rich"},
     "replay": set(),
     "scaler": {"torch"},
     "snapshots": {"torch"},
@@ -61,6 +62,7 @@ FLOORS = {
     "simulate": PURE,
     "testing": PURE,
     "verdict": set(),
+    "terminal": set(),
     "scaler": {"core"},
     "copies": {"finiteness"},
     "memory": {"core", "copies"},
@@ -71,9 +73,9 @@ FLOORS = {
     "callbacks": {*PURE, *GROUND, "tracking", "verdict"},
     "tracking": {"verdict"},
     "zoo": {"core", "verdict"},
-    "app": {*PURE, "callbacks", "evaluate", "tracking", "verdict", "zoo"},
-    "replay": {*PURE, "callbacks", "tracking"},
-    "cli": {*PURE, "app", "evaluate", "replay", "tracking"},
+    "app": {*PURE, "callbacks", "evaluate", "terminal", "tracking", "verdict", "zoo"},
+    "replay": {*PURE, "callbacks", "terminal", "tracking"},
+    "cli": {*PURE, "app", "evaluate", "replay", "terminal", "tracking"},
 }
 
 

@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import Checkpoint, RichProgressBar
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
+from lr_callbacks.app.versions import ANYTHING
 from lr_callbacks.tracking import store
 from lr_callbacks.zoo.describe import Description
 from lr_callbacks.zoo.models import Mismatch
@@ -22,7 +23,7 @@ from lr_callbacks.zoo.models import Mismatch
 def make(node: Any, **given: Any) -> Any:
     """Build what ``node`` describes, from plain lists and dicts, and further arguments."""
     settings = OmegaConf.to_container(node, resolve=True)
-    return instantiate(settings, _convert_="all", **given)
+    return instantiate(settings, _convert_="all", **ANYTHING, **given)
 
 
 def build_model(config: DictConfig, about: Description) -> nn.Module:

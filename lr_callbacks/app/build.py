@@ -22,7 +22,7 @@ OPTIMIZERS: dict[str, str] = {
     "adamax": "torch.optim.Adamax",
     "adamw": "torch.optim.AdamW",
     "asgd": "torch.optim.ASGD",
-    "muon": "torch.optim.Muon",
+    "muon": "lr_callbacks.zoo.muon.MuonAdamW",
     "nadam": "torch.optim.NAdam",
     "prodigy": "prodigyopt.Prodigy",
     "radam": "torch.optim.RAdam",

@@ -8,16 +8,15 @@ import statistics
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from matplotlib.figure import Figure
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from rich.console import Console
-from rich.table import Table
 
 from lr_callbacks.app.resume import ASKED
+from lr_callbacks.terminal import EXIT_CODES, show, show_json
 from lr_callbacks.tracking import store
 
 #: Overrides that tell no methods apart: the axis of the figure, repetitions, and the how.
@@ -39,8 +38,19 @@ class Job(NamedTuple):
     run_id: str
 
 
+EXAMPLES = f"""\
+examples:
+  lr-callbacks compare last                                   the newest sweep of this folder
+  lr-callbacks compare "sweep 1125-114733" --metric test/accuracy --output accuracy.png
+  lr-callbacks compare last --uri http://HOST:5000 --json     from a server, for a program
+
+{EXIT_CODES}"""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
     parser.add_argument("sweep", help="`last`, or the name or id of the parent run")
     parser.add_argument(
         "folder", nargs="?", default=".", type=Path, help="of mlflow.db; default: ."
@@ -60,9 +70,9 @@ def main(given: argparse.Namespace) -> int:
         print(f"lr-callbacks compare: {str(error).splitlines()[0]}", file=sys.stderr)
         return 1
     if given.json:
-        print(json.dumps([_plain(job) for job in jobs], indent=1))
+        show_json([job._asdict() for job in jobs])
         return 0
-    _print(jobs, given.metric)
+    show([given.metric if name == "final" else name for name in _COLUMNS], jobs)
     print(f"figure: {given.output}")
     return 0
 
@@ -176,28 +186,6 @@ def _job(run: Run, asked: dict[str, str], told: set[str], metric: str) -> Job:
         run.info.status,
         run.info.run_id,
     )
-
-
-def _plain(job: Job) -> dict[str, Any]:
-    """Return what JSON can hold: a number that is none becomes null."""
-    held = job._asdict().items()
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in held}
-
-
-def _print(jobs: Sequence[Job], metric: str) -> None:
-    head = [metric if name == "final" else name for name in _COLUMNS]
-    rows = [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in job] for job in jobs]
-    if sys.stdout.isatty():
-        table = Table(*head)
-        for row in rows:
-            table.add_row(*row)
-        Console().print(table)
-        return
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    for row in [head, *rows]:
-        print(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        )
 
 
 def _uri(given: str | None, folder: Path) -> str:

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from yaml import YAMLError
 
 from lr_callbacks.app import schema
+from lr_callbacks.app.versions import VERSION_BASE
 
 #: Which extra brings an option that other packages provide.
 EXTRAS = {
@@ -92,7 +93,7 @@ def _unknown_override(given: str, key: str, kind: str) -> str:
 def _unknown_key(key: str) -> str:
     """Name the valid key most like ``key``, or those beside it."""
     GlobalHydra.instance().clear()
-    with initialize_config_module("lr_callbacks.conf", version_base="1.3"):
+    with initialize_config_module("lr_callbacks.conf", **VERSION_BASE):
         config = OmegaConf.to_container(compose("train"), resolve=False)
     return _unknown(key, list(_keys(config)))
 

@@ -35,13 +35,12 @@ class OneCycle:
     def __call__(self, optimizer: Optimizer, steps: int, epochs: int) -> dict[str, Any]:
         """Return Lightning's configuration over so many optimizer steps."""
         rates = [float(group["lr"]) for group in optimizer.param_groups]
-        group = optimizer.param_groups[0]
         scheduler = _EndlessOneCycle(
             optimizer,
             rates,
             total_steps=(self.horizon or steps) + 2,
             pct_start=self.warm_up,
-            cycle_momentum="momentum" in group or "betas" in group,
+            cycle_momentum="momentum" in optimizer.defaults or "betas" in optimizer.defaults,
         )
         return {"scheduler": scheduler, "interval": "step", "frequency": 1}
 

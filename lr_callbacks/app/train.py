@@ -18,6 +18,7 @@ from yaml import YAMLError
 from lr_callbacks.app import resume, schema
 from lr_callbacks.app.assemble import build_logger, build_model, build_trainer, make
 from lr_callbacks.app.errors import Refused, sentence
+from lr_callbacks.app.versions import VERSION_BASE
 from lr_callbacks.core import require
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
 from lr_callbacks.verdict import divergence
@@ -63,13 +64,15 @@ def _fit(config: DictConfig, trainer: Trainer, task: Task, data: LightningDataMo
         if str(error).startswith("Early stopping conditioned on metric"):
             raise ValueError(f"`callbacks.early_stopping.monitor`: {error}") from error
         raise
-    if diverged := _diverged(task):
+    # As rank 0 sees it: ranks that disagree would wait for one another in the test.
+    if diverged := trainer.strategy.broadcast(_diverged(task)):
         if isinstance(trainer.logger, JournaledMLFlowLogger):
             trainer.logger.log_tags({"lr_callbacks.verdict": "diverged"})
             trainer.logger.finalize("success")  # the tag opened the run again
         if config.fail_on_divergence:
             raise Refused(f"the training diverged: {diverged}.")
-        print(f"lr-train: the training diverged: {diverged}.", file=sys.stderr)
+        if trainer.is_global_zero:
+            print(f"lr-train: the training diverged: {diverged}.", file=sys.stderr)
     if task.validated != trainer.global_step and trainer.limit_val_batches:
         trainer.validate(task, datamodule=data, verbose=False)
     metric = float(trainer.callback_metrics.get(config.optimized_metric, math.nan))
@@ -140,7 +143,7 @@ def _job(config: DictConfig) -> float:
     return -config.penalty if maximized else float(config.penalty)
 
 
-@hydra.main(version_base="1.3", config_path="pkg://lr_callbacks.conf", config_name="train")
+@hydra.main(**VERSION_BASE, config_path="pkg://lr_callbacks.conf", config_name="train")
 def _app(config: DictConfig) -> float:
     try:
         return _job(config)

@@ -128,7 +128,7 @@ class Guard:
         state = state._replace(failed=min(state.scale, observation.scale))
         last = state.levels.fast if condition is Condition.NONFINITE else observation.loss
         worse = not last < state.levels.first and condition is not Condition.OSCILLATING
-        if state.good == START and worse:
+        if worse and (state.good == START or state.strikes >= 2):
             return self._start_anew(state, observation, reason)
         if condition >= Condition.DIVERGING or state.searching:
             return self._roll_back(state, observation, reason)

@@ -66,7 +66,7 @@ class Task(LightningModule):
         self.peak = seen if self.peak is None else torch.fmax(self.peak, seen)
         self.last.append(seen)
         if self._tell:  # to the schedule; loggers get it from the callback
-            self.log("train/loss", loss, logger=False)
+            self.log("train/loss", loss, logger=False, sync_dist=True)
         return loss
 
     def on_train_start(self) -> None:
@@ -135,9 +135,10 @@ class Task(LightningModule):
     def _log(self, stage: str, batch: tuple[Tensor, Tensor]) -> None:
         loss, accuracy = self._measure(batch)
         size = len(batch[0])
-        self.log(f"{stage}/loss", loss, batch_size=size, prog_bar=stage == "val")
+        told: Any = {"batch_size": size, "sync_dist": True}  # the mean over all ranks
+        self.log(f"{stage}/loss", loss, prog_bar=stage == "val", **told)
         if self.kind == "classification":
-            self.log(f"{stage}/accuracy", accuracy, batch_size=size)
+            self.log(f"{stage}/accuracy", accuracy, **told)
 
 
 def _nothing() -> None:

@@ -59,7 +59,7 @@ BAD = {
     ],
     "impossible combinations": [
         (["callbacks=[monitor,guard]"], "two options of `callbacks` both set `callbacks.adaptive.pol"),
-        (["optimizer=muon"], "optimizer=muon: Muon only supports 2D parameters"),
+        (["model=cnn", "data=diabetes"], "model `cnn` needs images (channels, height, width), not"),
         (["model=transformer", "data=text", "model.heads=7"], "`model.heads` must be a divisor of mod"),
         (["callbacks=[checkpoint]", "trainer.enable_checkpointing=false"], "enable_checkpointing=Fal"),
         (["-m", "trainer=ddp"], "starts processes of its own, which Hydra's sweeps do not support"),

@@ -11,10 +11,12 @@ import torch
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from mlflow.tracking import MlflowClient
 from omegaconf import open_dict
 
 from lr_callbacks.app.train import train
+from lr_callbacks.app.versions import VERSION_BASE
 
 BIN = Path(sys.executable).parent
 QUIET = ["trainer.enable_progress_bar=false", "test=false"]
@@ -29,10 +31,10 @@ def _elsewhere(tmp_path, monkeypatch):
 
 def composed(*overrides):
     GlobalHydra.instance().clear()
-    with initialize_config_module("lr_callbacks.conf", version_base="1.3"):
+    with initialize_config_module("lr_callbacks.conf", **VERSION_BASE):
         config = compose("train", [*QUIET, *overrides], return_hydra_config=True)
     config.hydra.runtime.cwd = os.getcwd()
-    config.hydra.mode = "RUN"
+    config.hydra.mode = RunMode.RUN
     config.hydra.job.override_dirname = ",".join(overrides)
     HydraConfig.instance().set_config(config)
     with open_dict(config):

@@ -1,7 +1,11 @@
-"""Two lines in a Trainer of one's own: the callback and the logger.
+"""Learn the two lines that a Trainer of one's own needs: the callback and the logger.
 
-The rate is a hundred times too high; the run ends well, and MLflow shows why.
+The rate is a hundred times too high; the run ends well, and MLflow shows why. Writes
+``05_own_model.png`` beside the MLflow store.
 """
+
+import sys
+from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
@@ -10,6 +14,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lr_callbacks import AdaptiveLearningRate, JournaledMLFlowLogger
+from lr_callbacks.tracking.figure import draw
+from lr_callbacks.tracking.journal import history
 
 
 class Classifier(pl.LightningModule):
@@ -33,19 +39,21 @@ def batches():
     return DataLoader(TensorDataset(x, torch.tensor(y)), batch_size=32, shuffle=True)
 
 
-def main():
+def main(folder=Path()):
     pl.seed_everything(0)
+    store = f"sqlite:///{folder.absolute()}/mlflow.db"
     trainer = pl.Trainer(
         max_epochs=20,
         accelerator="cpu",
         callbacks=[AdaptiveLearningRate()],  # one
-        logger=JournaledMLFlowLogger("two lines"),  # two
+        logger=JournaledMLFlowLogger("own model", tracking_uri=store),  # two
         enable_checkpointing=False,
-        log_every_n_steps=1,
     )
     trainer.fit(Classifier(lr=10.0), batches())
-    print(f"mlflow ui --backend-store-uri {trainer.logger.tracking_uri}")
+    drawn = draw({"guarded": history(trainer.logger.journal_path)})
+    drawn.savefig(folder / "05_own_model.png", dpi=110)
+    print(f"mlflow ui --backend-store-uri {store}", folder / "05_own_model.png", sep="\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(Path, sys.argv[1:]))

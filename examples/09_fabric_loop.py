@@ -1,0 +1,69 @@
+"""Learn to do without a Trainer under Lightning Fabric, with poisoned batches left out.
+
+Writes ``09_fabric_loop.png``: every loss that is finite, a line where a batch was left out.
+"""
+
+import sys
+from pathlib import Path
+
+import lightning_fabric
+import torch
+from torch import nn
+
+from lr_callbacks import Buffers, Controller, Guard, LRScaler, Observation, Snapshots, StepGate
+from lr_callbacks.tracking.figure import draw
+from lr_callbacks.tracking.journal import History
+
+
+def main(folder=Path()):
+    fabric = lightning_fabric.Fabric(accelerator="cpu", devices=1)
+    fabric.seed_everything(0, verbose=False)
+    x = torch.randn(256, 8)
+    y = x.sum(1, keepdim=True) + 0.1 * torch.randn(256, 1)
+    module = nn.Sequential(nn.Linear(8, 32), nn.BatchNorm1d(32), nn.Tanh(), nn.Linear(32, 1))
+    model, wrapped = fabric.setup(module, torch.optim.AdamW(module.parameters(), lr=0.01))
+
+    # Fabric's optimizer hands everything on to the one inside, which is the one to hold.
+    optimizer = wrapped.optimizer
+    controller, scaler = Controller(policy=Guard()), LRScaler(optimizer)
+    state, snapshots = controller.init(), Snapshots(module, [optimizer])
+    gate = StepGate(optimizer, buffers=Buffers(module), left_out=scaler.leave_out)
+    snapshots.save("start")
+
+    run, skipped = History({}, {"train/loss": [], "lr/AdamW": []}, [], 0, 0), 0
+    for step in range(300):
+        rows = torch.randint(0, 256, (32,))
+        loss = nn.functional.mse_loss(model(x[rows]), y[rows])
+        if step % 100 == 50:
+            loss = loss * float("nan")
+        wrapped.zero_grad()
+        gate.watch(loss)
+        fabric.backward(loss)
+        wrapped.step()
+
+        out = gate.take() is False
+        skipped += out
+        mean = fabric.all_reduce(loss.detach()).item()
+        run.series["train/loss"].append((step, mean))
+        run.series["lr/AdamW"].append((step, optimizer.param_groups[0]["lr"]))
+        observed = Observation(step, mean, scaler.scale, skipped=out)
+        state, decision = controller.update(state, observed)
+        if decision.restore:
+            snapshots.restore(decision.restore)
+        if decision.save:
+            snapshots.save(decision.save)
+        scaler.apply(decision.scale)
+        if decision.reason:
+            fabric.print(f"step {step}: {decision.reason}")
+            row = {"condition": decision.condition.name.lower(), "scale": decision.scale}
+            run.decisions.append((step, {**row, "reason": decision.reason}))
+
+    with torch.no_grad():
+        final = (module.eval()(x) - y).pow(2).mean().item()
+    fabric.print(f"loss {final:.3g}, {skipped} batches left out")
+    draw({"guarded": run}).savefig(folder / "09_fabric_loop.png", dpi=110)
+    fabric.print(folder / "09_fabric_loop.png")
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))

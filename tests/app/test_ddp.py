@@ -1,0 +1,31 @@
+"""``lr-train trainer=ddp``: two processes, one training, one run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from lr_callbacks.tracking.journal import history
+
+
+@pytest.mark.skipif(os.name != "posix", reason="gloo")
+def test_two_processes_train_one_model_and_roll_it_back_together(tmp_path):
+    command = [Path(sys.executable).parent / "lr-train", "trainer=ddp", "trainer.max_steps=60"]
+    command += ["trainer.enable_progress_bar=false", "optimizer.lr=30", "schedule=constant"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert told.returncode == 0, told.stderr[-2000:]
+    assert "sync_dist" not in told.stderr
+    assert "Starting with 2 processes" in told.stderr
+    (journal,) = tmp_path.glob("journals/*.jsonl")  # rank 0 alone records
+    run = history(journal)
+    assert [step for step, _ in run.series["train/loss"]] == list(range(60))
+    assert run.decisions[0][1]["action"] == "roll back"
+    assert run.series["train/loss"][-1][1] < 2
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "lr_callbacks"]
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert found.info.status == "FINISHED"
+    assert "test/loss" in found.data.metrics
