@@ -174,11 +174,13 @@ class Guard:
         self, state: GuardState, observation: Observation, reason: str
     ) -> tuple[GuardState, Decision]:
         """Return to the untrained weights and climb from far below."""
-        failed = min(state.scale, observation.scale)
-        learnt = state.levels.best < state.levels.first
+        # Weights from which the loss came back above the first, twice, were not good after all.
+        failed = min(state.scale, observation.scale) if state.good == START else 1.0
+        learnt = state.good == START and state.levels.best < state.levels.first
         scale = max(self.floor, failed * (1e-2 if learnt else 1e-4))
         target = max(scale, failed * self.recovery)
-        state = state._replace(growth=10.0 ** (4 / self.climb), rest=0, warm=0, searching=True)
+        state = state._replace(rest=0, warm=0, searching=True, good=START, strikes=0)
+        state = state._replace(growth=10.0 ** (4 / self.climb))
         return self._return_to(state, scale, target, f"{reason}; starting anew")
 
     def _return_to(
@@ -188,15 +190,9 @@ class Guard:
         if state.rollbacks >= self.rollbacks:
             return self._give_up(state, reason)
         state = state._replace(
-            scale=scale,
-            target=target,
-            top=target,
-            rollbacks=state.rollbacks + 1,
-            candidate="",
-            clear=0,
-            levels=state.levels.forget(),
-            limit=inf,
-        )
+            scale=scale, target=target, top=target, rollbacks=state.rollbacks + 1,
+            candidate="", clear=0, levels=state.levels.forget(), limit=inf,
+        )  # fmt: skip
         return state, Decision(scale=self._warmed(state), restore=state.good, reason=reason)
 
     def _give_up(self, state: GuardState, reason: str) -> tuple[GuardState, Decision]:

@@ -262,3 +262,13 @@ def test_what_a_rollback_has_cut_is_not_taken_back():
     decisions = fold(Guard(), stream)
     assert decisions[201].restore
     assert decisions[-1].scale == pytest.approx(0.8)
+
+
+def test_weights_from_which_the_loss_comes_back_above_the_first_three_times_are_given_up():
+    learnt = [(2.0, CALM)] + [(1.0 + 0.1 * (t % 3 - 1), CALM) for t in range(100)]
+    lost = [(5.0 + 0.1 * (t % 3 - 1), CALM) for t in range(60)]
+    decisions = fold(Guard(), [*learnt, (9.0, DRIFT), *lost])
+    slots = [d.restore for d in decisions if d.restore]
+    assert START not in slots[:2]
+    assert slots[2] == START
+    assert "starting anew" in next(d.reason for d in decisions if d.restore == START)
