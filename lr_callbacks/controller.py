@@ -52,6 +52,10 @@ class Controller:
         detectors = tuple(d.init() for d in self.detectors.values())
         return ControllerState(detectors, self.policy.init())
 
+    def opening(self) -> Decision:
+        """Return what holds before the first decision: what the policy wants to have measured."""
+        return Decision(measure=getattr(self.policy, "opening", ()))
+
     def update(
         self, state: ControllerState, observation: Observation
     ) -> tuple[ControllerState, Decision]:

@@ -122,6 +122,8 @@ class Policy(Protocol[S]):
     Attributes:
         slots: the names of all snapshots that its decisions may save or restore. Where this is not
             empty, whoever carries the decisions out fills `START` before the first observation.
+
+    A policy that wants measurements with the very first observation names them in ``opening``.
     """
 
     slots: ClassVar[tuple[str, ...]]

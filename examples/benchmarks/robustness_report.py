@@ -93,12 +93,21 @@ def table(rows: Sequence[Row]) -> str:
                 f"**{group}**\n\n{tables.markdown(HEAD, [x for x in lines if x[1] != '0'])}"
             )
     factors = sorted({r["factor"] for r in rows})
+    same = compared(rows)
     by_rate = [
-        [m, *(f"{geometric(_ratios(rows, m, factor)):.2f}" for factor in factors)] for m in present
+        [m, *(f"{geometric(_ratios(same, m, factor)):.2f}" for factor in factors)] for m in present
     ]
     head = ("initial rate ÷ tuned", *(f"{factor:g}" for factor in factors))
-    parts.append(f"**geometric mean by initial rate**\n\n{tables.markdown(head, by_rate)}")
+    title = "**geometric mean by initial rate, tasks that all methods were trained on**"
+    parts.append(f"{title}\n\n{tables.markdown(head, by_rate)}")
     return "\n\n".join(parts)
+
+
+def compared(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of the tasks that all methods were trained on."""
+    methods = {r["method"] for r in rows}
+    trained = {t: {r["method"] for r in rows if r["task"] == t} for t in {r["task"] for r in rows}}
+    return [r for r in rows if trained[r["task"]] == methods]
 
 
 def _ratios(rows: Sequence[Row], method: str, factor: float) -> list[float]:
@@ -107,6 +116,7 @@ def _ratios(rows: Sequence[Row], method: str, factor: float) -> list[float]:
 
 def heat_map(rows: Sequence[Row]) -> Any:
     """Draw the ratio by method, initial rate, task and optimizer; white is the tuned loss."""
+    rows = compared(rows)
     present = [m for m in METHODS if any(r["method"] == m for r in rows)]
     pairs = sorted({(r["task"], r["optimizer"]) for r in rows})
     factors = sorted({r["factor"] for r in rows})

@@ -84,7 +84,7 @@ class AdaptiveLearningRate(Callback):
         )
         given = {} if detectors is None else {"detectors": detectors}
         self.controller = Controller(policy=Guard() if policy is None else policy, **given)
-        self._memory = Memory(self.controller.init())
+        self._memory = Memory(self.controller.init(), self.controller.opening())
         self._resumed = False
         self._fit: Fit | None = None
 
@@ -100,7 +100,7 @@ class AdaptiveLearningRate(Callback):
         if stage == "fit":
             refuse_trainer(trainer, type(self))
             if not self._resumed:
-                self._memory = Memory(self.controller.init())
+                self._memory = Memory(self.controller.init(), self.controller.opening())
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the rates and keep a copy of the weights that the training starts from."""

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from lr_callbacks.callbacks.losses import Measured
 from lr_callbacks.core import DESCENT, NORM, Observation
 
+#: On its device until the block is read.
+Value = Tensor | float
+
 
 class Measures:
     """Measures the weights and gradients just before an optimizer step changes them.
@@ -25,14 +28,14 @@ class Measures:
         self._horizon = horizon
         self._parameters = [p for p in module.parameters() if p.requires_grad]
         self._before: list[Tensor] = []
-        self._measured: tuple[float, float] | None = None
-        self._of: dict[int, tuple[float, float]] = {}
+        self._measured: tuple[Value, Value] | None = None
+        self._of: dict[int, tuple[Value, Value]] = {}
 
     @torch.no_grad()
     def take(self, wanted: Collection[str]) -> None:
         """Measure what is ``wanted``; of several optimizers in one step the first counts."""
         if self._measured is None and wanted:
-            norm = self._norm() if NORM in wanted else math.nan
+            norm: Value = self._norm() if NORM in wanted else math.nan
             self._measured = (norm, self._descent() if DESCENT in wanted else math.nan)
         if DESCENT not in wanted:
             self._before = []
@@ -47,17 +50,17 @@ class Measures:
         norm, descent = self._of.pop(measured.step, (math.nan, math.nan))
         step, loss, scale = measured.step, measured.loss, measured.scale
         skipped = measured.skipped
-        return Observation(step, loss, scale, skipped, self._horizon, norm, descent)
+        return Observation(step, loss, scale, skipped, self._horizon, float(norm), float(descent))
 
     def forget(self) -> None:
         """Forget the last update: the weights were changed by a rollback."""
         self._before = []
 
-    def _norm(self) -> float:
+    def _norm(self) -> Value:
         norms = [torch.linalg.vector_norm(p).double() for p in self._parameters]
-        return float(torch.stack([n.to(norms[0].device) for n in norms]).norm()) if norms else 0.0
+        return torch.stack([n.to(norms[0].device) for n in norms]).norm() if norms else 0.0
 
-    def _descent(self) -> float:
+    def _descent(self) -> Value:
         now = [p.detach().clone() for p in self._parameters]
         before, self._before = self._before, now
         products = [

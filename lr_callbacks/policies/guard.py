@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from math import inf
 from typing import ClassVar
 
+from lr_callbacks import core
 from lr_callbacks.core import START, Condition, Decision, Observation, Reading, require, worst
 from lr_callbacks.policies import raised
-from lr_callbacks.policies.guarding import EVEN, ODD, GuardState, forgiven
+from lr_callbacks.policies.guarding import EVEN, ODD, GuardState, due, forgiven, inflated, watching
 from lr_callbacks.policies.wording import symptom
 
 
@@ -22,7 +23,8 @@ class Guard:
     returns to the last good snapshot as well; each further rollback before a new snapshot proves
     good, in ``quiet`` steps without trouble, squares the cut. Neither decisions nor the place in
     the data are rolled back, so that the loop ends. A loss that stays above that of the untrained
-    model, or comes back near it, has diverged, whatever the detectors say.
+    model, or comes back near it, has diverged, whatever the detectors say, and so it has where the
+    weights grow tenfold within the first 50 steps.
 
     Trouble, more than an oscillation, that leaves the loss above that of the untrained model before
     any snapshot has proved good says that the rate may be wrong by orders of magnitude. Then the
@@ -55,6 +57,7 @@ class Guard:
     """
 
     slots: ClassVar[tuple[str, ...]] = (START, EVEN, ODD)
+    opening: ClassVar[tuple[str, ...]] = (core.NORM,)
 
     cut: float = 0.5
     recovery: float = 0.8
@@ -98,6 +101,12 @@ class Guard:
         self, state: GuardState, observation: Observation, readings: Mapping[str, Reading]
     ) -> tuple[GuardState, Decision]:
         """Fold in one observation and decide."""
+        state, decision = self._decide(state, observation, readings)
+        return state, decision._replace(measure=(core.NORM,)) if watching(state) else decision
+
+    def _decide(
+        self, state: GuardState, observation: Observation, readings: Mapping[str, Reading]
+    ) -> tuple[GuardState, Decision]:
         name, reading = worst(readings)
         condition, levels = reading.condition, state.levels
         if state.raised.slot:
@@ -108,7 +117,9 @@ class Guard:
         passing = observation.skipped and state.skipped < self.skips
         skipped = state.skipped + 1 if observation.skipped else 0
         state = state._replace(clear=state.clear + 1, skipped=skipped, levels=levels)
-        lost = "" if condition >= Condition.DIVERGING else self._lost(state)
+        if state.norm != state.norm:  # NaN
+            state = state._replace(norm=observation.norm)
+        lost = "" if condition >= Condition.DIVERGING else self._lost(state, observation)
         if not lost and not condition.trouble:
             if raised.wanted(state, condition, self.ceiling):
                 return raised.begin(state)
@@ -128,6 +139,7 @@ class Guard:
         state = state._replace(failed=min(state.scale, observation.scale))
         last = state.levels.fast if condition is Condition.NONFINITE else observation.loss
         worse = not last < state.levels.first and condition is not Condition.OSCILLATING
+        worse = worse or bool(inflated(state, observation))
         if worse and (state.good == START or state.strikes >= 2):
             return self._start_anew(state, observation, reason)
         if condition >= Condition.DIVERGING or state.searching:
@@ -136,10 +148,10 @@ class Guard:
             return self._back_off(state, reason)
         return self._go_on(state, observation.step, condition)
 
-    def _lost(self, state: GuardState) -> str:
+    def _lost(self, state: GuardState, observation: Observation) -> str:
         if state.rest == 1 and state.levels.fast > state.limit:
             return f"loss {state.levels.fast:.3g} did not come back below {state.limit:.3g}"
-        return state.levels.astray()
+        return state.levels.astray() or inflated(state, observation)
 
     def _back_off(self, state: GuardState, reason: str) -> tuple[GuardState, Decision]:
         """Cut, keep the weights, and remember the level that must be reached again."""
@@ -224,19 +236,10 @@ class Guard:
                 searching=state.searching and state.candidate_scale < state.target,
             )  # fmt: skip
         save = None
-        if self._due(state, step):
+        if due(state, step, self.quiet, self.snapshot_every):
             save = ODD if state.good == EVEN else EVEN
             state = state._replace(candidate=save, candidate_step=step, candidate_scale=state.scale)
         return state, Decision(scale=self._warmed(state), condition=condition, save=save)
-
-    def _due(self, state: GuardState, step: int) -> bool:
-        """Early on the weights change fast, so the first snapshots come sooner."""
-        if state.candidate:
-            return False
-        young = state.searching or state.good == START
-        fresh = step - state.good_step >= (self.quiet if young else self.snapshot_every)
-        calm = state.clear >= min(self.quiet, 5) and not state.warm
-        return fresh and calm
 
     def _warmed(self, state: GuardState) -> float:
         """Scale in force: a tenth of the scale right after a rollback, rising linearly."""

@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from lr_callbacks.core import START
+from lr_callbacks.core import START, Observation
 from lr_callbacks.policies.levels import Levels
 
 #: The two slots that hold the last good state and the candidate to succeed it, in turn.
@@ -40,7 +40,27 @@ class GuardState(NamedTuple):
     skipped: int = 0  # steps in a row that were left out
     failed: float = math.inf  # the last scale that gave trouble
     raised: Raised = Raised()
+    norm: float = math.nan  # of the untrained weights
     top: float = 1.0  # the scale above which only a raise by trial goes
+
+
+#: Steps in which the norm of the weights is watched, and the growth in them that is no training.
+WATCHED, SWOLLEN = 50, 10.0
+
+
+def watching(state: GuardState) -> bool:
+    """Whether the weights are worth measuring: at the beginning, and while a rate is searched."""
+    return state.levels.first != math.inf and (state.levels.seen < WATCHED or state.searching)
+
+
+def inflated(state: GuardState, observation: Observation) -> str:
+    """Say that the weights have grown beyond use, where they have; else nothing.
+
+    A loss that does not see their size, or that has no further to rise, tells nothing of it.
+    """
+    if state.rest or not watching(state) or not observation.norm > SWOLLEN * state.norm:
+        return ""
+    return f"the weights grew {observation.norm / state.norm:.3g}-fold"
 
 
 def forgiven(state: GuardState, patience: int, recovery: float) -> GuardState:
@@ -54,3 +74,12 @@ def forgiven(state: GuardState, patience: int, recovery: float) -> GuardState:
     target = min(state.top, state.target / recovery)
     growth = max(1.0, target / state.scale) ** (10 / patience)
     return state._replace(target=target, growth=growth)
+
+
+def due(state: GuardState, step: int, quiet: int, every: int) -> bool:
+    """Whether a snapshot is: the first ones come sooner, since early on the weights change fast."""
+    if state.candidate:
+        return False
+    young = state.searching or state.good == START
+    fresh = step - state.good_step >= (quiet if young else every)
+    return fresh and state.clear >= min(quiet, 5) and not state.warm

@@ -272,3 +272,28 @@ def test_weights_from_which_the_loss_comes_back_above_the_first_three_times_are_
     assert START not in slots[:2]
     assert slots[2] == START
     assert "starting anew" in next(d.reason for d in decisions if d.restore == START)
+
+
+def measured(norms, policy=None):
+    """Fold a falling loss with norms of the weights."""
+    policy = policy or Guard()
+    state, decisions = policy.init(), []
+    for step, norm in enumerate(norms):
+        seen = Observation(step, 2.0 - 0.001 * step, 1.0, norm=norm)
+        state, decision = policy.update(state, seen, CALM)
+        decisions.append(decision)
+    return decisions
+
+
+def test_weights_that_grow_tenfold_at_once_begin_anew_far_below_though_the_loss_falls():
+    decisions = measured([1.0, 3.0, 9.0, 11.0, 1.0])
+    assert [d.restore for d in decisions] == [None, None, None, START, None]
+    assert "grew 11-fold" in decisions[3].reason
+    assert decisions[3].scale <= 0.01
+
+
+def test_the_weights_are_measured_for_fifty_steps_and_no_longer():
+    decisions = measured([1.0] * 49 + [math.nan] * 60)
+    assert Guard.opening == ("norm",)
+    assert [bool(d.measure) for d in decisions] == [True] * 49 + [False] * 60
+    assert not any(d.reason for d in decisions)
