@@ -68,7 +68,7 @@ def recorded(module, policy=None, logger=None, **settings):
         {"read_every": 4},
         {"make": two_groups},
     ],
-    ids=str,
+    ids=["plain", "accumulated", "clipped", "in blocks", "two groups"],
 )
 def test_norm_and_ratio_are_those_of_each_step(settings, policy):
     given = dict(settings)
