@@ -121,7 +121,8 @@ class _Watched(AdaptiveLearningRate):
 
 def _climbs(state: Any) -> bool:
     guard = state.run.guard if hasattr(state, "run") else state
-    return bool(guard.scale < guard.target or guard.growth > 1 or guard.warm > 0)
+    settling = hasattr(state, "run") and state.run.settling > 0
+    return bool(settling or guard.scale < guard.target or guard.growth > 1 or guard.warm > 0)
 
 
 def script(seed: int, steps: int) -> tuple[Fault, ...]:

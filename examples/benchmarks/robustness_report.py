@@ -88,10 +88,9 @@ def table(rows: Sequence[Row]) -> str:
     for group, names in GROUPS.items():
         chosen = [r for r in rows if r["task"] in names]
         if chosen:
-            lines = [line(m, [r for r in chosen if r["method"] == m]) for m in present]
-            parts.append(
-                f"**{group}**\n\n{tables.markdown(HEAD, [x for x in lines if x[1] != '0'])}"
-            )
+            trained = [m for m in present if any(r["method"] == m for r in chosen)]
+            lines = [line(m, [r for r in chosen if r["method"] == m]) for m in trained]
+            parts.append(f"**{group}**\n\n{tables.markdown(HEAD, lines)}")
     factors = sorted({r["factor"] for r in rows})
     same = compared(rows)
     by_rate = [

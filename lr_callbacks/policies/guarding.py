@@ -58,7 +58,7 @@ def inflated(state: GuardState, observation: Observation) -> str:
 
     A loss that does not see their size, or that has no further to rise, tells nothing of it.
     """
-    if state.rest or not watching(state) or not observation.norm > SWOLLEN * state.norm:
+    if state.rest or not watching(state) or not observation.norm > SWOLLEN * state.norm > 0:
         return ""
     return f"the weights grew {observation.norm / state.norm:.3g}-fold"
 
