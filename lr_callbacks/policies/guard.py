@@ -24,7 +24,7 @@ class Guard:
     good, in ``quiet`` steps without trouble, squares the cut. Neither decisions nor the place in
     the data are rolled back, so that the loop ends. A loss that stays above that of the untrained
     model, or comes back near it, has diverged, whatever the detectors say, and so it has where the
-    weights grow tenfold within the first 50 steps.
+    norm of the weights grows tenfold, and above 10, within the first 50 steps.
 
     Trouble, more than an oscillation, that leaves the loss above that of the untrained model before
     any snapshot has proved good says that the rate may be wrong by orders of magnitude. Then the

@@ -44,8 +44,9 @@ class GuardState(NamedTuple):
     top: float = 1.0  # the scale above which only a raise by trial goes
 
 
-#: Steps in which the norm of the weights is watched, and the growth in them that is no training.
-WATCHED, SWOLLEN = 50, 10.0
+#: Steps in which the norm of the weights is watched, and the growth in them that is no training. A
+#: single output of usual weights has a norm of about 1; what begins smaller has to grow.
+WATCHED, SWOLLEN, USUAL = 50, 10.0, 1.0
 
 
 def watching(state: GuardState) -> bool:
@@ -58,9 +59,10 @@ def inflated(state: GuardState, observation: Observation) -> str:
 
     A loss that does not see their size, or that has no further to rise, tells nothing of it.
     """
-    if state.rest or not watching(state) or not observation.norm > SWOLLEN * state.norm > 0:
+    most = SWOLLEN * max(state.norm, USUAL)
+    if state.rest or not watching(state) or not observation.norm > most:
         return ""
-    return f"the weights grew {observation.norm / state.norm:.3g}-fold"
+    return f"the norm of the weights grew from {state.norm:.3g} to {observation.norm:.3g}"
 
 
 def forgiven(state: GuardState, patience: int, recovery: float) -> GuardState:

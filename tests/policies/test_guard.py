@@ -288,8 +288,14 @@ def measured(norms, policy=None):
 def test_weights_that_grow_tenfold_at_once_begin_anew_far_below_though_the_loss_falls():
     decisions = measured([1.0, 3.0, 9.0, 11.0, 1.0])
     assert [d.restore for d in decisions] == [None, None, None, START, None]
-    assert "grew 11-fold" in decisions[3].reason
+    assert "the norm of the weights grew from 1 to 11" in decisions[3].reason
     assert decisions[3].scale <= 0.01
+
+
+@pytest.mark.parametrize("norm", [0.0, 0.05])
+def test_weights_that_begin_near_zero_may_grow_to_the_usual_size(norm):
+    assert not any(d.restore for d in measured([norm, 1.0, 5.0, 9.9]))
+    assert measured([norm, 1.0, 5.0, 10.1])[-1].restore == START
 
 
 def test_the_weights_are_measured_for_fifty_steps_and_no_longer():
