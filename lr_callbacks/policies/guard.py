@@ -8,7 +8,7 @@ from typing import ClassVar
 from lr_callbacks import core
 from lr_callbacks.core import START, Condition, Decision, Observation, Reading, require, worst
 from lr_callbacks.policies import raised
-from lr_callbacks.policies.guarding import EVEN, ODD, GuardState, due, forgiven, inflated, watching
+from lr_callbacks.policies.guarding import EVEN, ODD, GuardState, due, forgiven, inflated, untrained, watching
 from lr_callbacks.policies.wording import symptom
 
 
@@ -24,7 +24,8 @@ class Guard:
     good, in ``quiet`` steps without trouble, squares the cut. Neither decisions nor the place in
     the data are rolled back, so that the loop ends. A loss that stays above that of the untrained
     model, or comes back near it, has diverged, whatever the detectors say, and so it has where the
-    norm of the weights grows tenfold, and above 10, within the first 50 steps.
+    norm of the weights grows tenfold, and above 10, within the first 50 steps, of the later ones
+    unless the loss has halved.
 
     Trouble, more than an oscillation, that leaves the loss above that of the untrained model before
     any snapshot has proved good says that the rate may be wrong by orders of magnitude. Then the
@@ -137,10 +138,8 @@ class Guard:
     ) -> tuple[GuardState, Decision]:
         """Choose the rung of the ladder."""
         state = state._replace(failed=min(state.scale, observation.scale))
-        last = state.levels.fast if condition is Condition.NONFINITE else observation.loss
-        worse = not last < state.levels.first and condition is not Condition.OSCILLATING
-        worse = worse or bool(inflated(state, observation))
-        if worse and (state.good == START or state.strikes >= 2):
+        hopeless = untrained(state, observation, condition) or inflated(state, observation)
+        if hopeless and (state.good == START or state.strikes >= 2):
             return self._start_anew(state, observation, reason)
         if condition >= Condition.DIVERGING or state.searching:
             return self._roll_back(state, observation, reason)

@@ -48,6 +48,10 @@ class Levels(NamedTuple):
         """Forget where the loss was, for the weights were changed; keep how far it strays."""
         return self._replace(slow=math.nan, fast=math.nan, window=(), best=math.inf)
 
+    def noise(self) -> float:
+        """Return the standard deviation of the losses before the last one; 0 before the second."""
+        return _deviation(self.window[:-1]) if len(self.window) > 1 else 0.0
+
     def regress(self) -> float:
         """Return the share of what was learnt that is lost again.
 

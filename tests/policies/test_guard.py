@@ -274,12 +274,18 @@ def test_weights_from_which_the_loss_comes_back_above_the_first_three_times_are_
     assert "starting anew" in next(d.reason for d in decisions if d.restore == START)
 
 
-def measured(norms, policy=None):
+def test_a_spike_no_higher_than_the_noise_of_a_loss_still_flat_does_not_begin_anew():
+    flat = [(2.0 + 0.1 * (t % 3 - 1), CALM) for t in range(1, 12)]
+    assert fold(Guard(), [*flat, (2.15, SPIKE)])[-1].restore is None
+    assert fold(Guard(), [*flat, (2.3, SPIKE)])[-1].restore == START
+
+
+def measured(norms, policy=None, fall=0.001):
     """Fold a falling loss with norms of the weights."""
     policy = policy or Guard()
     state, decisions = policy.init(), []
     for step, norm in enumerate(norms):
-        seen = Observation(step, 2.0 - 0.001 * step, 1.0, norm=norm)
+        seen = Observation(step, 2.0 - fall * step, 1.0, norm=norm)
         state, decision = policy.update(state, seen, CALM)
         decisions.append(decision)
     return decisions
@@ -296,6 +302,11 @@ def test_weights_that_grow_tenfold_at_once_begin_anew_far_below_though_the_loss_
 def test_weights_that_begin_near_zero_may_grow_to_the_usual_size(norm):
     assert not any(d.restore for d in measured([norm, 1.0, 5.0, 9.9]))
     assert measured([norm, 1.0, 5.0, 10.1])[-1].restore == START
+
+
+def test_weights_may_grow_tenfold_while_the_loss_halves():
+    assert not any(d.restore for d in measured([1.0] * 40 + [11.0] * 5, fall=0.04))
+    assert measured([1.0] * 10 + [11.0], fall=0.04)[-1].restore == START  # so soon they may not
 
 
 def test_the_weights_are_measured_for_fifty_steps_and_no_longer():
