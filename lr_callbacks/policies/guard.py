@@ -8,7 +8,8 @@ from typing import ClassVar
 from lr_callbacks import core
 from lr_callbacks.core import START, Condition, Decision, Observation, Reading, require, worst
 from lr_callbacks.policies import raised
-from lr_callbacks.policies.guarding import EVEN, ODD, GuardState, due, forgiven, inflated, untrained, watching
+from lr_callbacks.policies.guarding import EVEN, ODD, GuardState, due, forgiven
+from lr_callbacks.policies.hopeless import inflated, untrained, watching
 from lr_callbacks.policies.wording import symptom
 
 

@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from lr_callbacks.core import START, Condition, Observation
+from lr_callbacks.core import START
 from lr_callbacks.policies.levels import Levels
 
 #: The two slots that hold the last good state and the candidate to succeed it, in turn.
@@ -42,45 +42,6 @@ class GuardState(NamedTuple):
     raised: Raised = Raised()
     norm: float = math.nan  # of the untrained weights
     top: float = 1.0  # the scale above which only a raise by trial goes
-
-
-#: Steps in which the norm of the weights is watched, and the growth in them that is no training. A
-#: single output of usual weights has a norm of about 1; what begins smaller has to grow.
-WATCHED, SWOLLEN, USUAL = 50, 10.0, 1.0
-
-
-def watching(state: GuardState) -> bool:
-    """Whether the weights are worth measuring: at the beginning, and while a rate is searched."""
-    return state.levels.first != math.inf and (state.levels.seen < WATCHED or state.searching)
-
-
-def inflated(state: GuardState, observation: Observation) -> str:
-    """Say that the weights have grown beyond use, where they have; else nothing.
-
-    A loss that does not see their size, or that has no further to rise, tells nothing of it. Where
-    it has halved when half of the watch is over, the weights grew because they learnt.
-    """
-    most, levels = SWOLLEN * max(state.norm, USUAL), state.levels
-    if state.rest or not watching(state) or not observation.norm > most:
-        return ""
-    learnt = levels.fast < levels.first - abs(levels.first) / 2
-    if learnt and levels.seen > WATCHED // 2 and not state.searching:
-        return ""
-    return f"the norm of the weights grew from {state.norm:.3g} to {observation.norm:.3g}"
-
-
-def untrained(state: GuardState, observation: Observation, condition: Condition) -> bool:
-    """Whether trouble leaves the loss where it was before the training, or above.
-
-    A single spike must stand out from the noise: while the loss is still flat, that passes the
-    first loss every other step.
-    """
-    levels, loss = state.levels, observation.loss
-    if condition is Condition.OSCILLATING:
-        return False
-    if condition is Condition.NONFINITE:
-        return not levels.fast < levels.first
-    return not loss < levels.first + (2 * levels.noise() if condition is Condition.SPIKING else 0)
 
 
 def forgiven(state: GuardState, patience: int, recovery: float) -> GuardState:
