@@ -9,7 +9,7 @@ from lr_callbacks import core
 from lr_callbacks.core import START, Condition, Decision, Observation, Reading, require, worst
 from lr_callbacks.policies import raised
 from lr_callbacks.policies.guarding import EVEN, ODD, GuardState, due, forgiven
-from lr_callbacks.policies.hopeless import inflated, untrained, watching
+from lr_callbacks.policies.hopeless import idle, inflated, untrained, watching
 from lr_callbacks.policies.wording import symptom
 
 
@@ -142,9 +142,9 @@ class Guard:
         hopeless = untrained(state, observation, condition) or inflated(state, observation)
         if hopeless and (state.good == START or state.strikes >= 2):
             return self._start_anew(state, observation, reason)
-        if condition >= Condition.DIVERGING or state.searching:
+        if condition >= Condition.DIVERGING or (state.searching and not idle(state, condition)):
             return self._roll_back(state, observation, reason)
-        if not state.rest:
+        if not state.rest and not state.searching:
             return self._back_off(state, reason)
         return self._go_on(state, observation.step, condition)
 

@@ -42,3 +42,9 @@ def untrained(state: GuardState, observation: Observation, condition: Condition)
     if condition is Condition.NONFINITE:
         return not levels.fast < levels.first
     return not loss < levels.first + (2 * levels.noise() if condition is Condition.SPIKING else 0)
+
+
+def idle(state: GuardState, condition: Condition) -> bool:
+    """Whether an oscillation is that of a loss that has not begun to fall, which is only noise."""
+    levels = state.levels
+    return condition is Condition.OSCILLATING and not levels.fast < levels.first - levels.noise()

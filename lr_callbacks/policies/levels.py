@@ -49,8 +49,8 @@ class Levels(NamedTuple):
         return self._replace(slow=math.nan, fast=math.nan, window=(), best=math.inf)
 
     def noise(self) -> float:
-        """Return the standard deviation of the losses before the last one; 0 before the second."""
-        return _deviation(self.window[:-1]) if len(self.window) > 1 else 0.0
+        """Return the standard deviation of the losses before the last one; 0 while they are few."""
+        return _deviation(self.window[:-1]) if len(self.window) > WINDOW // 2 else 0.0
 
     def regress(self) -> float:
         """Return the share of what was learnt that is lost again.

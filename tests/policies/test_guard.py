@@ -12,6 +12,7 @@ from lr_callbacks.policies import Guard
 
 SPIKE = {"spike": Reading(9.1, 6.4, Condition.SPIKING)}
 DRIFT = {"drift": Reading(12.0, 8.0, Condition.DIVERGING)}
+RINGING = {"oscillation": Reading(1.0, 0.72, Condition.OSCILLATING)}
 NAN = {"loss": NONFINITE}
 CALM: dict[str, Reading] = {}
 
@@ -278,6 +279,16 @@ def test_a_spike_no_higher_than_the_noise_of_a_loss_still_flat_does_not_begin_an
     flat = [(2.0 + 0.1 * (t % 3 - 1), CALM) for t in range(1, 12)]
     assert fold(Guard(), [*flat, (2.15, SPIKE)])[-1].restore is None
     assert fold(Guard(), [*flat, (2.3, SPIKE)])[-1].restore == START
+
+
+@pytest.mark.parametrize(("loss", "cut"), [(2.0, False), (1.0, True)])
+def test_while_a_rate_is_searched_only_a_loss_that_has_fallen_can_ring(loss, cut):
+    begun = [(2.0, CALM), (9.0, DRIFT)]
+    fallen = [(loss + 0.01 * (t % 3 - 1), CALM) for t in range(15)]
+    decisions = fold(Guard(), [*begun, *fallen, (loss, RINGING), (loss, CALM)])
+    assert "starting anew" in decisions[1].reason
+    assert (decisions[-2].restore is not None) == cut
+    assert (decisions[-1].scale < decisions[-3].scale) == cut
 
 
 def measured(norms, policy=None, fall=0.001):
