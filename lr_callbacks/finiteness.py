@@ -28,7 +28,7 @@ def gradients_finite(optimizer: Optimizer, *, read: bool = True) -> Flag:
     dense = dense_gradients(optimizer)
     if not dense:
         return True
-    if read and all(g.device.type == "cpu" for g in dense):
+    if read and all(g.is_cpu for g in dense):
         return all(map(finite_on_host, dense))
     norms = torch._foreach_norm(dense, float("inf"))
     first = norms[0]
@@ -50,8 +50,8 @@ def finite_on_host(tensor: Tensor) -> bool:
 
 def dense_gradients(optimizer: Optimizer) -> list[Tensor]:
     """Return the gradients that hold a number, of sparse ones the values that are there."""
-    gradients = [p.grad for p in with_gradient(optimizer) if p.grad is not None]
-    dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
+    gradients = [p.grad for g in optimizer.param_groups for p in g["params"]]
+    dense = [g.coalesce().values() if g.is_sparse else g for g in gradients if g is not None]
     return [g for g in dense if g.numel()]
 
 

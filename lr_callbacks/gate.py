@@ -117,23 +117,27 @@ class StepGate:
                 if isinstance(loss, Tensor) and not self._looked:
                     self.watch(loss)
             again = None if closure is None else lambda: loss
-            if self._waits():
+            here = self._on_host()
+            if not here and self._selectable():
                 return self._select(again, **named)
-            return self._branch(again, loss, **named)
+            return self._branch(again, loss, here=here, **named)
 
         return step
 
     def _call(self, closure: Callable[[], Any] | None, **named: Any) -> Any:
         return self._inner(**named) if closure is None else self._inner(closure, **named)
 
-    def _branch(self, closure: Callable[[], Any] | None, loss: Any, **named: Any) -> Any:
+    def _branch(
+        self, closure: Callable[[], Any] | None, loss: Any, *, here: bool, **named: Any
+    ) -> Any:
         """Read the verdict, then step or not."""
         if not bool(self._verdict()):
             self._leave_out()
             return loss
-        used = () if self._on_host() else list(with_gradient(self.optimizer))
+        used = () if here else list(with_gradient(self.optimizer))
         loss = self._call(closure, **named)
-        self._built |= {id(p): len(self.optimizer.state.get(p, ())) for p in used}
+        for p in used:
+            self._built[id(p)] = len(self.optimizer.state.get(p, ()))
         self._pass(True)
         return loss
 
@@ -188,10 +192,8 @@ class StepGate:
         self._pass(ok)
         return loss
 
-    def _waits(self) -> bool:
-        """Whether reading the verdict would wait for a device, and selecting on it is exact."""
-        if self._on_host():
-            return False
+    def _selectable(self) -> bool:
+        """Whether selecting on the device is exact."""
         used = list(with_gradient(self.optimizer))
         one = len({p.device for p in used}) == 1
         return one and all(self._held_on_device(p) for p in used)
@@ -199,8 +201,7 @@ class StepGate:
     def _on_host(self) -> bool:
         """Whether the verdict is read whatever the state: it lies here, or must be known here."""
         if self._deferred is None:
-            here = any(p.device.type == "cpu" for p in with_gradient(self.optimizer))
-            return here or not self._single
+            return not self._single or any(p.is_cpu for p in with_gradient(self.optimizer))
         return not (self._deferred and self._single)
 
     def _held_on_device(self, parameter: Tensor) -> bool:

@@ -53,6 +53,8 @@ class Recorder:
             measured: the step.
             abandoned: its weights were left behind by a rollback decided meanwhile.
         """
+        if not self._loggers and not (measured.skipped or abandoned):
+            return
         metrics = {self._loss: measured.loss}
         metrics |= {f"lr/{name}": rate for name, rate in measured.rates.items()}
         metrics |= effective_rates(self.trainer.optimizers, list(measured.rates))

@@ -46,7 +46,7 @@ def go_on(
         return _rolled_back(run, noise, decision)
     run = run._replace(settling=max(0, run.settling - 1))
     decision = decision._replace(scale=decision.scale * run.scale * warmed(clock.plan, run))
-    block = (*run.block, observation.loss)
+    block = (*run.block, observation.loss) if math.isfinite(observation.loss) else run.block
     descents = run.descents
     if not math.isnan(observation.descent):
         descents = (*descents[1 - 2 * clock.plan.trial :], observation.descent)
@@ -98,11 +98,8 @@ def _rolled_back(run: RunState, noise: Noise, decision: Decision) -> Ran:
 
 def _doubt(clock: Clock, ran: Ran, observation: Observation) -> Ran:
     """Judge a block: has the loss begun to move, does it stand still?"""
-    run = ran.run
-    losses = tuple(x for x in run.block if math.isfinite(x))
-    run = run._replace(block=())
-    if not losses:
-        return ran._replace(run=run)
+    losses = ran.run.block
+    run = ran.run._replace(block=())
     keep = 1 if not run.proven else 2 * run.wait
     run = run._replace(means=(*run.means[-keep:], mean(losses)))
     if not run.level[1]:

@@ -16,8 +16,3 @@ def symptom(name: str, reading: Reading) -> str:
     if reading.condition is Condition.NONFINITE:
         return f"non-finite {name}"
     return f"{name} ({reading.statistic:.3g} > {reading.limit:.3g})"
-
-
-def times(factor: float) -> str:
-    """Write a factor as a person would: ``×0.5``."""
-    return f"×{factor:.3g}"

@@ -1,0 +1,113 @@
+"""Search where the loss says nothing at first, and the corners of its ramp and trials."""
+
+import math
+import random
+
+import pytest
+
+from lr_callbacks.core import START, Observation
+from lr_callbacks.policies import Search
+from lr_callbacks.policies.noise import Noise
+from lr_callbacks.policies.plan import Base, plan
+from lr_callbacks.policies.ramp import RampState, bracket, climb
+from lr_callbacks.policies.tournament import Result, attempt, opened
+
+
+class Plateau:
+    """A loss that is flat until the steps' rates sum to ``length``, and falls from there."""
+
+    def __init__(self, length, noise=0.01):
+        self.length, self.noise, self.random = length, noise, random.Random(0)
+        self.done, self.slots, self.scale = 0.0, {START: 0.0}, 1.0
+
+    def step(self):
+        beyond = max(0.0, self.done - self.length) / self.length
+        self.done += self.scale
+        return math.exp(-5 * beyond) + self.noise * self.random.gauss(0, 1)
+
+    def obey(self, decision):
+        if decision.restore is not None:
+            self.done = self.slots[decision.restore]
+        if decision.save is not None:
+            self.slots[decision.save] = self.done
+        self.scale = decision.scale
+
+
+def descend(policy, plateau, steps=1000):
+    """Return the last state, and the reasons that were given."""
+    state, reasons = policy.init(), []
+    for step in range(steps):
+        scale, before, loss = plateau.scale, plateau.done, plateau.step()
+        sign = 0.5 if before < 2 * plateau.length else -0.1  # downhill, then about the minimum
+        norm = 1 + 0.01 * before
+        seen = Observation(step, loss, scale, horizon=steps, norm=norm, descent=sign)
+        state, decision = policy.update(state, seen, {})
+        plateau.obey(decision)
+        reasons += [decision.reason] if decision.reason else []
+    return state, reasons
+
+
+@pytest.mark.parametrize("length", [1e4, 1e5])
+def test_a_rate_is_raised_while_updates_point_downhill_until_the_loss_moves_and_is_compared(length):
+    plateau = Plateau(length)
+    state, reasons = descend(Search(), plateau)
+    assert any("unproven" in reason for reason in reasons)
+    assert any("nothing moves while updates point downhill" in reason for reason in reasons)
+    assert any("the loss has begun to move" in reason for reason in reasons)
+    assert state.phase == "run"
+    assert state.run.proven
+    assert plateau.done > 2 * length
+
+
+def test_without_a_budget_for_comparing_the_rate_at_which_the_loss_moved_is_kept():
+    plateau = Plateau(1e4)
+    state, reasons = descend(Search(budget=0.03), plateau)
+    assert not any("trying neighbouring rates" in reason for reason in reasons)
+    assert state.run.moved
+    assert plateau.done > 2 * plateau.length
+
+
+def ramped(shape):
+    """Feed a ramp a loss of this shape over its steps, and return it with why it ended."""
+    divided, ramp, noise = plan(800, 0.15), RampState(), Noise()
+    chance = random.Random(0)
+    for step in range(60):
+        loss = shape(step) + 0.01 * chance.gauss(0, 1)
+        result = climb(divided, ramp, noise, loss, scale=0.01 * 1.2**step, norm=1.0)
+        ramp, noise = result.ramp, result.noise
+        if result.end:
+            return ramp, result.end
+    return ramp, ""
+
+
+def test_a_ramp_ends_where_the_loss_only_rises():
+    ramp, end = ramped(lambda step: 1 + 0.003 * max(0, step - 8))
+    assert end == "the loss rises"
+    assert bracket(ramp, 1.0, norms=False).candidate == 0.1  # a decade below
+
+
+def test_a_ramp_ends_a_decade_beyond_the_rate_at_which_the_loss_was_lowest():
+    ramp, end = ramped(lambda step: 1 - 0.05 * min(step, 20) + 0.01 * max(0, step - 20))
+    assert end == "a decade beyond the best rate"
+    assert ramp.best < ramp.curve[-1][0] / 10
+
+
+def test_a_ramp_that_falls_all_the_way_begins_at_its_lowest_useful_rate():
+    curve = tuple((10.0**k, 1.0 - 0.0001 * k) for k in range(12))
+    ramp = RampState(first=(2.0,), curve=curve, lowest=curve[-1][1], best=1e11, seen=True)
+    assert bracket(ramp, math.inf, norms=False).candidate == 1e4 / 2
+
+
+def test_of_two_rates_that_both_blew_up_the_weights_the_lower_in_loss_is_kept():
+    divided = plan(800, 0.15)
+    trials = opened(1.0, Base(START, (1.0,) * 8), 10.0, strong=False, moved=False, volatility=0.0)
+    blown_up = Result(0.1, score=1.0, growth=200.0, noise=0.01, level=1.0, slot="even")
+    trials, noise, chance = trials._replace(champion=blown_up, begun=5), Noise(), random.Random(0)
+    while True:
+        loss, norm = 1.001 + 0.01 * chance.gauss(0, 1), 1.0 if not trials.losses else 500.0
+        trial = attempt(divided, trials, noise, loss, norm=norm, spare=100.0)
+        trials, noise = trial.trials, trial.noise
+        if trial.over:
+            break
+    assert trials.champion.scale == 0.1
+    assert not trial.proven
