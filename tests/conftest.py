@@ -1,6 +1,5 @@
 """One thread a process: pytest runs two, and tiny matrices gain nothing from more."""
 
-import logging.config
 import os
 
 import pytest
