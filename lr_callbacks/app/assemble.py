@@ -36,10 +36,11 @@ def build_model(config: DictConfig, about: Description) -> nn.Module:
     wanted = _arguments(config.model._target_)
     try:
         model = make(config.model, **{k: v for k, v in given.items() if k in wanted})
-    except HydraException as error:
-        if isinstance(error.__cause__, Mismatch):
+    except (HydraException, Mismatch) as error:  # 1.3 wraps it, 1.4 does not
+        cause = error.__cause__ if isinstance(error, HydraException) else error
+        if isinstance(cause, Mismatch):
             name = config.data.get("name", config.data._target_)
-            raise ValueError(f"{error.__cause__} (data `{name}`).") from error
+            raise ValueError(f"{cause} (data `{name}`).") from error
         raise
     if isinstance(model, LightningModule) or not isinstance(model, nn.Module):
         raise ValueError(

@@ -18,7 +18,7 @@ from yaml import YAMLError
 from lr_callbacks.app import resume, schema
 from lr_callbacks.app.assemble import build_logger, build_model, build_trainer, make
 from lr_callbacks.app.errors import Refused, sentence
-from lr_callbacks.app.versions import VERSION_BASE
+from lr_callbacks.app.versions import VERSION_BASE, prepare_hydra
 from lr_callbacks.core import require
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
 from lr_callbacks.verdict import divergence
@@ -172,6 +172,7 @@ def main() -> None:
 
     ``HYDRA_FULL_ERROR=1`` shows the traceback instead. Ctrl-C gives exit code 130.
     """
+    prepare_hydra()
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         os.environ[_FULL] = "asked"
         _app()

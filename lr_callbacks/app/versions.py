@@ -4,10 +4,14 @@
 configuration may build: here whatever its author names, as parts of one's own are named so.
 """
 
+import sys
+import warnings
+from importlib.resources import files
 from typing import Any
 
 import hydra
 from hydra import utils
+from omegaconf import OmegaConf
 
 _VERSION = tuple(int(part) for part in hydra.__version__.split(".")[:2])
 _OLD = _VERSION < (1, 4)
@@ -20,3 +24,19 @@ VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if _OLD else {}
 ANYTHING: dict[str, Any] = (
     {} if _OLD else {"_execution_whitelist_": _utils.UNSAFE_DISABLE_EXECUTION_CHECKS}
 )
+
+
+def prepare_hydra() -> None:
+    """Let the command line say what Hydra 1.4 takes from no preset: that it is a sweep.
+
+    Its warning about callbacks that it builds by itself is nothing that a user could heed.
+    """
+    warnings.filterwarnings("ignore", r"(?s).*_execution_whitelist_", UserWarning)
+    for argument in sys.argv[1:]:
+        group, _, option = argument.partition("=")
+        preset = files("lr_callbacks.conf").joinpath(group, f"{option}.yaml")
+        if _OLD or not preset.is_file():
+            continue
+        mode = OmegaConf.select(OmegaConf.create(preset.read_text(encoding="utf-8")), "hydra.mode")
+        if mode is not None and not any(a.startswith("hydra.mode=") for a in sys.argv):
+            sys.argv.append(f"hydra.mode={mode}")
