@@ -239,9 +239,8 @@ def main():
         return
     head = ["training", "ms a step", "× bare: loop", "with its end", "processor"]
     text = tables.markdown(head, compare(given.rounds, given.steps))
-    text += (
-        f"\n\nA call with two metrics takes {call_cost():.1f} µs of its caller's processor time."
-    )
+    cost = f"{call_cost():.1f} µs of its caller's processor time"
+    text += f"\n\nA call with two metrics takes {cost}."
     print(text)
     if given.write:
         tables.write("overhead", text)

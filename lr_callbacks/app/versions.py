@@ -31,12 +31,13 @@ def prepare_hydra() -> None:
 
     Its warning about callbacks that it builds by itself is nothing that a user could heed.
     """
+    if _OLD:
+        return
     warnings.filterwarnings("ignore", r"(?s).*_execution_whitelist_", UserWarning)
     for argument in sys.argv[1:]:
         group, _, option = argument.partition("=")
         preset = files("lr_callbacks.conf").joinpath(group, f"{option}.yaml")
-        if _OLD or not preset.is_file():
-            continue
-        mode = OmegaConf.select(OmegaConf.create(preset.read_text(encoding="utf-8")), "hydra.mode")
+        chosen = OmegaConf.load(str(preset)) if preset.is_file() else OmegaConf.create()
+        mode = OmegaConf.select(chosen, "hydra.mode")
         if mode is not None and not any(a.startswith("hydra.mode=") for a in sys.argv):
             sys.argv.append(f"hydra.mode={mode}")

@@ -52,8 +52,6 @@ class Gates:
 
     def take(self) -> Flag | None:
         """Return whether the steps since the last call were let through, None without any."""
-        if not self._gates:
-            return None
         taken = [gate.take() for gate in self._gates]
         for gate in self._gates:
             gate.forget()
