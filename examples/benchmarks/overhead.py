@@ -197,8 +197,8 @@ def grow(points):
             for step in range(part * tenth // 2, (part + 1) * tenth // 2):
                 logger.log_metrics({"train/loss": step / 7, "lr/AdamW": 1e-3}, step)
             called = time.thread_time() - called
-            if not writer.drain(3600):
-                sys.exit("MLflow did not take the points within an hour")
+            while writer.outbox.offset < writer.journal.size:  # `drain` would end the process
+                time.sleep(0.1)
             sent = seconds_of(writer._sender.pid) - sent
             memory = [f"{megabytes_of(pid):.0f}" for pid in (os.getpid(), writer._sender.pid)]
             calls = f"{called / tenth * 2e6:.1f}"
