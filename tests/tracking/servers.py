@@ -104,7 +104,8 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.uri = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._open = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def switch(self, mode):
         """Change the mode; connections of the old one are cut."""
@@ -114,6 +115,9 @@ class Proxy:
                 self._open.pop().shutdown(socket.SHUT_RDWR)
 
     def close(self):
+        # A thread that still accepts would accept from whoever gets the same descriptor next.
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._accepting.join()
         self._listener.close()
         self.switch("refuse")
 
