@@ -20,7 +20,6 @@ for launcher in "$@"; do
     fi
     lr-train "$@" $settings > log.txt 2>&1
     echo "$launcher: exit code $?, $(tail -n 1 log.txt)"
-    lr-callbacks compare last --output 10_cluster.png
-    echo "$PWD/10_cluster.png"
+    lr-callbacks compare last --output 10_cluster.png && echo "$PWD/10_cluster.png"
   )
 done

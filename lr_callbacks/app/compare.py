@@ -115,11 +115,12 @@ def figure(jobs: Sequence[Job], metric: str) -> Figure:
 
     Runs that diverged or have no number are crosses at the upper edge.
     """
-    drawn = Figure(figsize=(8, 4.8), layout="constrained")
+    methods = list(dict.fromkeys(job.method for job in jobs))
+    drawn = Figure(figsize=(8, max(4.8, 1 + 0.18 * len(methods))), layout="constrained")
     axes = drawn.subplots()
     finals = [job.final for job in jobs if _good(job)]
     top = 2 * max(finals, default=1.0) if min(finals, default=1.0) > 0 else max(finals)
-    for index, method in enumerate(dict.fromkeys(job.method for job in jobs)):
+    for index, method in enumerate(methods):
         colour = _COLOURS[index % len(_COLOURS)]
         mine = [job for job in jobs if job.method == method and math.isfinite(job.rate)]
         good = [job for job in mine if _good(job)]

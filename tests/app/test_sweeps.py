@@ -9,7 +9,7 @@ import sys
 import pytest
 from mlflow.tracking import MlflowClient
 
-from lr_callbacks.app.compare import compare, figure
+from lr_callbacks.app.compare import Job, compare, figure
 from lr_callbacks.cli import main
 
 QUIET = ["trainer=debug", "trainer.enable_progress_bar=false", "test=false", "data.batch_size=256"]
@@ -104,6 +104,11 @@ def test_the_jobs_of_a_sweep_are_compared_method_by_method(store):
         "callbacks=guard",
         "callbacks=none",
     ]
+
+
+def test_the_names_of_many_methods_have_room(tmp_path):
+    jobs = [Job(f"optimizer=o{i}, schedule=cosine", 0.1, "0", 1.0, "", "", "") for i in range(54)]
+    figure(jobs, "val/loss").savefig(tmp_path / "compare.png")  # matplotlib would warn
 
 
 def test_a_comparison_is_plain_text_in_a_pipe_and_json_where_asked(swept, capsys, monkeypatch):
