@@ -33,6 +33,7 @@ class RunState(NamedTuple):
     wait: int = 3  # trial lengths without progress before a raise by trial
     trial: Raise = Raise()
     settling: int = 0  # steps of warm-in left
+    norm: float = math.nan  # of the untrained weights
 
 
 class Ran(NamedTuple):
@@ -60,8 +61,9 @@ def trusted(slot: str, step: int, rollbacks: int = 0) -> GuardState:
     return GuardState(good=slot, good_step=step, rollbacks=rollbacks, levels=levels)
 
 
-#: Factor by which weights grow during a trial whose rate suits them, and one that is too much.
-FITTING, SWOLLEN = 1.4, 2.5
+#: Factor by which weights grow at the beginning where the rate suits them; one that says it is too
+#: low where nothing else tells, and one that is too much.
+FITTING, SLACK, SWOLLEN = 1.4, 1.2, 2.5
 
 
 def fitted(scale: float, growth: float, limit: float) -> float:
@@ -85,8 +87,10 @@ def fitted(scale: float, growth: float, limit: float) -> float:
 
 
 def started(scale: float, slot: str, *, proven: bool, moved: bool, losses: tuple[float, ...],
-            step: int, rollbacks: int, settle: int) -> RunState:  # fmt: skip
+            step: int, rollbacks: int, settle: int, norm: float) -> RunState:  # fmt: skip
     """Return a run about to go on from ``slot`` at ``scale``; the budget of rollbacks goes on.
+
+    An unproven one is followed from the level of ``losses``; ``norm`` is that of untrained weights.
 
     A rate that was proved early, from weights that a lower one has trained, is warmed in over
     ``settle`` steps.
@@ -95,8 +99,9 @@ def started(scale: float, slot: str, *, proven: bool, moved: bool, losses: tuple
     guard = trusted(slot, step, rollbacks)
     settling = settle if proven and not moved else 0
     return RunState(
-        scale=scale, guard=guard, proven=proven, moved=moved, level=level, settling=settling
-    )
+        scale=scale, guard=guard, proven=proven, moved=moved, level=level, settling=settling,
+        norm=norm,
+    )  # fmt: skip
 
 
 def warmed(plan: Plan, run: RunState) -> float:

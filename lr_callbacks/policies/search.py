@@ -103,6 +103,8 @@ class Search:
         """Fold in one observation and decide."""
         before = state
         state = state._replace(seen=state.seen + 1, age=state.age + 1)
+        if math.isnan(state.norm):
+            state = state._replace(norm=observation.norm)
         if not state.phase:
             after = self._begin(state, observation)
         elif state.phase == RAMP:
@@ -176,8 +178,8 @@ class Search:
                 scale = fitted(scale, best.growth, trial.trials.limit)
             run = started(
                 max(self.floor, scale), trial.restore or START, proven=trial.proven,
-                moved=trial.trials.moved, losses=trial.trials.base_losses, step=observation.step,
-                rollbacks=state.run.guard.rollbacks, settle=divided.settle,
+                moved=trial.trials.moved, losses=trial.known, step=observation.step,
+                rollbacks=state.run.guard.rollbacks, settle=divided.settle, norm=state.norm,
             )  # fmt: skip
             state = state._replace(phase=RUN, run=run, trials=TrialsState())
             reason = trial.reason if scale == best.scale else f"{trial.reason}, as {scale:.3g}"

@@ -29,3 +29,4 @@ class SearchState(NamedTuple):
     ramp: RampState = RampState()
     trials: TrialsState = TrialsState()
     run: RunState = RunState()
+    norm: float = math.nan  # of the untrained weights

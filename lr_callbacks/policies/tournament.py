@@ -13,20 +13,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from lr_callbacks.core import START
+from lr_callbacks.policies.evidence import INFLATED, Evidence, Result, prefer, weigh
 from lr_callbacks.policies.noise import Noise, follow, mean, rebased
 from lr_callbacks.policies.plan import GRID, Base, Plan, free
-
-
-class Result(NamedTuple):
-    """How a trial ended."""
-
-    scale: float = 0.0  # 0: no trial yet
-    score: float = math.inf  # level of its second half, and what its noise has risen
-    growth: float = math.inf  # of the weights
-    noise: float = 0.0  # from step to step in its second half
-    level: float = math.inf
-    slot: str = ""  # the weights to go on from; empty: lost
-    losses: tuple[float, ...] = ()
 
 
 class TrialsState(NamedTuple):
@@ -58,6 +47,7 @@ class Trial(NamedTuple):
         restore: slot from which the next trial, or the run, goes on.
         over: the tournament is decided.
         proven: by significant progress.
+        known: losses at the level from which the run is to be followed.
     """
 
     trials: TrialsState
@@ -66,6 +56,7 @@ class Trial(NamedTuple):
     restore: str | None = None
     over: bool = False
     proven: bool = False
+    known: tuple[float, ...] = ()
     reason: str = ""
 
 
@@ -141,57 +132,14 @@ def _result(plan: Plan, trials: TrialsState, noise: Noise, norm: float) -> Resul
     )
 
 
-class _Evidence(NamedTuple):
-    base: float  # loss before any trial
-    error: float  # standard error of a difference of two trials
-    doubt: float  # of a trial and the base
-
-    def gain(self, result: Result) -> float:
-        return (self.base - result.score) / self.doubt if result.slot else -math.inf
-
-    def harmless(self, result: Result) -> bool:
-        """Harm is measured in the rate's own noise: a noise floor is no harm."""
-        rise = result.level - self.base
-        return bool(result.slot) and rise < 2 * result.noise and not result.growth >= 100
-
-
-def _weigh(plan: Plan, trials: TrialsState, noise: Noise) -> _Evidence:
-    quiet = trials.quietest if trials.quietest < math.inf else noise.own
-    error = quiet * math.sqrt(4 / plan.trial)
-    base = mean(trials.base_losses) if trials.base_losses else noise.level
-    doubt = math.hypot(error, noise.own / math.sqrt(max(1, len(trials.base_losses))))
-    return _Evidence(base, error, max(error, min(doubt, 2 * error)))
-
-
-#: Weights that grow by more than this factor in a trial are inflated.
-INFLATED = 4.0
-
-
-def _prefer(evidence: _Evidence, best: Result, new: Result, *, moved: bool) -> Result:
-    """Return the better of two trials; the larger rate wins ties unless its weights inflate."""
-    if not new.slot or not best.slot:
-        return new if new.slot else best
-    lower, higher = sorted((best, new), key=lambda r: r.scale)
-    unclear = max(evidence.gain(best), evidence.gain(new)) < 2
-    if moved and unclear and higher.score <= lower.score + 2 * lower.noise:
-        return higher
-    if not moved and unclear:
-        harmless = [r for r in (lower, higher) if evidence.harmless(r)]
-        if harmless:
-            return harmless[-1]
-    tie = higher.score <= lower.score + evidence.error
-    inflated = higher.growth > max(INFLATED, 1.5 * lower.growth) and higher.score > lower.score
-    return higher if tie and not inflated else lower
-
-
 def _judge(plan: Plan, trials: TrialsState, noise: Noise, result: Result, spare: float) -> Trial:
     """End a trial: keep the better one, and try another rate or decide."""
     said = f"trial of scale {result.scale:.3g}: loss {result.score:.4g}"
     if result.slot:
         trials = trials._replace(quietest=min(trials.quietest, result.noise))
     trials = _bounds(trials, result)
-    evidence = _weigh(plan, trials, noise)
-    champion = _prefer(evidence, trials.champion, result, moved=trials.moved)
+    evidence = weigh(plan.trial, trials.quietest, trials.base_losses, noise)
+    champion = prefer(evidence, trials.champion, result, moved=trials.moved)
     other = trials.champion if champion is result else result
     if champion.slot and other.slot and other.scale < champion.scale:
         champion = champion._replace(slot=other.slot)
@@ -206,10 +154,13 @@ def _judge(plan: Plan, trials: TrialsState, noise: Noise, result: Result, spare:
         reason = f"{said}; next {following:.3g}"
         return Trial(again, rebased(noise), restore=trials.base, reason=reason)
     gain = evidence.gain(best)
-    proven = gain > 3 or (trials.moved and gain > -3)
+    slight = gain > 3 and evidence.slight(best)
+    proven = (gain > 3 and not slight) or (trials.moved and gain > -3)
     won = f"{best.scale:.3g} wins" if best.slot else "none survived"
+    known = best.losses[plan.trial // 2 :] if slight else trials.base_losses
     return Trial(
         trials, rebased(noise), restore=best.slot or trials.base, over=True, proven=proven,
+        known=known,
         reason=f"{said}; {won}{'' if proven else ', unproven'}",
     )  # fmt: skip
 
@@ -221,7 +172,7 @@ def _bounds(trials: TrialsState, result: Result) -> TrialsState:
     )  # fmt: skip
 
 
-def _following(plan: Plan, trials: TrialsState, evidence: _Evidence, spare: float) -> float | None:
+def _following(plan: Plan, trials: TrialsState, evidence: Evidence, spare: float) -> float | None:
     """Return the next scale to try; None when the tournament is decided."""
     best, lower = trials.champion, trials.lowest / GRID
     if trials.begun >= 5 or spare < plan.trial:
@@ -240,7 +191,7 @@ def _following(plan: Plan, trials: TrialsState, evidence: _Evidence, spare: floa
     return higher if on_top and higher < trials.limit / 2 else None
 
 
-def _without_evidence(trials: TrialsState, evidence: _Evidence, lower: float) -> float | None:
+def _without_evidence(trials: TrialsState, evidence: Evidence, lower: float) -> float | None:
     """Look lower once; further only where a rate did harm, or lost ground that was held."""
     best = trials.champion
     if not evidence.harmless(best):

@@ -7,10 +7,11 @@ import pytest
 
 from lr_callbacks.core import START, Observation
 from lr_callbacks.policies import Search
+from lr_callbacks.policies.evidence import Evidence, Result, prefer
 from lr_callbacks.policies.noise import Noise
 from lr_callbacks.policies.plan import Base, plan
 from lr_callbacks.policies.ramp import RampState, bracket, climb
-from lr_callbacks.policies.tournament import Result, attempt, opened
+from lr_callbacks.policies.tournament import attempt, opened
 
 
 class Plateau:
@@ -33,14 +34,13 @@ class Plateau:
         self.scale = decision.scale
 
 
-def descend(policy, plateau, steps=1000):
+def descend(policy, plateau, steps=1000, downhill=0.5, norm=lambda done: 1 + 0.01 * done):
     """Return the last state, and the reasons that were given."""
     state, reasons = policy.init(), []
     for step in range(steps):
         scale, before, loss = plateau.scale, plateau.done, plateau.step()
-        sign = 0.5 if before < 2 * plateau.length else -0.1  # downhill, then about the minimum
-        norm = 1 + 0.01 * before
-        seen = Observation(step, loss, scale, horizon=steps, norm=norm, descent=sign)
+        sign = downhill if before < 2 * plateau.length else -0.1  # then about the minimum
+        seen = Observation(step, loss, scale, horizon=steps, norm=norm(before), descent=sign)
         state, decision = policy.update(state, seen, {})
         plateau.obey(decision)
         reasons += [decision.reason] if decision.reason else []
@@ -52,11 +52,55 @@ def test_a_rate_is_raised_while_updates_point_downhill_until_the_loss_moves_and_
     plateau = Plateau(length)
     state, reasons = descend(Search(), plateau)
     assert any("unproven" in reason for reason in reasons)
-    assert any("nothing moves while updates point downhill" in reason for reason in reasons)
-    assert any("the loss has begun to move" in reason for reason in reasons)
+    assert any("nothing moves; updates point downhill" in reason for reason in reasons)
+    assert any("trying neighbouring rates" in reason for reason in reasons)
     assert state.phase == "run"
     assert state.run.proven
     assert plateau.done > 2 * length
+
+
+class Noisy(Plateau):
+    """A plateau on which a rate that works raises the loss at first, above an offset soon shed.
+
+    Steps at a scale of 1 take 300 to cross it, and raise the loss by a twentieth.
+    """
+
+    def __init__(self, unit, offset=0.0):
+        super().__init__(300.0 * unit)
+        self.unit, self.offset = unit, offset
+
+    def step(self):
+        scale, left = self.scale, self.offset * math.exp(-self.done / self.unit)
+        loss = super().step() + 0.05 * scale / self.unit + left
+        return min(1e3, loss)
+
+    def norm(self, done):
+        return 1 + 0.5 * done / self.length
+
+
+@pytest.mark.parametrize("unit", [0.1, 1.0, 1000.0])
+def test_a_rate_is_raised_while_the_weights_hardly_grow_though_the_loss_rises(unit):
+    plateau = Noisy(unit)
+    state, reasons = descend(Search(), plateau, downhill=-0.3, norm=plateau.norm)
+    assert any("updates point downhill (-0.30); weights ×1" in reason for reason in reasons)
+    assert any("the rate is kept" in reason for reason in reasons)
+    assert state.run.proven
+    assert plateau.done > 2 * plateau.length
+
+
+def test_a_loss_that_only_sheds_an_offset_proves_no_rate():
+    plateau = Noisy(1.0, offset=0.04)
+    state, reasons = descend(Search(), plateau, downhill=-0.3, norm=plateau.norm)
+    assert any("wins, unproven" in reason for reason in reasons)
+    assert state.run.proven
+    assert plateau.done > 2 * plateau.length
+
+
+def test_where_the_weights_have_grown_and_nothing_moves_the_first_ones_are_taken_up_again():
+    state, reasons = descend(Search(), Plateau(1e9), downhill=0.0, norm=lambda done: 1 + done)
+    assert any("the first weights again at a lower rate" in reason for reason in reasons)
+    assert not any("weights ×" in reason for reason in reasons)
+    assert state.run.restarts
 
 
 def test_without_a_budget_for_comparing_the_rate_at_which_the_loss_moved_is_kept():
@@ -111,3 +155,12 @@ def test_of_two_rates_that_both_blew_up_the_weights_the_lower_in_loss_is_kept():
             break
     assert trials.champion.scale == 0.1
     assert not trial.proven
+
+
+@pytest.mark.parametrize(("moved", "winner"), [(True, 1.0), (False, 0.3)])
+def test_in_mid_run_a_larger_rate_wins_what_the_smaller_ones_noise_cannot_tell_apart(moved, winner):
+    evidence = Evidence(base=2.0, error=0.02, doubt=0.02)
+    lower = Result(0.3, score=1.0, growth=1.5, noise=0.1, level=1.0, slot="even")
+    higher = Result(1.0, score=1.15, growth=1.5, noise=0.1, level=1.15, slot="odd")
+    assert prefer(evidence, lower, higher, moved=moved).scale == winner
+    assert prefer(evidence, higher, lower, moved=moved).scale == winner

@@ -1,0 +1,114 @@
+"""Doubts about a rate that goes on unproven, because its trial showed nothing.
+
+It is watched for the moment when the loss begins to move. Meanwhile it is raised while the last
+update still points downhill, or while the weights have hardly grown, whatever the loss says: at a
+saddle, and on a plateau whose noise grows with the rate, how far the weights move is all that tells
+a rate too low from one that needs time. It is given up for a lower one, from the first weights,
+when nothing happens for long and the weights have grown.
+"""
+
+import math
+
+from lr_callbacks.core import START, Decision, Observation
+from lr_callbacks.policies.evidence import SLIGHT
+from lr_callbacks.policies.noise import mean, rebased
+from lr_callbacks.policies.plan import GRID, Base, free
+from lr_callbacks.policies.run import (
+    LAST_DOUBT,
+    LAST_RAISE,
+    SLACK,
+    SWOLLEN,
+    Clock,
+    Ran,
+    RunState,
+    trusted,
+)
+
+#: Mean sign of ⟨gradient, −last update⟩ that shows a rate too low.
+DOWNHILL = 0.2
+
+#: The same that shows it too low by far.
+STEEP = 0.6
+
+
+def unproven(clock: Clock, ran: Ran, losses: tuple[float, ...], observation: Observation) -> Ran:
+    """Judge a block of ``losses`` under an unproven rate.
+
+    Args:
+        clock, ran: the time, and where the run stands.
+        losses: the block; its mean is the last of the run's.
+        observation: newest, with the norm of the weights.
+    """
+    run, plan = ran.run, clock.plan
+    level, count = run.level
+    z = (level - run.means[-1]) / (ran.noise.sigma * math.sqrt(1 / count + 1 / len(losses)))
+    growth = observation.norm / run.norm if run.norm > 0 else math.nan
+    slack = growth < SLACK and not run.moved
+    if z > 5 and slack and level - run.means[-1] < SLIGHT * abs(level):
+        run = run._replace(level=(run.means[-1], len(losses)))  # an offset, or hardly a beginning
+    elif z > 5 and len(run.means) > 1 and clock.done < 0.7:
+        return _moving(clock, ran, losses, growth, f"the loss has begun to move ({z:.1f} σ)")
+    run = run._replace(still=run.still + 1)
+    ran = ran._replace(run=run)
+    downhill = mean(run.descents) if len(run.descents) > plan.trial // 3 else None
+    low = downhill is None or downhill > DOWNHILL
+    lost = downhill is None or not low
+    patience = 5 * 2**run.restarts * plan.trial
+    stuck = not run.moved and z < 2 and lost and not growth <= SWOLLEN
+    if stuck and run.since > patience and clock.done < LAST_RAISE:
+        return _afresh(ran)
+    last = LAST_RAISE if run.moved else LAST_DOUBT
+    room = run.scale * GRID < run.top
+    calm = run.guard.scale == run.guard.target and not run.guard.rest
+    if run.still >= run.quiet and (low or slack) and room and calm and clock.done < last:
+        return _blind_raise(ran, downhill, growth, observation.step)
+    return ran
+
+
+def _moving(clock: Clock, ran: Ran, losses: tuple[float, ...], growth: float, said: str) -> Ran:
+    """The loss moves: the rate has proved good, or now the rates can be told apart."""
+    run = ran.run
+    level = (run.means[-1], len(losses))
+    if SLACK <= growth <= SWOLLEN:
+        run = run._replace(proven=True, moved=True, means=(), descents=())
+        reason = f"{said}, and the weights have grown by {growth - 1:.0%}; the rate is kept"
+        return ran._replace(run=run, decision=ran.decision._replace(reason=reason))
+    if clock.spare < 2 * clock.plan.trial:
+        return ran._replace(run=run._replace(moved=True, level=level, still=0))
+    slot = free(run.guard.good)
+    decision = Decision(
+        scale=0.1 * run.scale, save=slot, condition=ran.decision.condition,
+        reason=f"{said}; trying neighbouring rates",
+    )  # fmt: skip
+    return ran._replace(decision=decision, base=Base(slot, losses[-16:]))
+
+
+def _afresh(ran: Ran) -> Ran:
+    """Nothing for long, so nothing to lose: the first weights at a lower rate."""
+    run = ran.run
+    scale = run.scale / GRID
+    guard = trusted(START, -1, run.guard.rollbacks)
+    fresh = RunState(
+        scale=scale, guard=guard, proven=False, level=run.level, restarts=run.restarts + 1,
+        top=run.scale, norm=run.norm,
+    )  # fmt: skip
+    decision = Decision(
+        scale=scale, restore=START, condition=ran.decision.condition,
+        reason="nothing has moved for long; the first weights again at a lower rate",
+    )  # fmt: skip
+    return Ran(fresh, rebased(ran.noise), decision, excused=True)
+
+
+def _blind_raise(ran: Ran, downhill: float | None, growth: float, step: int) -> Ran:
+    run = ran.run
+    far = downhill is not None and downhill > STEEP
+    scale = run.scale * GRID * (GRID if far else 1.0)
+    slot = free(run.guard.good)
+    why = "" if downhill is None else f"; updates point downhill ({downhill:.2f})"
+    why += f"; weights ×{growth:.3g}" if growth < SLACK else ""
+    guard = run.guard._replace(good=slot, good_step=step, candidate="")
+    run = run._replace(scale=scale, guard=guard, means=(), descents=(), still=0, since=0, block=())
+    decision = ran.decision._replace(
+        scale=scale * guard.scale, save=slot, reason=f"nothing moves{why}"
+    )  # fmt: skip
+    return Ran(run, rebased(ran.noise), decision)
