@@ -53,14 +53,13 @@ def unproven(clock: Clock, ran: Ran, losses: tuple[float, ...], observation: Obs
     downhill = mean(run.descents) if len(run.descents) > plan.trial // 3 else None
     low = downhill is None or downhill > DOWNHILL
     lost = downhill is None or not low
-    patience = 5 * 2**run.restarts * plan.trial
-    stuck = not run.moved and z < 2 and lost and not growth <= SWOLLEN
-    if stuck and run.since > patience and clock.done < LAST_RAISE:
+    waited = run.since > 5 * 2**run.restarts * plan.trial and not run.moved and z < 2
+    if waited and lost and not growth <= SWOLLEN and clock.done < LAST_RAISE:
         return _afresh(ran)
     last = LAST_RAISE if run.moved else LAST_DOUBT
     room = run.scale * GRID < run.top
     calm = run.guard.scale == run.guard.target and not run.guard.rest
-    if run.still >= run.quiet and (low or slack) and room and calm and clock.done < last:
+    if run.still >= run.quiet and (low or slack or waited) and room and calm and clock.done < last:
         return _blind_raise(ran, downhill, growth, observation.step)
     return ran
 
