@@ -58,7 +58,10 @@ def unproven(clock: Clock, ran: Ran, losses: tuple[float, ...], observation: Obs
         return _afresh(ran)
     last = LAST_RAISE if run.moved else LAST_DOUBT
     room = run.scale * GRID < run.top
-    calm = run.guard.scale == run.guard.target and not run.guard.rest
+    own = ran.noise.own * math.sqrt(1 / count + 1 / len(losses))
+    drop = level - run.means[-1]
+    falls = drop > 5 * own and drop > SLIGHT * abs(level)
+    calm = not falls and run.guard.scale == run.guard.target and not run.guard.rest
     if run.still >= run.quiet and (low or slack or waited) and room and calm and clock.done < last:
         return _blind_raise(ran, downhill, growth, observation.step)
     return ran
