@@ -39,31 +39,43 @@ def unproven(clock: Clock, ran: Ran, losses: tuple[float, ...], observation: Obs
         losses: the block; its mean is the last of the run's.
         observation: newest, with the norm of the weights.
     """
-    run, plan = ran.run, clock.plan
+    run = ran.run
     level, count = run.level
-    z = (level - run.means[-1]) / (ran.noise.sigma * math.sqrt(1 / count + 1 / len(losses)))
+    drop, weight = level - run.means[-1], math.sqrt(1 / count + 1 / len(losses))
+    z = drop / (ran.noise.sigma * weight)
     growth = observation.norm / run.norm if run.norm > 0 else math.nan
-    slack = growth < SLACK and not run.moved
-    if z > 5 and slack and level - run.means[-1] < SLIGHT * abs(level):
+    slight = drop < SLIGHT * abs(level)
+    if z > 5 and slight and growth < SLACK and not run.moved:
         run = run._replace(level=(run.means[-1], len(losses)))  # an offset, or hardly a beginning
     elif z > 5 and len(run.means) > 1 and clock.done < 0.7:
         return _moving(clock, ran, losses, growth, f"the loss has begun to move ({z:.1f} σ)")
-    run = run._replace(still=run.still + 1)
-    ran = ran._replace(run=run)
-    downhill = mean(run.descents) if len(run.descents) > plan.trial // 3 else None
-    low = downhill is None or downhill > DOWNHILL
-    lost = downhill is None or not low
-    waited = run.since > 5 * 2**run.restarts * plan.trial and not run.moved and z < 2
-    if waited and lost and not growth <= SWOLLEN and clock.done < LAST_RAISE:
+    # The noise blind to trend sees a fall that has just begun.
+    falls = not slight and drop > 5 * ran.noise.own * weight
+    ran = ran._replace(run=run._replace(still=run.still + 1))
+    return _still(clock, ran, growth, observation.step, flat=z < 2, falls=falls)
+
+
+def _still(clock: Clock, ran: Ran, growth: float, step: int, *, flat: bool, falls: bool) -> Ran:
+    """Nothing moves: wait, raise the rate, or give it up.
+
+    Args:
+        clock, ran, growth, step: the time, where the run stands, of the weights, and newest.
+        flat: the loss is where it was, with certainty.
+        falls: it may have begun to move.
+    """
+    run, length = ran.run, clock.plan.trial
+    downhill = mean(run.descents) if len(run.descents) > length // 3 else None
+    waited = flat and not run.moved and run.since > 5 * 2**run.restarts * length
+    pointless = downhill is None or downhill <= DOWNHILL
+    if waited and pointless and not growth <= SWOLLEN and clock.done < LAST_RAISE:
         return _afresh(ran)
+    slack = growth < SLACK and not run.moved
+    low = downhill is None or downhill > DOWNHILL or slack or waited
     last = LAST_RAISE if run.moved else LAST_DOUBT
-    room = run.scale * GRID < run.top
-    own = ran.noise.own * math.sqrt(1 / count + 1 / len(losses))
-    drop = level - run.means[-1]
-    falls = drop > 5 * own and drop > SLIGHT * abs(level)
-    calm = not falls and run.guard.scale == run.guard.target and not run.guard.rest
-    if run.still >= run.quiet and (low or slack or waited) and room and calm and clock.done < last:
-        return _blind_raise(ran, downhill, growth, observation.step)
+    room = run.scale * GRID < run.top and clock.done < last
+    calm = run.guard.scale == run.guard.target and not run.guard.rest and not falls
+    if run.still >= run.quiet and low and room and calm:
+        return _blind_raise(ran, downhill, growth, step)
     return ran
 
 
