@@ -24,11 +24,11 @@ GROUPS = {
     ),
     "slow starts": (
         "deep_linear", "attention_wine", "narrow_relu", "parity", "cosine_classifier",
-        "tied_autoencoder", "contrastive",
+        "tied_autoencoder", "contrastive", "deep_sigmoid",
     ),
     "never tuned on": (
         "char_gru", "embedding_bag", "heavy_tail", "single_row", "gaussian_nll", "variational",
-        "phase_retrieval", "deep_sigmoid",
+        "phase_retrieval",
     ),
 }  # fmt: skip
 

@@ -41,8 +41,8 @@ class Search:
     *Trials* of neighbouring rates, all from one early snapshot, decide; the winner's weights are
     kept. Meanwhile the schedule is suspended. Then the training *runs* at scale × schedule,
     guarded; the initial rate times the scale takes the place of the user's number. Where the trials
-    show nothing, as at a saddle or on a plateau, the highest harmless rate goes on unproven, and
-    the question is taken up again when the loss moves.
+    show nothing, as at a saddle or on a plateau, the highest harmless rate goes on unproven, is
+    raised while the weights hardly grow, and the question is taken up again when the loss moves.
 
     On a resumed run the snapshots are gone. What was under way is then taken up from the weights
     resumed from: trials begin again there at the best rate known, a ramp goes on.
