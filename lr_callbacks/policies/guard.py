@@ -149,7 +149,7 @@ class Guard:
         return self._go_on(state, observation.step, condition)
 
     def _lost(self, state: GuardState, observation: Observation) -> str:
-        if state.rest == 1 and state.levels.fast > state.limit:
+        if state.rest == 1 and state.levels.above(state.limit):
             return f"loss {state.levels.fast:.3g} did not come back below {state.limit:.3g}"
         return state.levels.astray() or inflated(state, observation)
 

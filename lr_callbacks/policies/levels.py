@@ -48,6 +48,14 @@ class Levels(NamedTuple):
         """Forget where the loss was, for the weights were changed; keep how far it strays."""
         return self._replace(slow=math.nan, fast=math.nan, window=(), best=math.inf)
 
+    def above(self, limit: float) -> bool:
+        """Whether the loss lies above ``limit``: its fast level, and most of the last losses.
+
+        The mean alone would be carried by one outlier, as single rows give.
+        """
+        late = self.window[-WINDOW // 2 :]
+        return self.fast > limit and 2 * sum(loss > limit for loss in late) > len(late)
+
     def noise(self) -> float:
         """Return the standard deviation of the losses before the last one; 0 while they are few."""
         return _deviation(self.window[:-1]) if len(self.window) > WINDOW // 2 else 0.0

@@ -65,6 +65,13 @@ def test_a_loss_that_does_not_come_back_after_a_cut_is_rolled_back():
     assert "did not come back" in decisions[rolled[0]].reason
 
 
+@pytest.mark.parametrize("late", range(20, 30))
+def test_an_outlier_at_the_end_of_the_rest_does_not_mean_that_the_loss_never_came_back(late):
+    stream = [(20.0, CALM)] + [(1.0 + 0.01 * (t % 3), CALM) for t in range(99)] + [(9.0, SPIKE)]
+    after = [(1.0, CALM)] * late + [(50.0, CALM)] + [(1.0, CALM)] * 30
+    assert not any(d.restore for d in fold(Guard(rest=25), stream + after))
+
+
 @pytest.mark.parametrize(("loss", "trouble"), [(math.nan, NAN), (50.0, DRIFT)])
 def test_divergence_returns_to_the_last_snapshot_that_proved_good(loss, trouble):
     decisions = fold(Guard(), [(1.0, CALM)] * 130 + [(loss, trouble)])

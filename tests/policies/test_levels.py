@@ -100,3 +100,20 @@ def test_what_is_forgotten_is_the_level_not_the_noise_nor_the_first_loss():
     assert (forgotten.first, forgotten.spread) == (levels.first, levels.spread)
     assert math.isnan(forgotten.slow)
     assert forgotten.window == ()
+
+
+@pytest.mark.parametrize(
+    ("losses", "above"),
+    [
+        ([1.0] * 20 + [9.0], False),  # one outlier, which carries the mean
+        ([1.0] * 20 + [9.0] * 4, False),
+        ([1.0] * 20 + [9.0] * 5, True),
+        ([1.0] * 20 + [2.1] * 8, False),  # the mean is not there yet
+        ([9.0], True),
+    ],
+)
+def test_a_loss_is_above_a_limit_when_its_mean_and_most_of_its_last_values_are(losses, above):
+    levels = Levels()
+    for loss in losses:
+        levels = levels.follow(loss)
+    assert levels.above(2.0) is above
