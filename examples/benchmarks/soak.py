@@ -13,6 +13,7 @@ import json
 import os
 import random
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -175,7 +176,9 @@ def main():
     given = arguments.parse_args()
     warnings.simplefilter("ignore")
     given.folder.mkdir(parents=True, exist_ok=True)
-    found = soak(given.steps, given.stops, given.folder.resolve(), given.seed)
+    # A folder of its own: a checkpoint of an earlier soak must not be resumed from.
+    folder = Path(tempfile.mkdtemp(prefix="run-", dir=given.folder.resolve()))
+    found = soak(given.steps, given.stops, folder, given.seed)
     print(json.dumps(found, indent=2))
     if given.out:
         given.out.write_text(json.dumps(found, indent=2) + "\n")
