@@ -59,7 +59,7 @@ def go_on(
 
 
 def _asking(decision: Decision, clock: Clock, run: RunState) -> Decision:
-    """Ask for the gradient's sign while a raise may depend on it; of the weights while unproven."""
+    """Ask for the gradient's sign while a raise may depend on it; the norm while unproven."""
     due = run.proven and len(run.means) >= 2 * run.wait - 2 and clock.done < LAST_RAISE
     if (run.proven and not due) or run.guard.spent:
         return decision

@@ -103,8 +103,6 @@ class Search:
         """Fold in one observation and decide."""
         before = state
         state = state._replace(seen=state.seen + 1, age=state.age + 1)
-        if math.isnan(state.norm):
-            state = state._replace(norm=observation.norm)
         if not state.phase:
             after = self._begin(state, observation)
         elif state.phase == RAMP:
@@ -160,8 +158,9 @@ class Search:
         opening = opened(scale, found.base, found.limit, strong=found.strong, moved=False,
                          volatility=found.volatility)  # fmt: skip
         state = state._replace(
-            phase=TRIALS, trials=opening, ramp=RampState(), noise=rebased(state.noise)
-        )
+            phase=TRIALS, trials=opening, ramp=RampState(), noise=rebased(state.noise),
+            norm=ramp.norm,
+        )  # fmt: skip
         reason = f"{why} at scale {limit:.3g}; first trial at {scale:.3g}"
         decision = Decision(scale=0.1 * scale, restore=found.base.slot, reason=reason)
         return _Next(state, decision)

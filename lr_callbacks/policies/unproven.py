@@ -3,8 +3,8 @@
 It is watched for the moment when the loss begins to move. Meanwhile it is raised while the last
 update still points downhill, or while the weights have hardly grown, whatever the loss says: at a
 saddle, and on a plateau whose noise grows with the rate, how far the weights move is all that tells
-a rate too low from one that needs time. It is given up for a lower one, from the first weights,
-when nothing happens for long and the weights have grown.
+a rate too low from one that needs time. When nothing happens for long, it is given up for a lower
+one, from the first weights, where the weights have swollen, and raised once more where not.
 """
 
 import math
@@ -60,7 +60,7 @@ def _still(clock: Clock, ran: Ran, growth: float, step: int, *, flat: bool, fall
 
     Args:
         clock, ran, growth, step: the time, where the run stands, of the weights, and newest.
-        flat: the loss is where it was, with certainty.
+        flat: the loss has not fallen.
         falls: it may have begun to move.
     """
     run, length = ran.run, clock.plan.trial
