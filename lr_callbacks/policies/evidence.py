@@ -9,6 +9,9 @@ from lr_callbacks.policies.run import SLACK
 #: Weights that grow by more than this factor in a trial are inflated.
 INFLATED = 4.0
 
+#: Growth of the weights in a trial that gains nothing which is harm.
+MOVED_FAR = 1.5
+
 #: Share of the loss before a trial below which a gain is slight.
 SLIGHT = 0.05
 
@@ -37,9 +40,12 @@ class Evidence(NamedTuple):
         return (self.base - result.score) / self.doubt if result.slot else -math.inf
 
     def harmless(self, result: Result) -> bool:
-        """Harm is measured in the rate's own noise: a noise floor is no harm."""
+        """Harm is measured in the rate's own noise: a noise floor is no harm.
+
+        Weights that have moved as far as a whole training moves them, and nothing was gained, are.
+        """
         rise = result.level - self.base
-        return bool(result.slot) and rise < 2 * result.noise and not result.growth >= 100
+        return bool(result.slot) and rise < 2 * result.noise and not result.growth >= MOVED_FAR
 
     def slight(self, result: Result) -> bool:
         """Whether so little was gained, by weights that hardly grew, that it may be an offset.

@@ -27,6 +27,17 @@ class RampState(NamedTuple):
     norm: float = math.nan  # of the weights at the start
     marks: tuple[Mark, ...] = ()
     volatility: float = 0.0  # step-to-step noise at the lowest rates
+    careful: bool = False  # no faster while nothing is visible
+    rushed: int = 0  # row of the last faster step
+
+    def risen(self, plan: Plan, *, slow: bool) -> "RampState":
+        """Go up to the next rate: tenfold in four steps unless ``slow``."""
+        scale = self.scale * 10 ** (1 / (plan.decade if slow else 4.0))
+        return self._replace(scale=scale, rushed=self.rushed if slow else self.rows)
+
+    def hasty(self, plan: Plan) -> bool:
+        """Whether it rose so fast at its end that the last scale is far above the edge."""
+        return self.rushed > 0 and self.rows - self.rushed < plan.decade
 
 
 class Bracket(NamedTuple):
@@ -84,9 +95,8 @@ def climb(
     end = _over(plan, ramp, scale, drop, error) or _inflated(ramp, scale, norm, drop, error)
     if end:
         return Climb(ramp, noise, end=end)
-    visible = rows <= 8 or abs(now - start) > 3 * error
-    ramp = ramp._replace(scale=ramp.scale * 10 ** (1 / (plan.decade if visible else 4.0)))
-    ramp, save = _mark(ramp, noise, scale, norm)
+    slow = rows <= 8 or ramp.careful or abs(now - start) > 3 * error
+    ramp, save = _mark(ramp.risen(plan, slow=slow), noise, scale, norm)
     return Climb(ramp, noise, save)
 
 

@@ -17,7 +17,7 @@ from lr_callbacks.core import (
 )
 from lr_callbacks.policies.guard import Guard
 from lr_callbacks.policies.noise import Noise, rebased
-from lr_callbacks.policies.plan import EVEN, ODD, SPARE, Base, Plan, plan
+from lr_callbacks.policies.plan import EVEN, GRID, ODD, SPARE, Base, Plan, plan
 from lr_callbacks.policies.ramp import Bracket, RampState, bracket, climb
 from lr_callbacks.policies.run import Clock, fitted, started, warmed
 from lr_callbacks.policies.running import go_on
@@ -37,12 +37,12 @@ class Search:
     """Finds the rate within the first steps of a training, then hands it to a guard.
 
     The number in the optimizer's configuration only says where to begin to look. A *ramp* raises
-    the rate from a hundredth of it, taking snapshots, until the loss or the weights show trouble.
-    *Trials* of neighbouring rates, all from one early snapshot, decide; the winner's weights are
-    kept. Meanwhile the schedule is suspended. Then the training *runs* at scale × schedule,
-    guarded; the initial rate times the scale takes the place of the user's number. Where the trials
-    show nothing, as at a saddle or on a plateau, the highest harmless rate goes on unproven, is
-    raised while the weights hardly grow, and the question is taken up again when the loss moves.
+    the rate from a hundredth of it, taking snapshots, until loss or weights show trouble; after a
+    rush, once more slowly. *Trials* of neighbouring rates, all from one early snapshot, decide; the
+    winner's weights are kept. Meanwhile the schedule is suspended. Then the training *runs* at
+    scale × schedule, guarded; initial rate × scale takes the place of the user's number. Where they
+    show nothing, as at a saddle, the highest harmless rate goes on unproven, is raised while the
+    weights hardly grow, and the question is taken up again when the loss moves.
 
     On a resumed run the snapshots are gone. What was under way is then taken up from the weights
     resumed from: trials begin again there at the best rate known, a ramp goes on.
@@ -138,13 +138,16 @@ class Search:
         return _Next(state, Decision(scale=ramp.scale, save=save))
 
     def _off_ramp(self, state: SearchState, divided: Plan, why: str, *, trouble: bool) -> _Next:
-        """Begin the trials, or, with no healthy decade below, a ramp that starts lower."""
+        """Begin the trials; or again, lower: with no healthy decade below, or after a rush."""
         ramp, limit = state.ramp, state.behind
-        if trouble and state.falls < 6 and ramp.rows <= divided.decade:
+        hasty = trouble and ramp.hasty(divided)
+        careful = self._spare(state, divided) > 2 * (divided.decade + divided.trial)
+        if trouble and state.falls < 6 and (ramp.rows <= divided.decade or (hasty and careful)):
             scale = max(self.floor, limit * (1e-2 if ramp.rows <= 4 else 10**-1.5))
             state = state._replace(
-                ceiling=limit, falls=state.falls + 1, ramp=RampState(scale=scale), noise=Noise()
-            )
+                ceiling=limit, falls=state.falls + 1, noise=Noise(),
+                ramp=RampState(scale=scale, careful=careful),
+            )  # fmt: skip
             reason = f"{why} at scale {limit:.3g}; range test from {scale:.3g} upwards"
             return _Next(state, Decision(scale=scale, restore=START, reason=reason))
         if trouble:
@@ -152,10 +155,9 @@ class Search:
         if not ramp.first:
             found = Bracket(limit / 10, limit, Base(), False, 0.0)
         else:
-            norms = not trouble or "weights" in why or "decade" in why
-            found = bracket(ramp, limit, norms=norms)
-        scale = max(self.floor, found.candidate)
-        opening = opened(scale, found.base, found.limit, strong=found.strong, moved=False,
+            found = bracket(ramp, limit, norms=not trouble or "weights" in why or "decade" in why)
+        scale, edge = max(self.floor, found.candidate), found.limit / (GRID if hasty else 1.0)
+        opening = opened(scale, found.base, edge, strong=found.strong, moved=False,
                          volatility=found.volatility)  # fmt: skip
         state = state._replace(
             phase=TRIALS, trials=opening, ramp=RampState(), noise=rebased(state.noise),

@@ -3,8 +3,9 @@
 It is watched for the moment when the loss begins to move. Meanwhile it is raised while the last
 update still points downhill, or while the weights have hardly grown, whatever the loss says: at a
 saddle, and on a plateau whose noise grows with the rate, how far the weights move is all that tells
-a rate too low from one that needs time. When nothing happens for long, it is given up for a lower
-one, from the first weights, where the weights have swollen, and raised once more where not.
+a rate too low from one that needs time. When nothing happens for long, it is raised once more where
+the weights have grown less than they do at good rates, and given up for a lower one, from the first
+weights, where they have swollen.
 """
 
 import math
@@ -14,6 +15,7 @@ from lr_callbacks.policies.evidence import SLIGHT
 from lr_callbacks.policies.noise import mean, rebased
 from lr_callbacks.policies.plan import GRID, Base, free
 from lr_callbacks.policies.run import (
+    FITTING,
     LAST_DOUBT,
     LAST_RAISE,
     SLACK,
@@ -26,9 +28,6 @@ from lr_callbacks.policies.run import (
 
 #: Mean sign of ⟨gradient, −last update⟩ that shows a rate too low.
 DOWNHILL = 0.2
-
-#: The same that shows it too low by far.
-STEEP = 0.6
 
 
 def unproven(clock: Clock, ran: Ran, losses: tuple[float, ...], observation: Observation) -> Ran:
@@ -66,16 +65,18 @@ def _still(clock: Clock, ran: Ran, growth: float, step: int, *, flat: bool, fall
     run, length = ran.run, clock.plan.trial
     downhill = mean(run.descents) if len(run.descents) > length // 3 else None
     waited = flat and not run.moved and run.since > 5 * 2**run.restarts * length
-    pointless = downhill is None or downhill <= DOWNHILL
-    if waited and pointless and not growth <= SWOLLEN and clock.done < LAST_RAISE:
+    points = downhill is not None and downhill > DOWNHILL
+    if waited and not points and not growth <= SWOLLEN and clock.done < LAST_RAISE:
         return _afresh(ran)
     slack = growth < SLACK and not run.moved
-    low = downhill is None or downhill > DOWNHILL or slack or waited
+    low = downhill is None or points or slack or (waited and growth < FITTING)
     last = LAST_RAISE if run.moved else LAST_DOUBT
-    room = run.scale * GRID < run.top and clock.done < last
+    room = run.scale * GRID < 0.9 * run.top and clock.done < last  # `top` is on the same grid
     calm = run.guard.scale == run.guard.target and not run.guard.rest and not falls
     if run.still >= run.quiet and low and room and calm:
-        return _blind_raise(ran, downhill, growth, step)
+        why = f"; updates point downhill ({downhill:.2f})" if points else ""
+        why += f"; weights ×{growth:.3g}" if growth < FITTING else ""
+        return _blind_raise(ran, why, step)
     return ran
 
 
@@ -113,13 +114,10 @@ def _afresh(ran: Ran) -> Ran:
     return Ran(fresh, rebased(ran.noise), decision, excused=True)
 
 
-def _blind_raise(ran: Ran, downhill: float | None, growth: float, step: int) -> Ran:
+def _blind_raise(ran: Ran, why: str, step: int) -> Ran:
     run = ran.run
-    far = downhill is not None and downhill > STEEP
-    scale = run.scale * GRID * (GRID if far else 1.0)
+    scale = run.scale * GRID
     slot = free(run.guard.good)
-    why = "" if downhill is None else f"; updates point downhill ({downhill:.2f})"
-    why += f"; weights ×{growth:.3g}" if growth < SLACK else ""
     guard = run.guard._replace(good=slot, good_step=step, candidate="")
     run = run._replace(scale=scale, guard=guard, means=(), descents=(), still=0, since=0, block=())
     decision = ran.decision._replace(

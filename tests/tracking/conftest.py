@@ -1,5 +1,6 @@
 """A real sqlite store of MLflow for each test, copied from one that is initialised once."""
 
+import os
 import sqlite3
 from contextlib import closing
 
@@ -12,7 +13,9 @@ from lr_callbacks.tracking import store
 @pytest.fixture(scope="session")
 def initialised(tmp_path_factory):
     """The file of an empty store; parallel test processes share it."""
-    path = tmp_path_factory.getbasetemp().parent / "initialised.db"
+    folder = tmp_path_factory.getbasetemp()  # of this process; of the run, it is the parent's
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    path = folder / "initialised.db"
     with FileLock(f"{path}.making"):
         store.prepare(f"sqlite:///{path}")
     return path

@@ -1,11 +1,14 @@
 """What Lightning documents of its MLflow logger holds of ours: each test runs over both."""
 
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import torch
 from lightning_fabric.utilities.rank_zero import rank_zero_only
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.validation import path_not_unique
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import MLFlowLogger
 from recorded import only_run, series
@@ -98,7 +101,10 @@ def test_testing_logs_to_the_run_of_the_fit(kind, uri):
 
 
 @pytest.mark.parametrize(("log_model", "count"), [(False, 0), (True, 1), ("all", 3)])
-def test_checkpoints_are_artifacts_as_asked(kind, uri, tmp_path, log_model, count):
+def test_checkpoints_are_artifacts_as_asked(kind, uri, tmp_path, log_model, count, request):
+    if kind is MLFlowLogger and log_model and path_not_unique(Path("a")):
+        # Lightning names artifacts by a `Path`, which MLflow 3.1 takes for no name at all.
+        request.applymarker(pytest.mark.xfail(raises=MlflowException, strict=True))
     logger = kind("e", tracking_uri=uri, log_model=log_model)
     saves = ModelCheckpoint(
         tmp_path / "saved", filename="{step}", every_n_train_steps=1, save_top_k=1
