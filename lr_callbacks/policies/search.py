@@ -40,9 +40,9 @@ class Search:
     the rate from a hundredth of it, taking snapshots, until loss or weights show trouble; after a
     rush, once more slowly. *Trials* of neighbouring rates, all from one early snapshot, decide; the
     winner's weights are kept. Meanwhile the schedule is suspended. Then the training *runs* at
-    scale × schedule, guarded; initial rate × scale takes the place of the user's number. Where they
-    show nothing, as at a saddle, the highest harmless rate goes on unproven, is raised while the
-    weights hardly grow, and the question is taken up again when the loss moves.
+    scale × schedule, guarded; initial rate × scale takes the place of the user's number. Where
+    trials show nothing, as at a saddle, the highest harmless rate goes on unproven, is raised while
+    the weights hardly grow, and the question is taken up again when the loss moves.
 
     On a resumed run the snapshots are gone. What was under way is then taken up from the weights
     resumed from: trials begin again there at the best rate known, a ramp goes on.
