@@ -42,7 +42,7 @@ class Evidence(NamedTuple):
     def harmless(self, result: Result) -> bool:
         """Harm is measured in the rate's own noise: a noise floor is no harm.
 
-        Weights that have moved as far as a whole training moves them, and nothing was gained, are.
+        Weights that moved as far as a whole training moves them are, where nothing was gained.
         """
         rise = result.level - self.base
         return bool(result.slot) and rise < 2 * result.noise and not result.growth >= MOVED_FAR

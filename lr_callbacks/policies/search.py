@@ -138,7 +138,7 @@ class Search:
         return _Next(state, Decision(scale=ramp.scale, save=save))
 
     def _off_ramp(self, state: SearchState, divided: Plan, why: str, *, trouble: bool) -> _Next:
-        """Begin the trials; or again, lower: with no healthy decade below, or after a rush."""
+        """Begin the trials; after a rush, or with no healthy decade below, a lower ramp."""
         ramp, limit = state.ramp, state.behind
         hasty = trouble and ramp.hasty(divided)
         careful = self._spare(state, divided) > 2 * (divided.decade + divided.trial)

@@ -117,8 +117,7 @@ def doubted(loss, *, growth, since=0, spread=0.01, top=math.inf):
     """Return the decision at a block of this loss, after a level of 1, updates pointing uphill."""
     run = RunState(
         scale=1.0, guard=trusted(START, 0), proven=False, level=(1.0, 16), means=(1.0, loss),
-        descents=(-0.3,) * 20, still=5, since=since, norm=1.0,
-        top=top,
+        descents=(-0.3,) * 20, still=5, since=since, norm=1.0, top=top,
     )  # fmt: skip
     ran = Ran(run, Noise(sd=0.01, spread=spread), Decision(scale=1.0))
     clock = Clock(plan(1000, 0.15), done=0.2, spare=100.0)
