@@ -1,4 +1,4 @@
-"""Raising a proven rate by trial with rollback when the loss stands still."""
+"""A proven rate under which the loss stands still: raised by trial, or its proof withdrawn."""
 
 import math
 
@@ -6,11 +6,22 @@ from lr_callbacks.core import NORM, Decision, Observation
 from lr_callbacks.policies.lift import GOING, KEPT, Raise, weigh
 from lr_callbacks.policies.noise import Noise, mean, rebased
 from lr_callbacks.policies.plan import GRID, free
-from lr_callbacks.policies.run import LAST_RAISE, Clock, Ran, RunState
+from lr_callbacks.policies.run import LAST_RAISE, SWOLLEN, Clock, Ran, RunState
+
+#: Share of the first loss below which its fall so far may be no more than that of offsets.
+LITTLE = 0.15
 
 
-def standing(clock: Clock, ran: Ran, count: int) -> Ran:
-    """Raise a proven rate by trial when the loss has stood still for a stretch."""
+def standing(clock: Clock, ran: Ran, count: int, norm: float) -> Ran:
+    """Doubt a proven rate when the loss has stood still for a stretch.
+
+    Where little was learnt its proof is withdrawn; else a higher rate is tried.
+
+    Args:
+        clock, ran: the time, and where the run stands.
+        count: losses in a block.
+        norm: of the weights; NaN if unknown.
+    """
     run, noise, plan = ran.run, ran.noise, clock.plan
     half = run.wait
     if len(run.means) < 2 * half:
@@ -20,7 +31,12 @@ def standing(clock: Clock, ran: Ran, count: int) -> Ran:
     means, downhill = run.means, mean(run.descents) if run.descents else None
     run = run._replace(means=means[-1:], descents=())
     ran = ran._replace(run=run)
-    wanted = (older - newer) < 2 * error and not (downhill is not None and downhill <= 0)
+    still = older - newer < 2 * error
+    if still and clock.done < LAST_RAISE and _little(run, newer, norm):
+        run = run._replace(proven=False, level=(newer, half * count), means=(), still=0, since=0)
+        reason = "the loss stands still and has hardly fallen; the rate is unproven again"
+        return Ran(run, rebased(noise), ran.decision._replace(reason=reason))
+    wanted = still and not (downhill is not None and downhill <= 0)
     calm = run.guard.scale == run.guard.target == 1.0 and not run.settling
     if not wanted or not calm or clock.done >= LAST_RAISE or clock.spare < plan.trial:
         return ran
@@ -31,6 +47,12 @@ def standing(clock: Clock, ran: Ran, count: int) -> Ran:
         scale=run.scale * GRID, save=slot, probing=True, reason="the loss stands still; raise tried"
     )
     return Ran(run, rebased(noise), decision)
+
+
+def _little(run: RunState, level: float, norm: float) -> bool:
+    """Whether a run that no tournament in its middle has proved has learnt next to nothing."""
+    slight = run.first - level < LITTLE * abs(run.first)
+    return slight and norm < SWOLLEN * run.norm and not run.moved
 
 
 def follow_raise(

@@ -11,7 +11,8 @@ from lr_callbacks.policies.noise import Noise, mean
 from lr_callbacks.policies.plan import Base, Plan
 
 #: Shares of the training after which no rate is raised: by trial or restart, and while unproven.
-LAST_RAISE, LAST_DOUBT = 0.5, 0.8
+#: Where nothing has moved the schedule waits until the second.
+LAST_RAISE, LAST_DOUBT = 0.5, 0.85
 
 
 class RunState(NamedTuple):
@@ -34,6 +35,9 @@ class RunState(NamedTuple):
     trial: Raise = Raise()
     settling: int = 0  # steps of warm-in left
     norm: float = math.nan  # of the untrained weights
+    first: float = math.nan  # their loss
+    mark: float = math.nan  # norm of the weights when it last changed
+    frozen: int = 0  # steps since
 
 
 class Ran(NamedTuple):
@@ -86,11 +90,14 @@ def fitted(scale: float, growth: float, limit: float) -> float:
     return max(scale, min(scale * factor, limit / 2))
 
 
-def started(scale: float, slot: str, *, proven: bool, moved: bool, losses: tuple[float, ...],
-            step: int, rollbacks: int, settle: int, norm: float) -> RunState:  # fmt: skip
+def started(
+    scale: float, slot: str, *, proven: bool, moved: bool, losses: tuple[float, ...], step: int,
+    rollbacks: int, settle: int, norm: float, first: float,
+) -> RunState:  # fmt: skip
     """Return a run about to go on from ``slot`` at ``scale``; the budget of rollbacks goes on.
 
-    An unproven one is followed from the level of ``losses``; ``norm`` is that of untrained weights.
+    An unproven one is followed from the level of ``losses``; ``norm`` and ``first`` are those of
+    the untrained weights.
 
     A rate that was proved early, from weights that a lower one has trained, is warmed in over
     ``settle`` steps.
@@ -100,7 +107,7 @@ def started(scale: float, slot: str, *, proven: bool, moved: bool, losses: tuple
     settling = settle if proven and not moved else 0
     return RunState(
         scale=scale, guard=guard, proven=proven, moved=moved, level=level, settling=settling,
-        norm=norm,
+        norm=norm, first=first,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from lr_callbacks.policies.guard import Guard
 from lr_callbacks.policies.noise import Noise, follow, mean, rebased
 from lr_callbacks.policies.plan import GRID
 from lr_callbacks.policies.raising import follow_raise, standing
-from lr_callbacks.policies.run import LAST_RAISE, Clock, Ran, RunState, trusted, warmed
+from lr_callbacks.policies.run import FITTING, LAST_RAISE, Clock, Ran, RunState, trusted, warmed
 from lr_callbacks.policies.unproven import unproven
 
 
@@ -37,13 +37,13 @@ def go_on(
     if run.trial.slot:
         return follow_raise(clock, run, noise, observation, lost=spike)
     if not run.proven:
-        readings = _excused(run, noise, readings)
+        readings = _excused(clock, run, noise, observation.norm, readings)
     relative = observation._replace(scale=observation.scale / run.scale)
     state, decision = guard.update(run.guard, relative, readings)
-    run = run._replace(guard=state, since=run.since + 1)
-    if decision.restore is not None:
-        return _rolled_back(run, noise, decision)
-    run = run._replace(settling=max(0, run.settling - 1))
+    cut = state.target < run.guard.target
+    run = run._replace(guard=state, since=run.since + 1, settling=max(0, run.settling - 1))
+    if decision.restore is not None or (cut and not run.proven):
+        return _troubled(run, noise, decision)
     decision = decision._replace(scale=decision.scale * run.scale * warmed(clock.plan, run))
     block = (*run.block, observation.loss) if math.isfinite(observation.loss) else run.block
     descents = run.descents
@@ -59,22 +59,31 @@ def go_on(
 
 
 def _asking(decision: Decision, clock: Clock, run: RunState) -> Decision:
-    """Ask for the gradient's sign while a raise may depend on it; the norm while unproven."""
+    """Ask for the gradient's sign and the weights' norm while a doubt may depend on them."""
     due = run.proven and len(run.means) >= 2 * run.wait - 2 and clock.done < LAST_RAISE
     if (run.proven and not due) or run.guard.spent:
         return decision
-    return decision._replace(probing=True, measure=(DESCENT,) if run.proven else (DESCENT, NORM))
+    return decision._replace(probing=True, measure=(DESCENT, NORM))
 
 
-def _excused(run: RunState, noise: Noise, readings: Mapping[str, Reading]) -> Mapping[str, Reading]:
-    """Leave out a drift within the noise of the present rate: a noise floor is no harm."""
+def _excused(
+    clock: Clock, run: RunState, noise: Noise, norm: float, readings: Mapping[str, Reading]
+) -> Mapping[str, Reading]:
+    """Leave out a drift within the noise of the present rate: a noise floor is no harm.
+
+    Before one trial's length that noise is not known, but weights that have hardly grown are not
+    harmed; an oscillation is noise then, too.
+    """
     level, count = run.level
-    if not count or not noise.slow_weight or noise.middle - level > 2 * noise.own:
-        return readings
-    return {n: r for n, r in readings.items() if r.condition is not Condition.DIVERGING}
+    excused: tuple[Condition, ...] = ()
+    if run.since < clock.plan.trial and norm < FITTING * run.norm:
+        excused = (Condition.DIVERGING, Condition.OSCILLATING)
+    elif count and noise.slow_weight and noise.middle - level <= 2 * noise.own:
+        excused = (Condition.DIVERGING,)
+    return {n: r for n, r in readings.items() if r.condition not in excused}
 
 
-def _rolled_back(run: RunState, noise: Noise, decision: Decision) -> Ran:
+def _troubled(run: RunState, noise: Noise, decision: Decision) -> Ran:
     """Let the guard cut a proven rate; an unproven one goes down the grid for good."""
     run = run._replace(block=(), means=(), descents=(), still=0, settling=0)
     if not run.proven and not decision.stop and not run.guard.spent:
@@ -83,7 +92,7 @@ def _rolled_back(run: RunState, noise: Noise, decision: Decision) -> Ran:
         guard = guard._replace(warm=old.warm, rest=old.rest, strikes=old.strikes)
         top, quiet = run.scale, min(16, 2 * run.quiet)
         run = run._replace(guard=guard, scale=run.scale / GRID, top=top, quiet=quiet)
-        decision = decision._replace(scale=0.1)
+        decision = decision._replace(scale=1.0 if decision.restore is None else 0.1)
     decision = decision._replace(scale=decision.scale * run.scale)
     return Ran(run, rebased(noise), decision, excused=True)
 
@@ -98,5 +107,5 @@ def _doubt(clock: Clock, ran: Ran, observation: Observation) -> Ran:
         return ran._replace(run=run._replace(level=(mean(losses), len(losses))))
     ran = ran._replace(run=run)
     if run.proven:
-        return standing(clock, ran, len(losses))
+        return standing(clock, ran, len(losses), observation.norm)
     return unproven(clock, ran, losses, observation)

@@ -16,13 +16,13 @@ from lr_callbacks.core import (
     worst,
 )
 from lr_callbacks.policies.guard import Guard
-from lr_callbacks.policies.noise import Noise, rebased
+from lr_callbacks.policies.noise import Noise, mean, rebased
 from lr_callbacks.policies.plan import EVEN, GRID, ODD, SPARE, Base, Plan, plan
 from lr_callbacks.policies.ramp import Bracket, RampState, bracket, climb
-from lr_callbacks.policies.run import Clock, fitted, started, warmed
+from lr_callbacks.policies.run import Clock
 from lr_callbacks.policies.running import go_on
-from lr_callbacks.policies.stage import RAMP, RUN, TRIALS, SearchState
-from lr_callbacks.policies.tournament import TrialsState, attempt, opened
+from lr_callbacks.policies.stage import RAMP, RUN, TRIALS, SearchState, handed, waiting
+from lr_callbacks.policies.tournament import attempt, opened
 
 
 class _Next(NamedTuple):
@@ -42,7 +42,8 @@ class Search:
     winner's weights are kept. Meanwhile the schedule is suspended. Then the training *runs* at
     scale × schedule, guarded; initial rate × scale takes the place of the user's number. Where
     trials show nothing, as at a saddle, the highest harmless rate goes on unproven, is raised while
-    the weights hardly grow, and the question is taken up again when the loss moves.
+    the weights hardly grow, and the question is taken up again when the loss moves; the schedule
+    waits for that, for nothing has been learnt yet that lower rates could refine.
 
     On a resumed run the snapshots are gone. What was under way is then taken up from the weights
     resumed from: trials begin again there at the best rate known, a ramp goes on.
@@ -161,7 +162,7 @@ class Search:
                          volatility=found.volatility)  # fmt: skip
         state = state._replace(
             phase=TRIALS, trials=opening, ramp=RampState(), noise=rebased(state.noise),
-            norm=ramp.norm,
+            norm=ramp.norm, first=mean(ramp.first) if ramp.first else math.nan,
         )  # fmt: skip
         reason = f"{why} at scale {limit:.3g}; first trial at {scale:.3g}"
         decision = Decision(scale=0.1 * scale, restore=found.base.slot, reason=reason)
@@ -173,20 +174,7 @@ class Search:
                         norm=observation.norm, spare=self._spare(state, divided))  # fmt: skip
         state = state._replace(trials=trial.trials, noise=trial.noise)
         if trial.over:
-            best = trial.trials.champion
-            scale = best.scale if best.slot else trial.trials.lowest / 10
-            if trial.proven and best.slot and not trial.trials.moved:
-                scale = fitted(scale, best.growth, trial.trials.limit)
-            run = started(
-                max(self.floor, scale), trial.restore or START, proven=trial.proven,
-                moved=trial.trials.moved, losses=trial.known, step=observation.step,
-                rollbacks=state.run.guard.rollbacks, settle=divided.settle, norm=state.norm,
-            )  # fmt: skip
-            state = state._replace(phase=RUN, run=run, trials=TrialsState())
-            reason = trial.reason if scale == best.scale else f"{trial.reason}, as {scale:.3g}"
-            scale = run.scale * warmed(divided, run)
-            decision = Decision(scale=scale, restore=trial.restore, reason=reason)
-            return _Next(state, decision)
+            return _Next(*handed(state, divided, trial, self.floor, observation.step))
         scale = max(self.floor, trial.trials.scale)
         warm = min(1.0, 0.1 + 3.6 * len(trial.trials.losses) / divided.trial)
         decision = Decision(
@@ -245,6 +233,9 @@ class Search:
             decision = decision._replace(condition=condition)
         if state.phase != RUN:
             decision = decision._replace(probing=True, suspend_schedule=True, measure=(NORM,))
+        if state.phase == RUN:
+            done = state.seen / self._plan(state, observation).horizon
+            state, decision = waiting(state, decision, done)
         behind = observation.scale if decision.restore is None else scale
         state = state._replace(age=age, ages=tuple(ages.items()), behind=behind, note="")
         return state, decision

@@ -1,14 +1,19 @@
-"""Where a search stands as a whole."""
+"""Where a search stands as a whole, and how its last stage begins."""
 
 import math
 from typing import NamedTuple
 
+from lr_callbacks.core import START, Decision
 from lr_callbacks.policies.noise import Noise
+from lr_callbacks.policies.plan import Plan
 from lr_callbacks.policies.ramp import RampState
-from lr_callbacks.policies.run import RunState
-from lr_callbacks.policies.tournament import TrialsState
+from lr_callbacks.policies.run import LAST_DOUBT, RunState, fitted, started, warmed
+from lr_callbacks.policies.tournament import Trial, TrialsState
 
 RAMP, TRIALS, RUN = "ramp", "trials", "run"
+
+#: Share of a training after which a loss that begins to move does so late.
+LATE = 0.4
 
 
 class SearchState(NamedTuple):
@@ -30,3 +35,48 @@ class SearchState(NamedTuple):
     trials: TrialsState = TrialsState()
     run: RunState = RunState()
     norm: float = math.nan  # of the untrained weights
+    first: float = math.nan  # their loss
+    late: bool = False  # the loss had not moved when `LATE` of the training was over
+    waits: bool = False  # the schedule is suspended during the run
+
+
+def handed(
+    state: SearchState, divided: Plan, trial: Trial, floor: float, step: int
+) -> tuple[SearchState, Decision]:
+    """Begin the run with what the trials have decided.
+
+    Args:
+        state, divided: where the search stands, and its lengths.
+        trial: the last step of the tournament.
+        floor: smallest scale.
+        step: newest.
+    """
+    best = trial.trials.champion
+    scale = best.scale if best.slot else trial.trials.lowest / 10
+    if trial.proven and best.slot and not trial.trials.moved:
+        scale = fitted(scale, best.growth, trial.trials.limit)
+    run = started(
+        max(floor, scale), trial.restore or START, proven=trial.proven,
+        moved=trial.trials.moved, losses=trial.known, step=step,
+        rollbacks=state.run.guard.rollbacks, settle=divided.settle, norm=state.norm,
+        first=state.first,
+    )  # fmt: skip
+    state = state._replace(phase=RUN, run=run, trials=TrialsState())
+    reason = trial.reason if scale == best.scale else f"{trial.reason}, as {scale:.3g}"
+    scale = run.scale * warmed(divided, run)
+    return state, Decision(scale=scale, restore=trial.restore, reason=reason)
+
+
+def waiting(state: SearchState, decision: Decision, done: float) -> tuple[SearchState, Decision]:
+    """Suspend the schedule while a run is unproven: there is nothing yet to anneal.
+
+    Where the loss moved late, the rate is held until `LAST_DOUBT`, as in a schedule that decays at
+    its end (warm-up, stable, decay): what a cosine has left by then would be too little.
+    """
+    unproven = not state.run.proven
+    late = state.late or (unproven and done > LATE)
+    waits = (unproven or late) and done < LAST_DOUBT
+    reasons = [decision.reason, "the schedule goes on" if state.waits and not waits else ""]
+    reason = "; ".join(filter(None, reasons))
+    decision = decision._replace(suspend_schedule=waits, reason=reason)
+    return state._replace(late=late, waits=waits), decision

@@ -3,9 +3,9 @@
 It is watched for the moment when the loss begins to move. Meanwhile it is raised while the last
 update still points downhill, or while the weights have hardly grown, whatever the loss says: at a
 saddle, and on a plateau whose noise grows with the rate, how far the weights move is all that tells
-a rate too low from one that needs time. When nothing happens for long, it is raised once more where
-the weights have grown less than they do at good rates, and given up for a lower one, from the first
-weights, where they have swollen.
+a rate too low from one that needs time. When nothing happens for long, it is raised by half as much
+where the weights have grown less than they do at good rates, and given up for a lower one, from the
+first weights, where they have swollen, or grown and then stopped for want of a gradient.
 """
 
 import math
@@ -27,7 +27,10 @@ from lr_callbacks.policies.run import (
 )
 
 #: Mean sign of ⟨gradient, −last update⟩ that shows a rate too low.
-DOWNHILL = 0.2
+DOWNHILL = 0.5
+
+#: Relative change of their norm below which the weights are frozen.
+FROZEN = 1e-3
 
 
 def unproven(clock: Clock, ran: Ran, losses: tuple[float, ...], observation: Observation) -> Ran:
@@ -44,13 +47,18 @@ def unproven(clock: Clock, ran: Ran, losses: tuple[float, ...], observation: Obs
     z = drop / (ran.noise.sigma * weight)
     growth = observation.norm / run.norm if run.norm > 0 else math.nan
     slight = drop < SLIGHT * abs(level)
-    if z > 5 and slight and growth < SLACK and not run.moved:
+    if z > 5 and slight and not run.moved:
         run = run._replace(level=(run.means[-1], len(losses)))  # an offset, or hardly a beginning
     elif z > 5 and len(run.means) > 1 and clock.done < 0.7:
         return _moving(clock, ran, losses, growth, f"the loss has begun to move ({z:.1f} σ)")
     # The noise blind to trend sees a fall that has just begun.
     falls = not slight and drop > 5 * ran.noise.own * weight
-    ran = ran._replace(run=run._replace(still=run.still + 1))
+    same = abs(observation.norm / run.mark - 1) < FROZEN
+    run = run._replace(
+        still=0 if z > 5 else run.still + 1, mark=run.mark if same else observation.norm,
+        frozen=run.frozen + len(losses) if same else 0,
+    )  # fmt: skip
+    ran = ran._replace(run=run)
     return _still(clock, ran, growth, observation.step, flat=z < 2, falls=falls)
 
 
@@ -64,19 +72,23 @@ def _still(clock: Clock, ran: Ran, growth: float, step: int, *, flat: bool, fall
     """
     run, length = ran.run, clock.plan.trial
     downhill = mean(run.descents) if len(run.descents) > length // 3 else None
-    waited = flat and not run.moved and run.since > 5 * 2**run.restarts * length
+    patience = 5 * 2**run.restarts * length
+    waited = flat and not run.moved and run.since > patience
     points = downhill is not None and downhill > DOWNHILL
-    if waited and not points and not growth <= SWOLLEN and clock.done < LAST_RAISE:
+    lost = not growth <= SWOLLEN or (growth > FITTING and run.frozen > patience)
+    if waited and lost and not points and clock.done < LAST_RAISE:
         return _afresh(ran)
     slack = growth < SLACK and not run.moved
-    low = downhill is None or points or slack or (waited and growth < FITTING)
+    clear = downhill is None or points or slack
+    low = clear or (waited and growth < FITTING)
+    scale = run.scale * (GRID if clear else math.sqrt(GRID))
     last = LAST_RAISE if run.moved else LAST_DOUBT
-    room = run.scale * GRID < 0.9 * run.top and clock.done < last  # `top` is on the same grid
+    room = scale < 0.9 * run.top and clock.done < last  # `top` is on the same grid
     calm = run.guard.scale == run.guard.target and not run.guard.rest and not falls
     if run.still >= run.quiet and low and room and calm:
         why = f"; updates point downhill ({downhill:.2f})" if points else ""
         why += f"; weights ×{growth:.3g}" if growth < FITTING else ""
-        return _blind_raise(ran, why, step)
+        return _blind_raise(ran, scale, why, step)
     return ran
 
 
@@ -105,7 +117,7 @@ def _afresh(ran: Ran) -> Ran:
     guard = trusted(START, -1, run.guard.rollbacks)
     fresh = RunState(
         scale=scale, guard=guard, proven=False, level=run.level, restarts=run.restarts + 1,
-        top=run.scale, norm=run.norm,
+        top=run.scale, norm=run.norm, first=run.first,
     )  # fmt: skip
     decision = Decision(
         scale=scale, restore=START, condition=ran.decision.condition,
@@ -114,9 +126,8 @@ def _afresh(ran: Ran) -> Ran:
     return Ran(fresh, rebased(ran.noise), decision, excused=True)
 
 
-def _blind_raise(ran: Ran, why: str, step: int) -> Ran:
+def _blind_raise(ran: Ran, scale: float, why: str, step: int) -> Ran:
     run = ran.run
-    scale = run.scale * GRID
     slot = free(run.guard.good)
     guard = run.guard._replace(good=slot, good_step=step, candidate="")
     run = run._replace(scale=scale, guard=guard, means=(), descents=(), still=0, since=0, block=())

@@ -1,0 +1,135 @@
+"""What is done about a rate that goes on unproven, and about one whose proof was no proof."""
+
+import math
+
+import pytest
+
+from lr_callbacks.core import START, Condition, Decision, Observation, Reading
+from lr_callbacks.policies import Guard
+from lr_callbacks.policies.noise import Noise
+from lr_callbacks.policies.plan import plan
+from lr_callbacks.policies.raising import standing
+from lr_callbacks.policies.run import Clock, Ran, RunState, trusted
+from lr_callbacks.policies.running import go_on
+from lr_callbacks.policies.stage import RUN, SearchState, waiting
+from lr_callbacks.policies.unproven import unproven
+
+
+def doubted(loss, *, growth, since=0, spread=0.01, top=math.inf, mark=math.nan):
+    """Return the decision at a block of this loss, after a level of 1, updates pointing uphill."""
+    run = RunState(
+        scale=1.0, guard=trusted(START, 0), proven=False, level=(1.0, 16), means=(1.0, loss),
+        descents=(-0.3,) * 20, still=5, since=since, norm=1.0, top=top, mark=mark, frozen=since,
+    )  # fmt: skip
+    ran = Ran(run, Noise(sd=0.01, spread=spread), Decision(scale=1.0))
+    clock = Clock(plan(1000, 0.15), done=0.2, spare=100.0)
+    seen = Observation(200, loss, 1.0, horizon=1000, norm=growth)
+    return unproven(clock, ran, (loss,) * 13, seen).decision
+
+
+def test_no_rate_is_raised_while_the_loss_begins_to_fall_though_a_trend_looks_like_noise():
+    assert doubted(1.0, growth=1.1, spread=0.3).scale > 3
+    assert doubted(0.8, growth=1.1, spread=0.3) == Decision(scale=1.0)
+
+
+@pytest.mark.parametrize("growth", [1.1, 1.5])
+def test_a_slight_fall_keeps_no_rate_and_puts_off_its_raise(growth):
+    assert doubted(0.97, growth=growth) == Decision(scale=1.0)
+    assert "the rate is kept" in doubted(0.9, growth=1.5).reason
+
+
+@pytest.mark.parametrize(
+    ("growth", "since", "scale", "restored"),
+    [
+        (1.5, 0, 1.0, None),  # the weights grow: wait
+        (1.3, 136, 10**0.25, None),  # waiting has not helped
+        (1.5, 136, 1.0, None),  # a good rate would have moved them as far
+        (3.0, 0, 1.0, None),
+        (3.0, 136, 1 / math.sqrt(10), START),
+        (math.nan, 136, 1 / math.sqrt(10), START),
+    ],
+)
+def test_waiting_for_five_trials_raises_the_rate_or_gives_it_up_where_the_weights_have_swollen(
+    growth, since, scale, restored
+):
+    decision = doubted(1.0, growth=growth, since=since)
+    assert decision.scale == pytest.approx(scale)
+    assert decision.restore == restored
+
+
+@pytest.mark.parametrize(("growth", "since"), [(1.5, 136), (1.45, 120), (1.3, 136)])
+def test_weights_that_grew_and_no_longer_move_are_given_up_for_the_first_ones(growth, since):
+    dead = growth > 1.4 and since > 135
+    for mark, restored in [(growth, START if dead else None), (1.002 * growth, None)]:
+        assert doubted(1.0, growth=growth, since=since, mark=mark).restore == restored
+
+
+def settled(fallen, *, norm=1.1, moved=False):
+    """Return the run after a proven rate's loss of 1 fell by ``fallen`` and stood still."""
+    level = 1.0 - fallen
+    run = RunState(
+        guard=trusted(START, 0), means=(level,) * 6, norm=1.0, first=1.0, moved=moved, since=200
+    )
+    clock = Clock(plan(1000, 0.15), done=0.2, spare=100.0)
+    ran = standing(clock, Ran(run, Noise(sd=0.01), Decision()), 13, norm)
+    assert ran.run.proven == (ran.run.trial.slot != "")
+    return ran.run
+
+
+def test_the_proof_of_a_rate_is_withdrawn_where_the_loss_stands_still_and_little_was_learnt():
+    run = settled(0.1)
+    assert not run.proven
+    assert run.level == (pytest.approx(0.9), 39)
+    assert run.since == 0
+
+
+@pytest.mark.parametrize(
+    ("fallen", "norm", "moved"), [(0.2, 1.1, False), (0.1, 3.0, False), (0.1, 1.1, True)]
+)
+def test_elsewhere_a_rate_stays_proven_and_a_higher_one_is_tried(fallen, norm, moved):
+    assert settled(fallen, norm=norm, moved=moved).proven
+
+
+@pytest.mark.parametrize(
+    ("since", "norm", "restored"),
+    [(0, 1.3, None), (26, 1.5, START), (0, 1.5, START), (26, 1.3, START), (0, math.nan, START)],
+)
+def test_drift_right_after_a_raise_is_no_harm_while_the_weights_have_hardly_grown(
+    since, norm, restored
+):
+    guard = trusted(START, 0)
+    run = RunState(guard=guard, proven=False, level=(1.0, 16), since=since, norm=1.0)
+    noise = Noise(sd=0.01, slow=1.5, slow_weight=1.0)
+    clock = Clock(plan(900, 0.15), done=0.2, spare=100.0)
+    seen = Observation(200, 1.5, 1.0, horizon=900, norm=norm)
+    drift = {"drift": Reading(12.0, 8.0, Condition.DIVERGING)}
+    ran = go_on(Guard(), clock, run, noise, seen, drift)
+    assert ran.decision.restore == restored
+    swings = {"swings": Reading(12.0, 8.0, Condition.OSCILLATING)}
+    ran = go_on(Guard(), clock, run, noise, seen, swings)
+    excused = since == 0 and norm == 1.3
+    assert ran.decision.restore is None
+    assert ran.decision.scale == ran.run.scale == pytest.approx(1.0 if excused else 10**-0.5)
+    assert ran.run.top == (math.inf if excused else 1.0)
+
+
+def test_the_schedule_waits_while_nothing_is_proved_and_after_a_late_start_until_near_the_end():
+    def suspensions(*proven):
+        state, suspended = SearchState(phase=RUN), []
+        for tenth, known in enumerate(proven):
+            state = state._replace(run=state.run._replace(proven=known))
+            state, decision = waiting(state, Decision(reason="moved"), tenth / 10)
+            ends = tenth and suspended[-1] and not decision.suspend_schedule
+            assert decision.reason == ("moved; the schedule goes on" if ends else "moved")
+            suspended.append(decision.suspend_schedule)
+        return suspended
+
+    assert suspensions(*[True] * 10) == [False] * 10
+    assert suspensions(*[False] * 3, *[True] * 7) == [True] * 3 + [False] * 7
+    assert suspensions(*[False] * 6, *[True] * 4) == [True] * 9 + [False]
+    assert suspensions(*[False] * 10) == [True] * 9 + [False]
+
+
+def test_no_rate_is_raised_to_one_that_gave_trouble_while_unproven():
+    assert doubted(1.0, growth=1.1, top=3.0 * math.sqrt(10)).scale > 3
+    assert doubted(1.0, growth=1.1, top=math.nextafter(math.sqrt(10), 4)).scale == 1.0
