@@ -84,15 +84,19 @@ def _excused(
 
 
 def _troubled(run: RunState, noise: Noise, decision: Decision) -> Ran:
-    """Let the guard cut a proven rate; an unproven one goes down the grid for good."""
+    """Let the guard cut a proven rate; an unproven one goes down the grid.
+
+    It does so for good where the weights had to be rolled back: a lone spike is often a false one.
+    """
     run = run._replace(block=(), means=(), descents=(), still=0, settling=0)
     if not run.proven and not decision.stop and not run.guard.spent:
         old = run.guard
         guard = trusted(old.good, old.good_step, old.rollbacks)
         guard = guard._replace(warm=old.warm, rest=old.rest, strikes=old.strikes)
-        top, quiet = run.scale, min(16, 2 * run.quiet)
+        top, warm = (run.top, 1.0) if decision.restore is None else (run.scale, 0.1)
+        quiet = min(16, 2 * run.quiet)
         run = run._replace(guard=guard, scale=run.scale / GRID, top=top, quiet=quiet)
-        decision = decision._replace(scale=1.0 if decision.restore is None else 0.1)
+        decision = decision._replace(scale=warm)
     decision = decision._replace(scale=decision.scale * run.scale)
     return Ran(run, rebased(noise), decision, excused=True)
 

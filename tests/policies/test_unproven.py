@@ -105,12 +105,13 @@ def test_drift_right_after_a_raise_is_no_harm_while_the_weights_have_hardly_grow
     drift = {"drift": Reading(12.0, 8.0, Condition.DIVERGING)}
     ran = go_on(Guard(), clock, run, noise, seen, drift)
     assert ran.decision.restore == restored
+    assert ran.run.top == (math.inf if restored is None else 1.0)
     swings = {"swings": Reading(12.0, 8.0, Condition.OSCILLATING)}
     ran = go_on(Guard(), clock, run, noise, seen, swings)
     excused = since == 0 and norm == 1.3
     assert ran.decision.restore is None
     assert ran.decision.scale == ran.run.scale == pytest.approx(1.0 if excused else 10**-0.5)
-    assert ran.run.top == (math.inf if excused else 1.0)
+    assert ran.run.top == math.inf
 
 
 def test_the_schedule_waits_while_nothing_is_proved_and_after_a_late_start_until_near_the_end():
