@@ -53,7 +53,7 @@ def unproven(clock: Clock, ran: Ran, losses: tuple[float, ...], observation: Obs
         return _moving(clock, ran, losses, growth, f"the loss has begun to move ({z:.1f} σ)")
     # The noise blind to trend sees a fall that has just begun.
     falls = not slight and drop > 5 * ran.noise.own * weight
-    same = abs(observation.norm / run.mark - 1) < FROZEN
+    same = abs(observation.norm - run.mark) < FROZEN * run.mark
     run = run._replace(
         still=0 if z > 5 else run.still + 1, mark=run.mark if same else observation.norm,
         frozen=run.frozen + len(losses) if same else 0,
