@@ -83,7 +83,7 @@ def _still(clock: Clock, ran: Ran, growth: float, step: int, *, flat: bool, fall
     low = clear or (waited and growth < FITTING)
     scale = run.scale * (GRID if clear else math.sqrt(GRID))
     last = LAST_RAISE if run.moved else LAST_DOUBT
-    room = scale < 0.9 * run.top and clock.done < last  # `top` is on the same grid
+    room = scale < 0.9 * run.top and clock.done < last  # `top` again may come out a rounding less
     calm = run.guard.scale == run.guard.target and not run.guard.rest and not falls
     if run.still >= run.quiet and low and room and calm:
         why = f"; updates point downhill ({downhill:.2f})" if points else ""
