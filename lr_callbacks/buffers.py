@@ -27,7 +27,7 @@ class Buffers:
 
     def keep(self, ok: Tensor | None = None) -> None:
         """Keep the present values; where ``ok`` is given and false, go back to the old ones."""
-        changed = self._changed()
+        changed = self._live and self._changed()
         if changed:
             self._copy(changed, ok)
 

@@ -127,15 +127,17 @@ class Controller:
 
 def plain(decision: Decision) -> list[Any]:
     """Return what outlasts a checkpoint of a decision, as builtins."""
-    return [decision.scale, decision.suspend_schedule, decision.probing, *decision.measure]
+    held = [decision.scale, decision.suspend_schedule, decision.probing]
+    return [*held, *decision.measure, decision.urgent]
 
 
 def restored(saved: list[Any]) -> Decision:
     """Return the decision that `plain` gave."""
-    scale, suspended, probing, *measure = saved
-    return Decision(
-        scale=scale, suspend_schedule=suspended, probing=probing, measure=tuple(measure)
-    )
+    scale, suspended, probing, *rest = saved
+    measure = tuple(name for name in rest if isinstance(name, str))
+    decision = Decision(scale, suspend_schedule=suspended, probing=probing, measure=measure)
+    urgent = [limit for limit in rest if not isinstance(limit, str)]  # since format 2
+    return decision._replace(urgent=urgent[0]) if urgent else decision
 
 
 def _listed(value: Any) -> Any:

@@ -80,6 +80,8 @@ class Decision(NamedTuple):
         suspend_schedule: the rate in force is scale × initial rate while this holds.
         probing: the next losses decide an experiment and should be read without delay.
         measure: the measurements (`NORM`, `DESCENT`) that the next observation should hold.
+        urgent: a loss above it should be judged without delay where it lies on the host; −inf for
+            every loss, +inf for none.
         stop: the training should end, for ``reason``.
         reason: one clause for a person; empty when nothing changed.
         readings: the opinion of each detector, by its name.
@@ -92,6 +94,7 @@ class Decision(NamedTuple):
     suspend_schedule: bool = False
     probing: bool = False
     measure: tuple[str, ...] = ()
+    urgent: float = -math.inf
     stop: bool = False
     reason: str = ""
     readings: Mapping[str, Reading] = {}
@@ -151,9 +154,11 @@ NONFINITE = Reading(math.inf, 0.0, Condition.NONFINITE)
 
 def worst(readings: Mapping[str, Reading]) -> tuple[str, Reading]:
     """Return the name and the reading of the most severe condition, the first of equals."""
-    if not readings:
-        return "", Reading(0.0, math.inf, Condition.STABLE)
-    return max(readings.items(), key=lambda item: item[1].condition)
+    found: tuple[str, Reading] | None = None
+    for name, reading in readings.items():
+        if found is None or reading.condition > found[1].condition:
+            found = name, reading
+    return found or ("", Reading(0.0, math.inf, Condition.STABLE))
 
 
 def require(valid: bool, name: str, rule: str, value: object) -> None:

@@ -79,7 +79,8 @@ class LRScaler:
         self.release()
         self.scale = self.scale if scale is None else scale
         self.suspended = self.suspended if suspended is None else suspended
-        self._written = [self._write(i, g) for i, g in enumerate(self.optimizer.param_groups)]
+        if self._scales:
+            self._written = [self._write(i, g) for i, g in enumerate(self.optimizer.param_groups)]
 
     def release(self) -> None:
         """Show the scheduled rates again."""
@@ -108,8 +109,15 @@ class LRScaler:
         for handle in self._handles:
             handle.remove()
 
+    @property
+    def _scales(self) -> bool:
+        """Whether the rates in force are other than the scheduled ones."""
+        return self.scale != 1.0 or self.suspended
+
     def _in_force(self) -> bool:
         """Whether the rates stand as they were written last."""
+        if not self._scales:
+            return True
         groups, written = self.optimizer.param_groups, self._written
         return len(groups) == len(written) and all(
             _same(group["lr"], known) for group, known in zip(groups, written, strict=True)

@@ -158,11 +158,12 @@ def compare(rounds, steps):
 
 
 def row(bare, measured):
-    """Medians: milliseconds a step, and the ratios to the bare training of the same round."""
+    """Medians: milliseconds a step, those added, and ratios to the bare training of the round."""
     pairs = list(zip(measured, bare, strict=True))
     ratios = [statistics.median(m[i] / b[i] for m, b in pairs) for i in range(3)]
     milliseconds = statistics.median(m.whole for m in measured) * 1e3
-    return [f"{milliseconds:.2f}", *(f"{ratio:.2f}" for ratio in ratios)]
+    added = statistics.median(m.loop - b.loop for m, b in pairs) * 1e3
+    return [f"{milliseconds:.2f}", f"{added:.2f}", *(f"{ratio:.2f}" for ratio in ratios)]
 
 
 def call_cost(calls=50_000):
@@ -237,7 +238,7 @@ def main():
         if given.write:
             tables.write("growth", text)
         return
-    head = ["training", "ms a step", "× bare: loop", "with its end", "processor"]
+    head = ["training", "ms a step", "added", "× bare: loop", "with its end", "processor"]
     text = tables.markdown(head, compare(given.rounds, given.steps))
     cost = f"{call_cost():.1f} µs of its caller's processor time"
     text += f"\n\nA call with two metrics takes {cost}."

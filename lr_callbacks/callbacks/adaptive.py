@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lr_callbacks.callbacks.checks import refuse_optimizers, refuse_trainer
-from lr_callbacks.callbacks.fit import Fit
+from lr_callbacks.callbacks.fit import UNWRITTEN, Fit
 from lr_callbacks.callbacks.losses import Measured
 from lr_callbacks.callbacks.saved import Memory, from_plain, to_plain
 from lr_callbacks.callbacks.settings import Settings
@@ -31,8 +31,10 @@ class AdaptiveLearningRate(Callback):
     Args:
         policy: what to do about trouble: `Guard` acts, `Hold` only tells; None for `Guard()`.
         detectors: what to watch, by name; None for spike, drift, oscillation and progress.
-        read_every: steps whose losses are read from the device together, at least 1; None for 1 on
-            the CPU and 16 elsewhere. The block is 1 while a policy probes.
+        read_every: steps whose losses are read from the device and judged together, at least 1; the
+            block is 1 while a policy probes. None for 16; a single process on the CPU then judges
+            at once a step that was left out, or a loss that the policy finds urgent, and records
+            each after 0.05 s at the latest; several processes on the CPU judge each step.
         monitor: the loss to follow, by its name in what `training_step` returns or logs (recorded
             as ``watched/<monitor>``); None for the loss that it returns.
         per: ``"step"``; or ``"validation"`` to follow a value that validation logs, once each.
@@ -140,9 +142,10 @@ class AdaptiveLearningRate(Callback):
             fit.rates.apply()
             return
         fit.close_step()
-        if len(fit.block) >= (1 if self._memory.decision.probing else fit.every):
+        if fit.due():
             self._read()
         else:
+            fit.record(late=UNWRITTEN)
             fit.rates.apply()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -206,17 +209,19 @@ class AdaptiveLearningRate(Callback):
         self._running().rates.apply(decision.scale, suspended=decision.suspend_schedule)
 
     def _read(self) -> None:
-        """Record and fold the steps that are waiting, in order."""
-        fit = self._running()
-        known, self._memory.unread = self._memory.unread, []
+        """Record and fold the steps that are waiting, in order.
+
+        What was made before an experiment began tells nothing of it, and is not folded.
+        """
+        fit, probing = self._running(), self._memory.decision.probing
+        fit.record()
+        waiting, self._memory.unread = self._memory.unread, []
         abandoned = False
-        for measured in known:
-            abandoned = abandoned or self._fold(measured)
-        for measured in fit.read():
-            fit.recorder.step(measured, abandoned=abandoned)
-            fit.rates.loss = measured.loss
-            if self.settings.per == "step" and not fit.overflow(measured):
-                abandoned = abandoned or self._fold(measured)
+        for measured in waiting:
+            if abandoned:
+                fit.recorder.abandon(measured)
+            elif probing or not self._memory.decision.probing:
+                abandoned = self._fold(measured)
         self._memory.counts = fit.recorder.counts
         self._apply()
 

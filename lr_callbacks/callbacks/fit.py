@@ -1,5 +1,6 @@
 """What `AdaptiveLearningRate` holds while one `Trainer.fit` runs."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,8 +21,12 @@ from lr_callbacks.callbacks.settings import Settings
 from lr_callbacks.callbacks.slots import make_snapshots
 from lr_callbacks.core import START, Decision, Policy
 
-#: Steps read together on an accelerator, where reading each loss would stall the device.
+#: Steps whose losses are judged together: reading each would stall an accelerator, and on the host
+#: code that last ran a step ago takes more than twice as long as in a row.
 BLOCK = 16
+
+#: Seconds of training on the host that a crash without warning may leave unrecorded.
+UNWRITTEN = 0.05
 
 
 class Fit:
@@ -63,8 +68,10 @@ class Fit:
         measured = settings.log_gradients
         self._gradients = GradientLog(trainer, module, self.rates) if measured else None
         self.measures = Measures(module, trainer.estimated_stepping_batches)
-        on_cpu = trainer.strategy.root_device.type == "cpu"
-        self.every = settings.read_every or (1 if on_cpu else BLOCK)
+        on_host, alone = trainer.strategy.root_device.type == "cpu", trainer.world_size == 1
+        self._every = settings.read_every or (1 if on_host and not alone else BLOCK)
+        self._prompt = on_host and alone and settings.read_every is None
+        self._written = time.monotonic()
         self._amp = getattr(trainer.precision_plugin, "scaler", None)
         self._steps = (trainer.global_step, self.rates.steps)
         self._judge_before_saving(judge)
@@ -95,19 +102,42 @@ class Fit:
 
     def close_step(self) -> None:
         """Put the loss of the completed step into the block."""
-        passed, stepped = self.gates.take(), self.rates.steps != self._steps[1]
-        self._steps = (self.trainer.global_step, self.rates.steps)
+        passed, before, steps = self.gates.take(), self._steps[1], self.rates.steps
+        self._steps = (self.trainer.global_step, steps)
         measured = {} if self._gradients is None else self._gradients.close_step()
         loss = self.window.close(self.trainer, self.module)
         if loss is None:
             return
-        overflow = self._amp is not None and passed is None and not stepped
+        overflow = self._amp is not None and passed is None and steps == before
         skipped = overflow if passed is None else _not(passed)
         # The x-axis of every `self.log`, so that curves lie above one another.
         step = self.trainer.fit_loop.epoch_loop._batches_that_stepped
         self.measures.stamp(step)
         rates = self.rates
         self.block.append(Pending(step, loss, rates.stepped(), rates.scale, skipped, measured))
+
+    def due(self) -> bool:
+        """Whether the losses that wait should be judged now; all ranks answer alike."""
+        decision = self._memory.decision
+        waiting = len(self.block) + len(self._memory.unread)
+        if waiting >= self._every or decision.probing:
+            return True
+        return self._prompt and self.block.stands_out(decision.urgent)
+
+    def record(self, *, late: float = 0.0) -> None:
+        """Read the steps that wait, with one host sync, and record them; judging may wait.
+
+        Args:
+            late: do nothing on an accelerator, nor when less than so many seconds have passed.
+        """
+        if late and not (self._prompt and time.monotonic() - self._written > late):
+            return
+        for measured in self.read():
+            self.recorder.step(measured)
+            self.rates.loss = measured.loss
+            if self.settings.per == "step" and not self.overflow(measured):
+                self._memory.unread.append(measured)
+        self._written = time.monotonic()
 
     def read(self) -> list[Measured]:
         """Return the steps not read yet, in order; one host sync."""
@@ -147,9 +177,7 @@ class Fit:
     def set_aside(self) -> None:
         """Record what is not read yet, to be folded when the training is taken up again."""
         if self.all_here:
-            for measured in self.read():
-                self.recorder.step(measured)
-                self._memory.unread.append(measured)
+            self.record()
         kept, probing = self.settings.checkpoint, self._memory.decision.probing
         wanted = kept == "always" or (kept == "probing" and probing)
         self._memory.slots = self.snapshots.state_dict() if wanted else {}

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lr_callbacks.buffers import Buffers
-from lr_callbacks.finiteness import Flag
+from lr_callbacks.finiteness import Flag, both
 from lr_callbacks.gate import StepGate
 from lr_callbacks.scaler import LRScaler
 
@@ -52,14 +52,13 @@ class Gates:
 
     def take(self) -> Flag | None:
         """Return whether the steps since the last call were let through, None without any."""
-        taken = [gate.take() for gate in self._gates]
+        passed: Flag | None = None
         for gate in self._gates:
+            flag = gate.take()
             gate.forget()
-        flags = [flag for flag in taken if flag is not None]
-        if not flags or any(flag is False for flag in flags):
-            return False if flags else None
-        late = [flag for flag in flags if isinstance(flag, Tensor)]
-        return torch.stack(late).all() if late else True
+            if flag is not None:
+                passed = flag if passed is None else both(passed, flag)
+        return passed
 
     def settle(self) -> None:
         """Correct what steps left out on the device counted on the host."""

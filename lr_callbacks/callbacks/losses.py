@@ -113,6 +113,13 @@ class LossBlock:
         """Add a step; nothing is copied to the host."""
         self._steps.append(pending)
 
+    def stands_out(self, limit: float) -> bool:
+        """Whether the last step, on the host, was left out or has a loss above ``limit``."""
+        if not self._steps:
+            return False
+        last = self._steps[-1]
+        return bool(last.skipped) or not float(last.loss) <= limit
+
     def read(self, trainer: Trainer) -> list[Measured]:
         """Return and forget the steps, their losses averaged over the ranks; one host sync."""
         steps, self._steps = self._steps, []

@@ -31,12 +31,12 @@ class Measures:
         self._measured: tuple[Value, Value] | None = None
         self._of: dict[int, tuple[Value, Value]] = {}
 
-    @torch.no_grad()
     def take(self, wanted: Collection[str]) -> None:
         """Measure what is ``wanted``; of several optimizers in one step the first counts."""
         if self._measured is None and wanted:
-            norm: Value = self._norm() if NORM in wanted else math.nan
-            self._measured = (norm, self._descent() if DESCENT in wanted else math.nan)
+            with torch.no_grad():
+                norm: Value = self._norm() if NORM in wanted else math.nan
+                self._measured = (norm, self._descent() if DESCENT in wanted else math.nan)
         if DESCENT not in wanted:
             self._before = []
 

@@ -49,7 +49,7 @@ class Rates:
     @property
     def steps(self) -> int:
         """How many steps the optimizers have taken."""
-        return sum(scaler.steps for scaler in self._scalers)
+        return sum([scaler.steps for scaler in self._scalers])
 
     @property
     def scalers(self) -> Sequence[LRScaler]:

@@ -46,14 +46,9 @@ class Recorder:
         self._loggers = list(trainer.loggers) if trainer.is_global_zero else []
         self._scale: float | None = None
 
-    def step(self, measured: Measured, *, abandoned: bool = False) -> None:
-        """Record the loss and the rates of one optimizer step, and the scale where it changed.
-
-        Args:
-            measured: the step.
-            abandoned: its weights were left behind by a rollback decided meanwhile.
-        """
-        if not self._loggers and not (measured.skipped or abandoned):
+    def step(self, measured: Measured) -> None:
+        """Record the loss and the rates of one optimizer step, and the scale where it changed."""
+        if not self._loggers and not measured.skipped:
             return
         metrics = {self._loss: measured.loss}
         metrics |= {f"lr/{name}": rate for name, rate in measured.rates.items()}
@@ -64,9 +59,11 @@ class Recorder:
             metrics |= {f"scale/{name}": measured.scale for name in measured.rates}
         if measured.skipped:
             metrics |= self._count("skipped")
-        if abandoned:
-            metrics |= self._count("abandoned")
         self._log(metrics, measured.step)
+
+    def abandon(self, measured: Measured) -> None:
+        """Record that the weights of a step were left behind by a rollback decided meanwhile."""
+        self._log(self._count("abandoned"), measured.step)
 
     def decision(self, measured: Measured, decision: Decision) -> None:
         """Record a decision that has a reason: its event, its row, its line for a person."""

@@ -10,8 +10,8 @@ class Settings:
     """What the user chose, and what may stand there.
 
     Args:
-        read_every: steps whose losses are read from the device together, at least 1; None for 1 on
-            the CPU and 16 elsewhere.
+        read_every: steps whose losses are read from the device together, at least 1; None for 16,
+            or 1 for several processes on the CPU.
         monitor: the loss to follow, by its name in what `training_step` returns or logs.
         per: ``"step"`` or ``"validation"``.
         optimizer: the position of one optimizer among those of `configure_optimizers`.

@@ -8,7 +8,7 @@ from typing import ClassVar
 from lr_callbacks import core
 from lr_callbacks.core import START, Condition, Decision, Observation, Reading, require, worst
 from lr_callbacks.policies import raised
-from lr_callbacks.policies.guarding import EVEN, ODD, GuardState, due, forgiven
+from lr_callbacks.policies.guarding import EVEN, ODD, GuardState, due, forgiven, urgent
 from lr_callbacks.policies.hopeless import idle, inflated, untrained, watching
 from lr_callbacks.policies.wording import symptom
 
@@ -104,7 +104,8 @@ class Guard:
     ) -> tuple[GuardState, Decision]:
         """Fold in one observation and decide."""
         state, decision = self._decide(state, observation, readings)
-        return state, decision._replace(measure=(core.NORM,)) if watching(state) else decision
+        measure = (core.NORM,) if watching(state) else ()
+        return state, decision._replace(measure=measure, urgent=urgent(state, self.quiet))
 
     def _decide(
         self, state: GuardState, observation: Observation, readings: Mapping[str, Reading]
@@ -118,9 +119,8 @@ class Guard:
             levels = levels.follow(observation.loss)
         passing = observation.skipped and state.skipped < self.skips
         skipped = state.skipped + 1 if observation.skipped else 0
-        state = state._replace(clear=state.clear + 1, skipped=skipped, levels=levels)
-        if state.norm != state.norm:  # NaN
-            state = state._replace(norm=observation.norm)
+        norm = state.norm if state.norm == state.norm else observation.norm  # the first, not NaN
+        state = state._replace(clear=state.clear + 1, skipped=skipped, levels=levels, norm=norm)
         lost = "" if condition >= Condition.DIVERGING else self._lost(state, observation)
         if not lost and not condition.trouble:
             if raised.wanted(state, condition, self.ceiling):

@@ -57,6 +57,18 @@ def forgiven(state: GuardState, patience: int, recovery: float) -> GuardState:
     return state._replace(target=target, growth=growth)
 
 
+def urgent(state: GuardState, quiet: int) -> float:
+    """Return the loss above which waiting is not wise; −inf while the rate is in doubt or moves.
+
+    Calm is a rate at its target, above a snapshot that has proved good, ``quiet`` steps without
+    trouble. Then only losses that stand out are worth a look of their own.
+    """
+    moves = state.rest or state.warm or state.scale < state.target or state.raised.slot
+    if moves or state.searching or state.good == START or state.clear < quiet:
+        return -math.inf
+    return state.levels.slow + 4 * state.levels.spread
+
+
 def due(state: GuardState, step: int, quiet: int, every: int) -> bool:
     """Whether a snapshot is: the first ones come sooner, since early on the weights change fast."""
     if state.candidate:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar, NamedTuple
 
 from lr_callbacks.core import Decision, Observation, Reading, require, worst
@@ -45,7 +46,7 @@ class Hold:
     ) -> tuple[HoldState, Decision]:
         """Fold in one observation; the scale is always 1."""
         name, reading = worst(readings)
-        decision = Decision(condition=reading.condition)
+        decision = Decision(condition=reading.condition, urgent=inf)
         if not reading.condition.trouble:
             return state, decision
         over = state.told < 0 or observation.step - state.told > self.quiet

@@ -1,6 +1,8 @@
 """Losses read in blocks: the same decisions as step by step, later by at most a block."""
 
 import math
+import time
+from operator import itemgetter
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from trainers import Kept, Regression, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate, Guard, Hold
+from lr_callbacks.callbacks.fit import UNWRITTEN
 from lr_callbacks.core import Decision
 
 STEPS = 60
@@ -77,7 +80,8 @@ def test_decisions_are_those_of_reading_each_step_up_to_the_delay_of_a_block(bas
 def test_who_only_watches_says_the_very_same(base, faults, every):
     losses = [faults.get(t, float(loss)) for t, loss in enumerate(base)]
     at_once, late = run(Hold(), losses, 1), run(Hold(), losses, every)
-    assert repr(late.rows) == repr(at_once.rows)
+    # A decision comes after the records of its block.
+    assert repr(sorted(late.rows, key=itemgetter(0))) == repr(at_once.rows)
     assert repr(late.decisions) == repr(at_once.decisions)
 
 
@@ -94,10 +98,11 @@ class Prober(Script):
 def test_while_a_policy_probes_each_loss_is_read_at_once(every):
     prober = Prober()
     run(prober, [1.0] * STEPS, every)
-    read = next(t for t in range(STEPS) if prober.observed[t].scale != 1.0)
-    assert 10 <= read <= 9 + every
-    scales = [o.scale for o in prober.observed]
-    assert scales[read:] == [float(t) for t in range(read, STEPS)]
+    (first, *others) = prober.observed[10:]  # the rest of the block began without it
+    assert first.step == every * (9 // every + 1)
+    assert first.scale == 10.0
+    assert [o.step for o in others] == list(range(first.step + 1, STEPS))
+    assert [o.scale for o in others] == [float(o.step) for o in others]
 
 
 @pytest.mark.parametrize("precision", ["32-true", "64-true"])
@@ -117,3 +122,77 @@ def test_a_decision_at_the_end_of_an_epoch_is_in_force_from_the_next_step_on():
     callback = AdaptiveLearningRate(policy, read_every=64)
     trainer([callback], kept, max_steps=12).fit(Regression(), loader(32, 8))
     assert kept.values("lr/SGD") == [0.05] * 4 + [0.025] * 4 + [0.0125] * 4
+
+
+class Read(Script):
+    """Notes at which of the Trainer's steps each loss is folded."""
+
+    def __init__(self, trainer_of, **decisions):
+        super().__init__(**decisions)
+        self.trainer_of, self.at = trainer_of, {}
+
+    def update(self, state, observation, readings):
+        self.at[observation.step] = self.trainer_of().global_step - 1
+        return super().update(state, observation, readings)
+
+
+def read(losses, limit, skip=None, **decisions):
+    """Train with the block that nobody asked for, under a policy that finds losses urgent."""
+    module, kept = Scripted(losses), Kept()
+    always = {f"s{t}": Decision(urgent=limit) for t in range(STEPS)}
+    policy = Read(lambda: module.trainer, **{**always, **decisions})
+    callback = AdaptiveLearningRate(policy, skip=skip)
+    trainer([callback], kept, max_steps=STEPS).fit(module, loader(8 * STEPS, 8))
+    assert repr(kept.values("train/loss")) == repr([float(torch.tensor(x)) for x in losses])
+    return policy
+
+
+def test_on_the_host_only_a_loss_that_stands_out_is_judged_at_once():
+    losses = [3.0 if t in (20, 43) else 1.0 for t in range(STEPS)]
+    at = read(losses, 2.0).at
+    assert at[0] == 0  # nothing was known yet
+    for first, last in ((1, 16), (17, 20), (21, 36), (37, 43), (44, 59)):
+        assert {at[t] for t in range(first, last + 1)} == {last}
+
+
+@pytest.mark.parametrize("limit", [-math.inf, math.nan])
+def test_a_policy_that_has_no_opinion_sees_each_loss_at_once(limit):
+    at = read([1.0] * STEPS, limit).at
+    assert all(at[t] == t for t in range(STEPS))
+
+
+@pytest.mark.parametrize("trouble", [math.nan, -math.inf])
+def test_a_step_that_is_left_out_is_judged_at_once(trouble):
+    losses = [trouble if t == 25 else 1.0 for t in range(STEPS)]
+    assert read(losses, 2.0, skip=True).at[25] == 25
+
+
+def test_what_was_made_before_an_experiment_began_tells_nothing_of_it():
+    begun = {"s30": Decision(urgent=2.0, probing=True, scale=2.0)}
+    begun |= {f"s{t}": Decision(urgent=2.0, probing=True, scale=2.0) for t in range(31, STEPS)}
+    policy = read([1.0] * STEPS, 2.0, **begun)
+    folded = [o.step for o in policy.observed]
+    assert folded == [*range(31), *range(33, STEPS)]  # blocks end at 16 and 32
+    assert [o.scale for o in policy.observed if o.step > 32] == [2.0] * (STEPS - 33)
+
+
+class Slow(Regression):
+    """A step of it takes longer than records may wait."""
+
+    def __init__(self, kept):
+        super().__init__()
+        self.kept, self.known = kept, []
+
+    def training_step(self, batch, batch_idx):
+        self.known.append(len(self.kept.rows))
+        time.sleep(1.2 * UNWRITTEN)
+        return super().training_step(batch, batch_idx)
+
+
+def test_a_slow_training_has_each_step_recorded_before_the_next_begins():
+    kept = Kept()
+    module = Slow(kept)
+    policy = Script(**{f"s{t}": Decision(urgent=math.inf) for t in range(6)})
+    trainer([AdaptiveLearningRate(policy)], kept, max_steps=6).fit(module, loader(64, 8))
+    assert module.known == list(range(6))
+    assert [o.step for o in policy.observed] == list(range(6))

@@ -332,3 +332,22 @@ def test_the_weights_are_measured_for_fifty_steps_and_no_longer():
     assert Guard.opening == ("norm",)
     assert [bool(d.measure) for d in decisions] == [True] * 49 + [False] * 60
     assert not any(d.reason for d in decisions)
+
+
+def test_only_a_calm_run_at_a_proven_rate_lets_its_losses_wait():
+    stream = [(1.0 + 0.01 * (t % 5), SPIKE if t == 100 else CALM) for t in range(400)]
+    decisions = fold(Guard(), stream)
+    waits = [t for t, d in enumerate(decisions) if d.urgent > -math.inf]
+    saved = next(t for t, d in enumerate(decisions) if d.save)
+    recovered = next(t for t in range(101, 400) if decisions[t].scale == decisions[-1].scale)
+    assert waits == [*range(saved + 25, 100), *range(recovered, 400)]
+    assert all(1.04 < decisions[t].urgent < 1.15 for t in waits)
+
+
+def test_after_a_rollback_every_loss_is_urgent_until_a_snapshot_has_proved_good_again():
+    stream = [(1.0 + 0.01 * (t % 5), DRIFT if t == 100 else CALM) for t in range(400)]
+    decisions = fold(Guard(), stream)
+    assert decisions[99].urgent < math.inf == -decisions[100].urgent
+    calm = next(t for t in range(100, 400) if decisions[t].urgent > -math.inf)
+    assert calm >= 100 + 25
+    assert decisions[calm].scale == decisions[-1].scale
