@@ -103,7 +103,8 @@ class Fit:
     def close_step(self) -> None:
         """Put the loss of the completed step into the block."""
         passed, before, steps = self.gates.take(), self._steps[1], self.rates.steps
-        self._steps = (self.trainer.global_step, steps)
+        by_hand = not self.module.automatic_optimization
+        self._steps = (self.trainer.global_step if by_hand else 0, steps)
         measured = {} if self._gradients is None else self._gradients.close_step()
         loss = self.window.close(self.trainer, self.module)
         if loss is None:

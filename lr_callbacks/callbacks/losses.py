@@ -61,7 +61,8 @@ class LossWindow:
         if not isinstance(loss, Tensor):
             return
         self._seen = True
-        loss = loss.detach() if loss.ndim == 0 else loss.detach().reshape(())
+        loss = loss.detach() if loss.requires_grad else loss
+        loss = loss if loss.ndim == 0 else loss.reshape(())
         self._total = loss if self._total is None else self._total + loss
         self._count += 1
 
@@ -151,10 +152,9 @@ def _on_host(
     steps: list[Pending], trainer: Trainer
 ) -> tuple[list[float], list[bool], list[dict[str, float]]]:
     device = trainer.strategy.root_device
-    if len(steps) == trainer.world_size == 1:
-        (step,) = steps
-        extra = {name: float(value) for name, value in step.extra.items()}
-        return [float(step.loss)], [bool(step.skipped)], [extra]
+    if trainer.world_size == 1 and (device.type == "cpu" or len(steps) == 1):
+        extras = [{name: float(value) for name, value in s.extra.items()} for s in steps]
+        return [float(s.loss) for s in steps], [bool(s.skipped) for s in steps], extras
     wide = torch.float32 if device.type == "mps" else torch.float64
     losses = torch.stack([torch.as_tensor(s.loss).to(device, wide) for s in steps])
     if trainer.world_size > 1:

@@ -14,9 +14,10 @@ STEP = math.sqrt(10.0)
 
 def wanted(state: GuardState, condition: Condition, ceiling: float) -> bool:
     """Whether a higher rate should be tried: progress stands still, all is calm, there is room."""
-    room = min(ceiling, state.failed / 2) if ceiling > 1 else 0.0
+    if condition is not Condition.STALLED or ceiling <= 1:
+        return False
     calm = state.scale == state.target and not (state.rest or state.warm or state.spent)
-    return condition is Condition.STALLED and calm and state.scale * STEP <= room
+    return calm and state.scale * STEP <= min(ceiling, state.failed / 2)
 
 
 def begin(state: GuardState) -> tuple[GuardState, Decision]:
