@@ -25,34 +25,17 @@ def gradients_finite(optimizer: Optimizer, *, read: bool = True) -> Flag:
         optimizer: whose gradients are judged.
         read: from the host's memory, where they lie there.
     """
-    here = _finite_here(optimizer) if read else None
-    if here is not None:
-        return here
     dense = dense_gradients(optimizer)
     if not dense:
         return True
+    if read and all(g.is_cpu for g in dense):
+        return all(map(finite_on_host, dense))
     norms = torch._foreach_norm(dense, float("inf"))
     first = norms[0]
     if any(n.dtype != first.dtype or n.device != first.device for n in norms):
         wide = torch.float64 if first.device.type != "mps" else torch.float32
         norms = tuple(n.to(first.device, wide, non_blocking=True) for n in norms)
     return torch.stack(norms).isfinite().all()
-
-
-def _finite_here(optimizer: Optimizer) -> bool | None:
-    """Return whether every gradient is finite, or None where one lies on an accelerator."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            gradient = parameter.grad
-            if gradient is None:
-                continue
-            if not gradient.is_cpu:
-                return None
-            if gradient.is_sparse:
-                gradient = gradient.coalesce().values()
-            if not finite_on_host(gradient):
-                return False
-    return True
 
 
 def finite_on_host(tensor: Tensor) -> bool:
@@ -75,15 +58,6 @@ def dense_gradients(optimizer: Optimizer) -> list[Tensor]:
 def with_gradient(optimizer: Optimizer) -> Iterable[Tensor]:
     """Return the parameters that have a gradient."""
     return (p for g in optimizer.param_groups for p in g["params"] if p.grad is not None)
-
-
-def on_host(optimizer: Optimizer) -> bool:
-    """Return whether a parameter with a gradient lies in the host's memory."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if parameter.is_cpu and parameter.grad is not None:
-                return True
-    return False
 
 
 def both(a: Flag, b: Flag) -> Flag:

@@ -11,14 +11,7 @@ from torch.optim import LBFGS, Optimizer
 
 from lr_callbacks.buffers import Buffers
 from lr_callbacks.copies import OptimizerCopy, finite
-from lr_callbacks.finiteness import (
-    Flag,
-    both,
-    gradients_finite,
-    loss_finite,
-    on_host,
-    with_gradient,
-)
+from lr_callbacks.finiteness import Flag, both, gradients_finite, loss_finite, with_gradient
 
 
 class StepGate:
@@ -207,9 +200,9 @@ class StepGate:
 
     def _on_host(self) -> bool:
         """Whether the verdict is read whatever the state: it lies here, or must be known here."""
-        if not self._single or self._deferred is False:
-            return True
-        return not self._deferred and on_host(self.optimizer)
+        if self._deferred is None:
+            return not self._single or any(p.is_cpu for p in with_gradient(self.optimizer))
+        return not (self._deferred and self._single)
 
     def _held_on_device(self, parameter: Tensor) -> bool:
         """Whether the state is complete, and lies where the parameter does but for the counter."""

@@ -161,9 +161,9 @@ def row(bare, measured):
     """Medians: milliseconds a step, those added, and ratios to the bare training of the round."""
     pairs = list(zip(measured, bare, strict=True))
     ratios = [statistics.median(m[i] / b[i] for m, b in pairs) for i in range(3)]
-    milliseconds = statistics.median(m.whole for m in measured) * 1e3
-    added = statistics.median(m.loop - b.loop for m, b in pairs) * 1e3
-    return [f"{milliseconds:.2f}", f"{added:.2f}", *(f"{ratio:.2f}" for ratio in ratios)]
+    whole = statistics.median(m.whole for m in measured)
+    added = statistics.median(m.loop - b.loop for m, b in pairs)
+    return [f"{whole * 1e3:.2f}", f"{added * 1e3:.2f}", *(f"{ratio:.2f}" for ratio in ratios)]
 
 
 def call_cost(calls=50_000):
@@ -240,8 +240,7 @@ def main():
         return
     head = ["training", "ms a step", "added", "× bare: loop", "with its end", "processor"]
     text = tables.markdown(head, compare(given.rounds, given.steps))
-    cost = f"{call_cost():.1f} µs of its caller's processor time"
-    text += f"\n\nA call with two metrics takes {cost}."
+    text += f"\n\nA call with two metrics takes {call_cost():.1f} µs of its caller's processor."
     print(text)
     if given.write:
         tables.write("overhead", text)
