@@ -13,7 +13,11 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 
 class Condition(IntEnum):
-    """What the loss is doing, in order of severity."""
+    """What the loss is doing, in order of severity.
+
+    Attributes:
+        trouble: whether a rate that is too high may be the cause.
+    """
 
     STABLE = 0
     STALLED = 1
@@ -22,10 +26,8 @@ class Condition(IntEnum):
     DIVERGING = 4
     NONFINITE = 5
 
-    @property
-    def trouble(self) -> bool:
-        """Whether a rate that is too high may be the cause."""
-        return self >= Condition.OSCILLATING
+    def __init__(self, severity: int) -> None:
+        self.trouble = severity >= 2
 
 
 class Reading(NamedTuple):

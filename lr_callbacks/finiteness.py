@@ -13,8 +13,8 @@ Flag = Tensor | bool
 
 def loss_finite(loss: Tensor) -> Flag:
     """Return whether a loss is finite."""
-    if loss.is_cpu and loss.numel() == 1:
-        return math.isfinite(loss.item())
+    if loss.is_cpu:
+        return math.isfinite(loss.item()) if loss.numel() == 1 else bool(loss.isfinite().all())
     return loss.detach().isfinite().all()
 
 
@@ -29,7 +29,7 @@ def gradients_finite(optimizer: Optimizer, *, read: bool = True) -> Flag:
     if not dense:
         return True
     if read and all(g.is_cpu for g in dense):
-        return all(map(finite_on_host, dense))
+        return finite_on_host(dense)
     norms = torch._foreach_norm(dense, float("inf"))
     first = norms[0]
     if any(n.dtype != first.dtype or n.device != first.device for n in norms):
@@ -38,21 +38,29 @@ def gradients_finite(optimizer: Optimizer, *, read: bool = True) -> Flag:
     return torch.stack(norms).isfinite().all()
 
 
-def finite_on_host(tensor: Tensor) -> bool:
-    """Return whether every number of a dense tensor is finite, which lies on the host.
+def finite_on_host(tensors: Iterable[Tensor]) -> bool:
+    """Return whether every number of dense tensors is finite, which lie on the host.
 
     A NaN or an infinity never leaves a sum finite, and a sum takes a twentieth of the time of other
     looks. One that merely overflows is looked at closely.
     """
-    total = tensor.sum().item()
-    return total - total == 0 or bool(tensor.isfinite().all())
+    for tensor in tensors:
+        total = tensor.sum().item()
+        if total - total != 0 and not tensor.isfinite().all():
+            return False
+    return True
 
 
 def dense_gradients(optimizer: Optimizer) -> list[Tensor]:
     """Return the gradients that hold a number, of sparse ones the values that are there."""
-    gradients = [p.grad for g in optimizer.param_groups for p in g["params"]]
-    dense = [g.coalesce().values() if g.is_sparse else g for g in gradients if g is not None]
-    return [g for g in dense if g.numel()]
+    dense = []
+    for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+        gradient = parameter.grad
+        if gradient is not None and gradient.is_sparse:
+            gradient = gradient.coalesce().values()
+        if gradient is not None and gradient.numel():
+            dense.append(gradient)
+    return dense
 
 
 def with_gradient(optimizer: Optimizer) -> Iterable[Tensor]:

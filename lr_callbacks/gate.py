@@ -117,6 +117,8 @@ class StepGate:
                 if isinstance(loss, Tensor) and not self._looked:
                     self.watch(loss)
             again = None if closure is None else lambda: loss
+            if not self._looked:
+                self.look()
             here = self._on_host()
             if not here and self._selectable():
                 return self._select(again, **named)
@@ -201,7 +203,7 @@ class StepGate:
     def _on_host(self) -> bool:
         """Whether the verdict is read whatever the state: it lies here, or must be known here."""
         if self._deferred is None:
-            return not self._single or any(p.is_cpu for p in with_gradient(self.optimizer))
+            return not (self._single and isinstance(self._ok, Tensor))
         return not (self._deferred and self._single)
 
     def _held_on_device(self, parameter: Tensor) -> bool:

@@ -47,6 +47,7 @@ class LRScaler:
         self.optimizer = optimizer
         self.scale = 1.0
         self.suspended = False
+        self._scales = False  # whether the rates in force are other than the scheduled ones
         # A schedule that rises to a peak (OneCycleLR) keeps it here.
         self.initial = [
             _float(g.get("max_lr", g.get("initial_lr", g["lr"]))) for g in optimizer.param_groups
@@ -56,7 +57,7 @@ class LRScaler:
         self._written: list[_Written] = []
         self._handles = [
             optimizer.register_step_pre_hook(self._before_step),
-            optimizer.register_step_post_hook(lambda *_: self.release()),
+            optimizer.register_step_post_hook(self._after_step),
             optimizer.register_state_dict_post_hook(self._on_state_dict),
             optimizer.register_load_state_dict_post_hook(lambda _: self._written.clear()),
         ]
@@ -79,6 +80,7 @@ class LRScaler:
         self.release()
         self.scale = self.scale if scale is None else scale
         self.suspended = self.suspended if suspended is None else suspended
+        self._scales = self.scale != 1.0 or self.suspended
         if self._scales:
             self._written = [self._write(i, g) for i, g in enumerate(self.optimizer.param_groups)]
 
@@ -109,11 +111,6 @@ class LRScaler:
         for handle in self._handles:
             handle.remove()
 
-    @property
-    def _scales(self) -> bool:
-        """Whether the rates in force are other than the scheduled ones."""
-        return self.scale != 1.0 or self.suspended
-
     def _in_force(self) -> bool:
         """Whether the rates stand as they were written last."""
         if not self._scales:
@@ -133,6 +130,9 @@ class LRScaler:
     def _before_step(self, *_: object) -> None:
         self.note()
         self.steps += 1
+
+    def _after_step(self, *_: object) -> None:
+        self.release()
 
     def _on_state_dict(self, _: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         """Give a saved copy the scheduled rates, which is what a resumed run expects."""

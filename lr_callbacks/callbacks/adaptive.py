@@ -86,6 +86,8 @@ class AdaptiveLearningRate(Callback):
         )
         given = {} if detectors is None else {"detectors": detectors}
         self.controller = Controller(policy=Guard() if policy is None else policy, **given)
+        name = type(self).__name__
+        self._key = name if optimizer is None else self._generate_state_key(optimizer=optimizer)
         self._memory = Memory(self.controller.init(), self.controller.opening())
         self._resumed = False
         self._fit: Fit | None = None
@@ -93,9 +95,7 @@ class AdaptiveLearningRate(Callback):
     @property
     def state_key(self) -> str:
         """Where a checkpoint keeps the state; each optimizer's callback has its own place."""
-        chosen = self.settings.optimizer
-        name = type(self).__name__
-        return name if chosen is None else self._generate_state_key(optimizer=chosen)
+        return self._key
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what cannot work, before any work is done; begin anew."""

@@ -22,8 +22,9 @@ from lr_callbacks.callbacks.slots import make_snapshots
 from lr_callbacks.core import START, Decision, Policy
 
 #: Steps whose losses are judged together: reading each would stall an accelerator, and on the host
-#: code that last ran a step ago takes more than twice as long as in a row.
-BLOCK = 16
+#: code that last ran a step ago takes more than twice as long as in a row. There, where what is
+#: urgent does not wait, blocks grow with the run, to a 128th of it and so many steps.
+BLOCK, LONGEST = 16, 64
 
 #: Seconds of training on the host that a crash without warning may leave unrecorded.
 UNWRITTEN = 0.05
@@ -77,6 +78,11 @@ class Fit:
         self._judge_before_saving(judge)
 
     @property
+    def step(self) -> int:
+        """Optimizer steps made, the x-axis of every `self.log`: curves lie above one another."""
+        return self.trainer.fit_loop.epoch_loop._batches_that_stepped
+
+    @property
     def all_here(self) -> bool:
         """Whether all ranks may be averaged over; after an exception that could wait for ever."""
         broken = self.trainer.state.status == TrainerStatus.INTERRUPTED
@@ -111,8 +117,7 @@ class Fit:
             return
         overflow = self._amp is not None and passed is None and steps == before
         skipped = overflow if passed is None else _not(passed)
-        # The x-axis of every `self.log`, so that curves lie above one another.
-        step = self.trainer.fit_loop.epoch_loop._batches_that_stepped
+        step = self.step
         self.measures.stamp(step)
         rates = self.rates
         self.block.append(Pending(step, loss, rates.stepped(), rates.scale, skipped, measured))
@@ -121,9 +126,10 @@ class Fit:
         """Whether the losses that wait should be judged now; all ranks answer alike."""
         decision = self._memory.decision
         waiting = len(self.block) + len(self._memory.unread)
-        if waiting >= self._every or decision.probing:
-            return True
-        return self._prompt and self.block.stands_out(decision.urgent)
+        if decision.probing or not self._prompt:
+            return decision.probing or waiting >= self._every
+        enough = waiting >= self._every and waiting >= min(LONGEST, self.step // 128)
+        return enough or self.block.stands_out(decision.urgent)
 
     def record(self, *, late: float = 0.0) -> None:
         """Read the steps that wait, with one host sync, and record them; judging may wait.
@@ -150,7 +156,7 @@ class Fit:
     def validation(self) -> Measured:
         """Return what the validation that ended logged, as of the last step."""
         loss = validated(self.trainer, str(self.settings.monitor))
-        step = self.trainer.fit_loop.epoch_loop._batches_that_stepped
+        step = self.step
         return Measured(step, loss, self.rates.now(), self.rates.scale)
 
     def overflow(self, measured: Measured) -> bool:

@@ -44,7 +44,7 @@ class LossWindow:
 
     def __init__(self, monitor: str | None = None) -> None:
         self._monitor = monitor
-        self._total: Tensor | None = None
+        self._total: Tensor | float | None = None
         self._count = 0
         self._seen = False
 
@@ -61,12 +61,11 @@ class LossWindow:
         if not isinstance(loss, Tensor):
             return
         self._seen = True
-        loss = loss.detach() if loss.requires_grad else loss
-        loss = loss if loss.ndim == 0 else loss.reshape(())
-        self._total = loss if self._total is None else self._total + loss
+        value = loss.item() if loss.is_cpu else loss.detach().reshape(())
+        self._total = value if self._total is None else self._total + value
         self._count += 1
 
-    def close(self, trainer: Trainer, module: LightningModule) -> Tensor | None:
+    def close(self, trainer: Trainer, module: LightningModule) -> Tensor | float | None:
         """Return the mean over the window, and begin a new one; None if no batch had a loss.
 
         Raises:

@@ -45,7 +45,7 @@ class Guard:
         rest: steps after an intervention before recovery sets in; usually 25.
         climb: steps that the recovery takes; usually 100.
         warm_up: steps over which the rate rises to its new value after a rollback; usually 10.
-        snapshot_every: steps between snapshots, at least ``quiet``; usually 50.
+        snapshot_every: least steps between snapshots, at least ``quiet``; usually 50.
         quiet: steps without trouble that make a snapshot good; usually 25.
         rollbacks: how often the weights may be rolled back in a run; usually 20.
         skips: steps in a row that may be left out before the weights are held to be the cause; 0

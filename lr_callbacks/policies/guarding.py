@@ -70,9 +70,12 @@ def urgent(state: GuardState, quiet: int) -> float:
 
 
 def due(state: GuardState, step: int, quiet: int, every: int) -> bool:
-    """Whether a snapshot is: the first ones come sooner, since early on the weights change fast."""
+    """Whether a snapshot is: the first ones come sooner, since early on the weights change fast.
+
+    Later ones come a hundredth of the training apart, so that a long one is not slowed by them.
+    """
     if state.candidate:
         return False
     young = state.searching or state.good == START
-    fresh = step - state.good_step >= (quiet if young else every)
+    fresh = step - state.good_step >= (quiet if young else max(every, step // 100))
     return fresh and state.clear >= min(quiet, 5) and not state.warm

@@ -2,6 +2,7 @@
 
 import math
 import time
+from itertools import pairwise
 from operator import itemgetter
 
 import pytest
@@ -153,6 +154,19 @@ def test_on_the_host_only_a_loss_that_stands_out_is_judged_at_once():
     assert at[0] == 0  # nothing was known yet
     for first, last in ((1, 16), (17, 20), (21, 36), (37, 43), (44, 59)):
         assert {at[t] for t in range(first, last + 1)} == {last}
+
+
+def test_on_the_host_blocks_grow_to_a_share_of_the_training():
+    steps = 2600
+    module = Scripted([1.0] * steps)
+    calm = {f"s{t}": Decision(urgent=math.inf) for t in range(steps)}
+    policy = Read(lambda: module.trainer, **calm)
+    trainer([AdaptiveLearningRate(policy)], max_steps=steps).fit(module, loader(512, 8))
+    at = sorted(set(policy.at.values()))
+    epochs = set(range(63, steps, 64))  # before a checkpoint might be written
+    sizes = {last: last - before for before, last in pairwise(at) if last not in epochs}
+    assert {size for last, size in sizes.items() if last < 16 * 128} == {16}
+    assert all(size == last // 128 for last, size in sizes.items() if last > 17 * 128)
 
 
 @pytest.mark.parametrize("limit", [-math.inf, math.nan])

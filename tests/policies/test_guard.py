@@ -40,6 +40,13 @@ def test_snapshots_are_taken_regularly_into_two_slots_in_turn():
     assert all(25 <= b - a <= 51 for (a, _), (b, _) in pairwise(saved))
 
 
+def test_late_snapshots_are_a_hundredth_of_the_training_apart():
+    decisions = fold(Guard(), [(1.0, CALM)] * 12_000)
+    late = [t for t, d in enumerate(decisions) if d.save and t > 5_100]
+    assert all(b // 100 <= b - a <= b // 100 + 1 for a, b in pairwise(late))
+    assert late[-1] - late[-2] == late[-1] // 100
+
+
 def test_a_spike_cuts_and_the_rate_recovers_to_a_share_of_what_failed():
     stream = [(1.0, CALM)] * 100 + [(9.0, SPIKE)] + [(1.0, CALM)] * 400
     decisions = fold(Guard(), stream)
