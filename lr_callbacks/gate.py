@@ -107,7 +107,7 @@ class StepGate:
         @functools.wraps(getattr(self._inner, "__func__", self._inner))
         def step(_: Optimizer, closure: Callable[[], Any] | None = None, **named: Any) -> Any:
             if self._open:
-                return self._call(closure, **named)
+                return self._inner(**named) if closure is None else self._inner(closure, **named)
             if closure is not None and not self._single:
                 return self._undo(closure, **named)
             loss = None
@@ -116,32 +116,28 @@ class StepGate:
                     loss = closure()
                 if isinstance(loss, Tensor) and not self._looked:
                     self.watch(loss)
-            again = None if closure is None else lambda: loss
             if not self._looked:
                 self.look()
             here = self._on_host()
             if not here and self._selectable():
-                return self._select(again, **named)
-            return self._branch(again, loss, here=here, **named)
+                returned = self._select(**named)
+            else:
+                returned = self._branch(here=here, **named)
+            return returned if closure is None else loss
 
         return step
 
-    def _call(self, closure: Callable[[], Any] | None, **named: Any) -> Any:
-        return self._inner(**named) if closure is None else self._inner(closure, **named)
-
-    def _branch(
-        self, closure: Callable[[], Any] | None, loss: Any, *, here: bool, **named: Any
-    ) -> Any:
+    def _branch(self, *, here: bool, **named: Any) -> Any:
         """Read the verdict, then step or not."""
         if not bool(self._verdict()):
             self._leave_out()
-            return loss
+            return None
         used = () if here else list(with_gradient(self.optimizer))
-        loss = self._call(closure, **named)
+        returned = self._inner(**named)
         for p in used:
             self._built[id(p)] = len(self.optimizer.state.get(p, ()))
         self._pass(True)
-        return loss
+        return returned
 
     def _undo(self, closure: Callable[[], Any], **named: Any) -> Any:
         """Step, and undo it: this optimizer may move weights before or between evaluations.
@@ -159,7 +155,7 @@ class StepGate:
             self.forget()
             return loss
 
-        loss = self._call(judged, **named)
+        loss = self._inner(judged, **named)
         weights = [p for g in self.optimizer.param_groups for p in g["params"]]
         self._ok, self._looked = first[0] if first else True, True
         self._ok = both(self._ok, finite(weights))
@@ -170,14 +166,14 @@ class StepGate:
             self._leave_out()
         return loss
 
-    def _select(self, closure: Callable[[], Any] | None, **named: Any) -> Any:
+    def _select(self, **named: Any) -> Any:
         """Step, and select the old values on the device where the verdict says so."""
         ok = torch.as_tensor(self._verdict())
         if getattr(self.optimizer, "_step_supports_amp_scaling", False):
             scaled: Any = self.optimizer
             own = hasattr(scaled, "found_inf")
             scaled.found_inf = (~ok).float()
-            loss = self._call(closure, **named)
+            returned = self._inner(**named)
             if not own:
                 del scaled.found_inf
         else:
@@ -187,12 +183,12 @@ class StepGate:
                 held = self.optimizer.state.get(p, {}).values()
                 tensors += [t for t in held if isinstance(t, Tensor) and t.device == p.device]
             before = [t.clone() for t in tensors]
-            loss = self._call(closure, **named)
+            returned = self._inner(**named)
             for tensor, old in zip(tensors, before, strict=True):
                 torch.where(ok, tensor, old, out=tensor)
             self._late.append((ok, used))
         self._pass(ok)
-        return loss
+        return returned
 
     def _selectable(self) -> bool:
         """Whether selecting on the device is exact."""
