@@ -9,7 +9,7 @@ from lr_callbacks import core
 from lr_callbacks.core import START, Condition, Decision, Observation, Reading, require, worst
 from lr_callbacks.policies import raised
 from lr_callbacks.policies.guarding import EVEN, ODD, GuardState, due, forgiven, urgent
-from lr_callbacks.policies.hopeless import idle, inflated, untrained, watching
+from lr_callbacks.policies.hopeless import idle, inflated, lost, untrained, watching
 from lr_callbacks.policies.wording import symptom
 
 
@@ -20,13 +20,13 @@ class Guard:
     The ladder: a step whose loss or gradients are not finite is skipped, ``skips`` times in a row.
     A spike or an oscillation cuts the scale, which rests and then climbs back to ``recovery`` times
     what failed; after every ``10 × climb`` steps without trouble one such cut is forgiven. A
-    non-finite or diverging loss, or one that has not come back to its old level after the rest,
-    returns to the last good snapshot as well; each further rollback before a new snapshot proves
-    good, in ``quiet`` steps without trouble, squares the cut. Neither decisions nor the place in
-    the data are rolled back, so that the loop ends. A loss that stays above that of the untrained
-    model, or comes back near it, has diverged, whatever the detectors say, and so it has where the
-    norm of the weights grows tenfold, and above 10, within the first 50 steps, of the later ones
-    unless the loss has halved.
+    non-finite or diverging loss, or one that has not come back to its old level after the rest, or
+    four in a row above it soon after the cut, returns to the last good snapshot as well; each
+    further rollback before a new snapshot proves good, in ``quiet`` steps without trouble, squares
+    the cut. Neither decisions nor the place in the data are rolled back, so that the loop ends. A
+    loss that stays above that of the untrained model, or comes back near it, has diverged, whatever
+    the detectors say, and so it has where the norm of the weights grows tenfold, and above 10,
+    within the first 50 steps, of the later ones unless the loss has halved.
 
     Trouble, more than an oscillation, that leaves the loss above that of the untrained model before
     any snapshot has proved good says that the rate may be wrong by orders of magnitude. Then the
@@ -121,13 +121,13 @@ class Guard:
         skipped = state.skipped + 1 if observation.skipped else 0
         norm = state.norm if state.norm == state.norm else observation.norm  # the first, not NaN
         state = state._replace(clear=state.clear + 1, skipped=skipped, levels=levels, norm=norm)
-        lost = "" if condition >= Condition.DIVERGING else self._lost(state, observation)
-        if not lost and not condition.trouble:
+        harm = "" if condition >= Condition.DIVERGING else lost(state, observation, self.rest)
+        if not harm and not condition.trouble:
             if raised.wanted(state, condition, self.ceiling):
                 return raised.begin(state)
             return self._go_on(state, observation.step, condition)
-        reason = lost or symptom(name, reading)
-        condition = Condition.DIVERGING if lost else condition
+        reason = harm or symptom(name, reading)
+        condition = Condition.DIVERGING if harm else condition
         if passing:
             said, scale = f"{reason}; the step was skipped", self._warmed(state)
             return state, Decision(scale=scale, condition=condition, reason=said)
@@ -147,11 +147,6 @@ class Guard:
         if not state.rest and not state.searching:
             return self._back_off(state, reason)
         return self._go_on(state, observation.step, condition)
-
-    def _lost(self, state: GuardState, observation: Observation) -> str:
-        if state.rest == 1 and state.levels.above(state.limit):
-            return f"loss {state.levels.fast:.3g} did not come back below {state.limit:.3g}"
-        return state.levels.astray() or inflated(state, observation)
 
     def _back_off(self, state: GuardState, reason: str) -> tuple[GuardState, Decision]:
         """Cut, keep the weights, and remember the level that must be reached again."""

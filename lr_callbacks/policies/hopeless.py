@@ -1,4 +1,4 @@
-"""Whether a training is beyond repair: no better than untrained, or its weights beyond use."""
+"""Whether weights were harmed, or are beyond repair: no better than untrained, or swollen."""
 
 import math
 
@@ -9,10 +9,32 @@ from lr_callbacks.policies.guarding import GuardState
 #: single output of usual weights has a norm of about 1; what begins smaller has to grow.
 WATCHED, SWOLLEN, USUAL = 50, 10.0, 1.0
 
+#: Losses in a row, beginning with the second after a cut, that tell its cause.
+AFTERMATH = 4
+
 
 def watching(state: GuardState) -> bool:
     """Whether the weights are worth measuring: at the beginning, and while a rate is searched."""
     return state.levels.first != math.inf and (state.levels.seen < WATCHED or state.searching)
+
+
+def lost(state: GuardState, observation: Observation, rest: int) -> str:
+    """Say that the weights were harmed, where they were; else nothing.
+
+    Losses from good batches follow one from a bad batch, but not an update that went too far. It
+    may leave units dead, of which the level of the loss tells too little.
+
+    Args:
+        state: after the level of the loss was followed.
+        observation: newest.
+        rest: steps after an intervention, of which some may be over.
+    """
+    levels, cut = state.levels, state.limit < math.inf
+    if state.rest == 1 and levels.above(state.limit):
+        return f"loss {levels.fast:.3g} did not come back below {state.limit:.3g}"
+    if cut and 0 < state.rest == rest - AFTERMATH and levels.stays(AFTERMATH):
+        return f"none of {AFTERMATH} losses came back to {levels.slow:.3g}"
+    return levels.astray() or inflated(state, observation)
 
 
 def inflated(state: GuardState, observation: Observation) -> str:

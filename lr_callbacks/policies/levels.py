@@ -56,6 +56,10 @@ class Levels(NamedTuple):
         late = self.window[-WINDOW // 2 :]
         return self.fast > limit and 2 * sum(loss > limit for loss in late) > len(late)
 
+    def stays(self, count: int) -> bool:
+        """Whether none of the last ``count`` losses has come down to the slow level."""
+        return len(self.window) >= count and min(self.window[-count:]) > self.slow
+
     def noise(self) -> float:
         """Return the standard deviation of the losses before the last one; 0 while they are few."""
         return _deviation(self.window[:-1]) if len(self.window) > WINDOW // 2 else 0.0

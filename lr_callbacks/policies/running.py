@@ -93,6 +93,7 @@ def _troubled(run: RunState, noise: Noise, decision: Decision) -> Ran:
         old = run.guard
         guard = trusted(old.good, old.good_step, old.rollbacks)
         guard = guard._replace(warm=old.warm, rest=old.rest, strikes=old.strikes)
+        guard = guard._replace(levels=old.levels, limit=old.limit)
         top, warm = (run.top, 1.0) if decision.restore is None else (run.scale, 0.1)
         quiet = min(16, 2 * run.quiet)
         run = run._replace(guard=guard, scale=run.scale / GRID, top=top, quiet=quiet)

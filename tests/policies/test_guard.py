@@ -62,9 +62,33 @@ def test_a_second_spike_while_the_rate_rests_is_not_cut_again():
     assert {d.scale for d in fold(Guard(), stream)[50:]} == {0.5}
 
 
+SPIKED = [(20.0, CALM)] + [(1.0 + 0.01 * (t % 3), CALM) for t in range(99)] + [(9.0, SPIKE)]
+SETTLED = [(2.0, CALM)] + [(1.0 + 0.01 * (t % 3), CALM) for t in range(299)] + [(9.0, SPIKE)]
+
+
+def test_an_update_after_which_no_loss_comes_back_to_its_level_is_undone():
+    decisions = fold(Guard(), [*SETTLED, *[(1.02, CALM)] * 30])
+    assert [t for t, d in enumerate(decisions) if d.restore] == [305]
+    assert "none of 4 losses came back to 1.01; rolled back to step" in decisions[305].reason
+
+
+@pytest.mark.parametrize("back", range(302, 306))
+def test_a_bad_batch_that_good_ones_follow_costs_no_step(back):
+    after = [(1.0 if t == back else 1.02, CALM) for t in range(301, 360)]
+    decisions = fold(Guard(), [*SETTLED, *after])
+    assert decisions[301].scale == 0.5
+    assert not any(d.restore for d in decisions)
+
+
+@pytest.mark.parametrize("rest", [3, 4, 25])
+def test_that_is_asked_once_a_cut(rest):
+    after = [(1.0, CALM)] * 6 + [(1.02, CALM)] * 30
+    assert not any(d.restore for d in fold(Guard(rest=rest), [*SETTLED, *after]))
+
+
 def test_a_loss_that_does_not_come_back_after_a_cut_is_rolled_back():
-    stream = [(20.0, CALM)] + [(1.0 + 0.01 * (t % 3), CALM) for t in range(99)] + [(9.0, SPIKE)]
-    decisions = fold(Guard(rest=25), stream + [(8.0, CALM)] * 30)
+    after = [(1.0, CALM)] * 3 + [(8.0, CALM)] * 30
+    decisions = fold(Guard(rest=25), [*SPIKED, *after])
     rolled = [t for t, d in enumerate(decisions) if d.restore]
     assert len(rolled) == 1
     assert 115 <= rolled[0] <= 130
@@ -74,9 +98,8 @@ def test_a_loss_that_does_not_come_back_after_a_cut_is_rolled_back():
 
 @pytest.mark.parametrize("late", range(20, 30))
 def test_an_outlier_at_the_end_of_the_rest_does_not_mean_that_the_loss_never_came_back(late):
-    stream = [(20.0, CALM)] + [(1.0 + 0.01 * (t % 3), CALM) for t in range(99)] + [(9.0, SPIKE)]
     after = [(1.0, CALM)] * late + [(50.0, CALM)] + [(1.0, CALM)] * 30
-    assert not any(d.restore for d in fold(Guard(rest=25), stream + after))
+    assert not any(d.restore for d in fold(Guard(rest=25), [*SPIKED, *after]))
 
 
 @pytest.mark.parametrize(("loss", "trouble"), [(math.nan, NAN), (50.0, DRIFT)])

@@ -145,3 +145,19 @@ def test_the_schedule_waits_while_nothing_is_proved_and_after_a_late_start_until
 def test_no_rate_is_raised_to_one_that_gave_trouble_while_unproven():
     assert doubted(1.0, growth=1.1, top=3.0 * math.sqrt(10)).scale > 3
     assert doubted(1.0, growth=1.1, top=math.nextafter(math.sqrt(10), 4)).scale == 1.0
+
+
+@pytest.mark.parametrize(("after", "restored"), [(1.03, "even"), (0.99, None)])
+def test_an_unproven_rate_loses_its_weights_too_where_no_loss_comes_back_after_a_spike(
+    after, restored
+):
+    run, noise, decisions = RunState(guard=trusted("even", 0), proven=False, norm=1.0), Noise(), []
+    losses = [1.0 + 0.01 * (t % 3) for t in range(60)] + [9.0] + [after] * 5
+    for step, loss in enumerate(losses):
+        clock = Clock(plan(10_000, 0.15), done=0.2, spare=100.0)
+        seen = Observation(step, loss, run.scale, horizon=10_000, norm=1.5, descent=-1.0)
+        spiking = {"spike": Reading(9.1, 6.4, Condition.SPIKING)} if loss == 9.0 else {}
+        run, noise, decision, *_ = go_on(Guard(), clock, run, noise, seen, spiking)
+        decisions.append(decision)
+    assert [d.scale for d in decisions[:61]] == [1.0] * 60 + [pytest.approx(1 / math.sqrt(10))]
+    assert [d.restore for d in decisions[60:]] == [None] * 5 + [restored]
