@@ -20,7 +20,7 @@ class Result(NamedTuple):
     """How a trial ended."""
 
     scale: float = 0.0  # 0: no trial yet
-    score: float = math.inf  # level of its second half, and what its noise has risen
+    score: float = math.inf  # level of its second half, early in a run with what its noise rose
     growth: float = math.inf  # of the weights
     noise: float = 0.0  # from step to step in its second half
     level: float = math.inf

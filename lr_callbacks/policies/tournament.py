@@ -121,9 +121,11 @@ def _result(plan: Plan, trials: TrialsState, noise: Noise, norm: float) -> Resul
     steps = [abs(b - a) for a, b in pairwise(late)]
     own = 0.886 * sum(steps) / len(steps)
     level = mean(late)
+    # In the middle of a run the schedule will take the noise away with the rate.
+    risen = 0.0 if trials.moved else max(0.0, own - trials.volatility)
     return Result(
         scale=trials.scale,
-        score=level + max(0.0, own - trials.volatility),
+        score=level + risen,
         growth=norm / trials.norm if trials.norm > 0 else math.nan,
         noise=max(own, noise.floor, 1e-30),
         level=level,

@@ -228,3 +228,15 @@ def test_in_mid_run_a_larger_rate_wins_what_the_smaller_ones_noise_cannot_tell_a
     higher = Result(1.0, score=1.15, growth=1.5, noise=0.1, level=1.15, slot="odd")
     assert prefer(evidence, lower, higher, moved=moved).scale == winner
     assert prefer(evidence, higher, lower, moved=moved).scale == winner
+
+
+@pytest.mark.parametrize(("moved", "charged"), [(True, 0.0), (False, 0.2)])
+def test_in_mid_run_no_rate_is_charged_for_noise_that_the_schedule_takes_away(moved, charged):
+    divided, noise = plan(800, 0.15), Noise(spread=0.1)
+    trials = opened(1.0, Base(START, (2.0,) * 8), 9.0, strong=True, moved=moved, volatility=0.0)
+    while trials.begun == 1 and not trials.champion.slot:
+        loss = 1.0 + (-1) ** len(trials.losses) * 0.1
+        trial = attempt(divided, trials, noise, loss, norm=1.0, spare=100.0)
+        trials, noise = trial.trials, trial.noise
+    winner = trials.champion
+    assert winner.score - winner.level == pytest.approx(charged, rel=0.2)
