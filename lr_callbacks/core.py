@@ -27,7 +27,7 @@ class Condition(IntEnum):
     NONFINITE = 5
 
     def __init__(self, severity: int) -> None:
-        self.trouble = severity >= 2
+        self.trouble = severity >= 2  # oscillating and worse
 
 
 class Reading(NamedTuple):
