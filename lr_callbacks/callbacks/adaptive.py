@@ -86,7 +86,7 @@ class AdaptiveLearningRate(Callback):
         )
         given = {} if detectors is None else {"detectors": detectors}
         self.controller = Controller(policy=Guard() if policy is None else policy, **given)
-        name = type(self).__name__
+        name = type(self).__name__  # Lightning asks for the key at each hook of each step
         self._key = name if optimizer is None else self._generate_state_key(optimizer=optimizer)
         self._memory = Memory(self.controller.init(), self.controller.opening())
         self._resumed = False

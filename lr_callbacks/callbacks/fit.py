@@ -126,10 +126,10 @@ class Fit:
         """Whether the losses that wait should be judged now; all ranks answer alike."""
         decision = self._memory.decision
         waiting = len(self.block) + len(self._memory.unread)
-        if decision.probing or not self._prompt:
-            return decision.probing or waiting >= self._every
-        enough = waiting >= self._every and waiting >= min(LONGEST, self.step // 128)
-        return enough or self.block.stands_out(decision.urgent)
+        grown = min(LONGEST, self.step // 128) if self._prompt else 0
+        if waiting >= max(self._every, grown) or decision.probing:
+            return True
+        return self._prompt and self.block.stands_out(decision.urgent)
 
     def record(self, *, late: float = 0.0) -> None:
         """Read the steps that wait, with one host sync, and record them; judging may wait.
