@@ -73,6 +73,7 @@ class Fit:
         self._every = settings.read_every or (1 if on_host and not alone else BLOCK)
         self._prompt = on_host and alone and settings.read_every is None
         self._written = time.monotonic()
+        self._answered: Decision | None = None
         self._amp = getattr(trainer.precision_plugin, "scaler", None)
         self._steps = (trainer.global_step, self.rates.steps)
         self._judge_before_saving(judge)
@@ -93,7 +94,8 @@ class Fit:
         self.gates.look(optimizer)
         if self._gradients is not None:
             self._gradients.look(optimizer)
-        self.measures.take(self._memory.decision.measure)
+        decision = self._memory.decision
+        self.measures.take(() if decision is self._answered else decision.measure)
         for scaler in self.rates.scalers if self._amp is not None else ():
             if scaler.optimizer is optimizer:
                 scaler.note()
@@ -119,6 +121,8 @@ class Fit:
         skipped = overflow if passed is None else _not(passed)
         step = self.step
         self.measures.stamp(step)
+        if self.settings.per == "step":
+            self._answered = self._memory.decision  # of a block, its first step is measured
         rates = self.rates
         self.block.append(Pending(step, loss, rates.stepped(), rates.scale, skipped, measured))
 

@@ -47,8 +47,10 @@ class Measures:
 
     def observation(self, measured: Measured) -> Observation:
         """Return all that is known of a step, and forget what was measured for it."""
-        norm, descent = self._of.pop(measured.step, (math.nan, math.nan))
         step, loss, scale = measured.step, measured.loss, measured.scale
+        norm, descent = self._of.get(step, (math.nan, math.nan))
+        if self._of:  # also what was measured of steps that are never judged
+            self._of = {later: known for later, known in self._of.items() if later > step}
         skipped = measured.skipped
         return Observation(step, loss, scale, skipped, self._horizon, float(norm), float(descent))
 

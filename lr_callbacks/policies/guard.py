@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf
+from math import inf, nan
 from typing import ClassVar
 
 from lr_callbacks import core
 from lr_callbacks.core import START, Condition, Decision, Observation, Reading, require, worst
 from lr_callbacks.policies import raised
 from lr_callbacks.policies.guarding import EVEN, ODD, GuardState, due, forgiven, urgent
-from lr_callbacks.policies.hopeless import idle, inflated, lost, untrained, watching
+from lr_callbacks.policies.hopeless import asked, idle, inflated, lost, untrained, weighed
 from lr_callbacks.policies.wording import symptom
 
 
@@ -26,7 +26,9 @@ class Guard:
     the cut. Neither decisions nor the place in the data are rolled back, so that the loop ends. A
     loss that stays above that of the untrained model, or comes back near it, has diverged, whatever
     the detectors say, and so it has where the norm of the weights grows tenfold, and above 10,
-    within the first 50 steps, of the later ones unless the loss has halved.
+    within the first 50 steps, of the later ones unless the loss has halved. Each later snapshot is
+    weighed against the last good one: tenfold, or by a quarter where the loss has lost a standard
+    deviation to its best level, is harm that is undone.
 
     Trouble, more than an oscillation, that leaves the loss above that of the untrained model before
     any snapshot has proved good says that the rate may be wrong by orders of magnitude. Then the
@@ -104,8 +106,7 @@ class Guard:
     ) -> tuple[GuardState, Decision]:
         """Fold in one observation and decide."""
         state, decision = self._decide(state, observation, readings)
-        measure = (core.NORM,) if watching(state) else ()
-        return state, decision._replace(measure=measure, urgent=urgent(state, self.quiet))
+        return state, decision._replace(measure=asked(state), urgent=urgent(state, self.quiet))
 
     def _decide(
         self, state: GuardState, observation: Observation, readings: Mapping[str, Reading]
@@ -120,6 +121,7 @@ class Guard:
         passing = observation.skipped and state.skipped < self.skips
         skipped = state.skipped + 1 if observation.skipped else 0
         norm = state.norm if state.norm == state.norm else observation.norm  # the first, not NaN
+        state = weighed(state, observation.norm)
         state = state._replace(clear=state.clear + 1, skipped=skipped, levels=levels, norm=norm)
         harm = "" if condition >= Condition.DIVERGING else lost(state, observation, self.rest)
         if not harm and not condition.trouble:
@@ -229,11 +231,14 @@ class Guard:
             state = state._replace(
                 good=state.candidate, good_step=state.candidate_step, candidate="", strikes=0,
                 searching=state.searching and state.candidate_scale < state.target,
+                good_norm=state.candidate_norm,
             )  # fmt: skip
         save = None
         if due(state, step, self.quiet, self.snapshot_every):
             save = ODD if state.good == EVEN else EVEN
-            state = state._replace(candidate=save, candidate_step=step, candidate_scale=state.scale)
+            state = state._replace(
+                candidate=save, candidate_step=step, candidate_scale=state.scale, candidate_norm=nan
+            )
         return state, Decision(scale=self._warmed(state), condition=condition, save=save)
 
     def _warmed(self, state: GuardState) -> float:

@@ -42,6 +42,8 @@ class GuardState(NamedTuple):
     raised: Raised = Raised()
     norm: float = math.nan  # of the untrained weights
     top: float = 1.0  # the scale above which only a raise by trial goes
+    good_norm: float = math.nan  # of the last good weights; NaN until it is measured
+    candidate_norm: float = math.nan
 
 
 def forgiven(state: GuardState, patience: int, recovery: float) -> GuardState:

@@ -2,12 +2,15 @@
 
 import math
 
-from lr_callbacks.core import Condition, Observation
+from lr_callbacks.core import NORM, START, Condition, Observation
 from lr_callbacks.policies.guarding import GuardState
 
 #: Steps in which the norm of the weights is watched, and the growth in them that is no training. A
 #: single output of usual weights has a norm of about 1; what begins smaller has to grow.
 WATCHED, SWOLLEN, USUAL = 50, 10.0, 1.0
+
+#: Growth since the last good weights that is harm where the loss gained nothing by it.
+LEAP = 1.25
 
 #: Losses in a row, beginning with the second after a cut, that tell its cause.
 AFTERMATH = 4
@@ -16,6 +19,28 @@ AFTERMATH = 4
 def watching(state: GuardState) -> bool:
     """Whether the weights are worth measuring: at the beginning, and while a rate is searched."""
     return state.levels.first != math.inf and (state.levels.seen < WATCHED or state.searching)
+
+
+def asked(state: GuardState) -> tuple[str, ...]:
+    """Return what to measure: the norm while it is watched, or is due of weights just saved."""
+    due = any(_unweighed(state)) or watching(state)
+    return (NORM,) if due else ()
+
+
+def weighed(state: GuardState, norm: float) -> GuardState:
+    """Keep the norm of the weights, newly measured, for the last good ones and the candidate."""
+    if norm != norm:
+        return state
+    good, candidate = _unweighed(state)
+    if candidate:
+        state = state._replace(candidate_norm=norm)
+    return state._replace(good_norm=norm) if good else state
+
+
+def _unweighed(state: GuardState) -> tuple[bool, bool]:
+    """Whether the norms of the last good weights and of the candidate are not known yet."""
+    good, candidate = state.good_norm, state.candidate_norm
+    return state.good != START and good != good, bool(state.candidate) and candidate != candidate
 
 
 def lost(state: GuardState, observation: Observation, rest: int) -> str:
@@ -34,7 +59,17 @@ def lost(state: GuardState, observation: Observation, rest: int) -> str:
         return f"loss {levels.fast:.3g} did not come back below {state.limit:.3g}"
     if cut and 0 < state.rest == rest - AFTERMATH and levels.stays(AFTERMATH):
         return f"none of {AFTERMATH} losses came back to {levels.slow:.3g}"
-    return levels.astray() or inflated(state, observation)
+    return levels.astray() or inflated(state, observation) or leapt(state, observation)
+
+
+def leapt(state: GuardState, observation: Observation) -> str:
+    """Say that the norm of the weights has leapt since the last good ones; else nothing."""
+    growth = observation.norm / max(state.good_norm, USUAL)
+    if state.good == START or not growth > LEAP:
+        return ""
+    if growth > SWOLLEN or (not state.searching and state.levels.slips()):
+        return f"the norm of the weights grew {growth:.3g}-fold"
+    return ""
 
 
 def inflated(state: GuardState, observation: Observation) -> str:

@@ -60,6 +60,12 @@ class Levels(NamedTuple):
         """Whether none of the last ``count`` losses has come down to the slow level."""
         return len(self.window) >= count and min(self.window[-count:]) > self.slow
 
+    def slips(self) -> bool:
+        """Whether the last `WINDOW` losses lie above the best window by a standard deviation."""
+        if len(self.window) < WINDOW:
+            return False
+        return sum(self.window) / WINDOW > self.best + _deviation(self.window)
+
     def noise(self) -> float:
         """Return the standard deviation of the losses before the last one; 0 while they are few."""
         return _deviation(self.window[:-1]) if len(self.window) > WINDOW // 2 else 0.0

@@ -37,7 +37,7 @@ def go_on(
     if run.trial.slot:
         return follow_raise(clock, run, noise, observation, lost=spike)
     if not run.proven:
-        readings = _excused(clock, run, noise, observation.norm, readings)
+        run, readings = _excused(clock, run, noise, observation.norm, readings)
     relative = observation._replace(scale=observation.scale / run.scale)
     state, decision = guard.update(run.guard, relative, readings)
     cut = state.target < run.guard.target
@@ -68,19 +68,22 @@ def _asking(decision: Decision, clock: Clock, run: RunState) -> Decision:
 
 def _excused(
     clock: Clock, run: RunState, noise: Noise, norm: float, readings: Mapping[str, Reading]
-) -> Mapping[str, Reading]:
+) -> tuple[RunState, Mapping[str, Reading]]:
     """Leave out a drift within the noise of the present rate: a noise floor is no harm.
 
     Before one trial's length that noise is not known, but weights that have hardly grown are not
-    harmed; an oscillation is noise then, too.
+    harmed; an oscillation is noise then, too. Nor has the loss a best level that could be lost: at
+    a saddle it wavers while the weights grow.
     """
+    levels = run.guard.levels._replace(best=math.inf)
+    run = run._replace(guard=run.guard._replace(levels=levels))
     level, count = run.level
     excused: tuple[Condition, ...] = ()
     if run.since < clock.plan.trial and norm < FITTING * run.norm:
         excused = (Condition.DIVERGING, Condition.OSCILLATING)
     elif count and noise.slow_weight and noise.middle - level <= 2 * noise.own:
         excused = (Condition.DIVERGING,)
-    return {n: r for n, r in readings.items() if r.condition not in excused}
+    return run, {n: r for n, r in readings.items() if r.condition not in excused}
 
 
 def _troubled(run: RunState, noise: Noise, decision: Decision) -> Ran:
@@ -93,7 +96,7 @@ def _troubled(run: RunState, noise: Noise, decision: Decision) -> Ran:
         old = run.guard
         guard = trusted(old.good, old.good_step, old.rollbacks)
         guard = guard._replace(warm=old.warm, rest=old.rest, strikes=old.strikes)
-        guard = guard._replace(levels=old.levels, limit=old.limit)
+        guard = guard._replace(levels=old.levels, limit=old.limit, good_norm=old.good_norm)
         top, warm = (run.top, 1.0) if decision.restore is None else (run.scale, 0.1)
         quiet = min(16, 2 * run.quiet)
         run = run._replace(guard=guard, scale=run.scale / GRID, top=top, quiet=quiet)

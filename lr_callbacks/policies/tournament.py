@@ -147,6 +147,8 @@ def _judge(plan: Plan, trials: TrialsState, noise: Noise, result: Result, spare:
         champion = champion._replace(slot=other.slot)
     trials = trials._replace(champion=champion)
     best = trials.champion
+    if best.slot and not result.slot and result.scale > best.scale:  # it failed before its end
+        trials = trials._replace(limit=min(trials.limit, result.scale))
     following = _following(plan, trials, evidence, spare)
     if following is not None:
         again = trials._replace(

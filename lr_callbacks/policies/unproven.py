@@ -129,7 +129,7 @@ def _afresh(ran: Ran) -> Ran:
 def _blind_raise(ran: Ran, scale: float, why: str, step: int) -> Ran:
     run = ran.run
     slot = free(run.guard.good)
-    guard = run.guard._replace(good=slot, good_step=step, candidate="")
+    guard = run.guard._replace(good=slot, good_step=step, candidate="", good_norm=math.nan)
     run = run._replace(scale=scale, guard=guard, means=(), descents=(), still=0, since=0, block=())
     decision = ran.decision._replace(
         scale=scale * guard.scale, save=slot, reason=f"nothing moves{why}"

@@ -66,8 +66,8 @@ class Asking:
 
     slots = ()
 
-    def __init__(self):
-        self.seen = []
+    def __init__(self, probing=True):
+        self.seen, self.probing = [], probing
 
     def init(self):
         return ()
@@ -75,7 +75,8 @@ class Asking:
     def update(self, state, observation, readings):
         self.seen.append(observation)
         asked = 2 <= observation.step < 6
-        return state, Decision(probing=asked, measure=(NORM, DESCENT) if asked else ())
+        wanted = (NORM, DESCENT) if asked else ()
+        return state, Decision(probing=asked and self.probing, measure=wanted)
 
 
 @pytest.mark.parametrize("every", [1, 4])
@@ -92,3 +93,21 @@ def test_in_a_training_the_policy_sees_what_it_asked_for_and_the_length(every):
     assert measured == list(range(first, 7))
     assert [o.step for o in policy.seen if not math.isnan(o.descent)] == measured[1:]
     assert all(o.norm > 0 for o in policy.seen if o.step in measured)
+
+
+def test_of_a_block_only_the_first_step_is_measured():
+    policy = Asking(probing=False)
+    training = trainer([AdaptiveLearningRate(policy, read_every=4)], max_steps=16)
+    training.fit(Regression(), loader())
+    assert [o.step for o in policy.seen] == list(range(16))
+    assert [o.step for o in policy.seen if not math.isnan(o.norm)] == [4]
+
+
+def test_what_was_measured_of_steps_that_are_never_judged_is_forgotten():
+    measures = Measures(nn.Linear(1, 1), math.inf)
+    for step in range(3):
+        measures.take((NORM,))
+        measures.stamp(step)
+    assert measures.observation(Measured(2, 1.0, [0.1], 1.0)).norm > 0
+    for step in range(3):
+        assert math.isnan(measures.observation(Measured(step, 1.0, [0.1], 1.0)).norm)

@@ -9,7 +9,7 @@ from lr_callbacks.core import START, Observation
 from lr_callbacks.policies import Search
 from lr_callbacks.policies.evidence import Evidence, Result, prefer
 from lr_callbacks.policies.noise import Noise
-from lr_callbacks.policies.plan import Base, plan
+from lr_callbacks.policies.plan import GRID, Base, plan
 from lr_callbacks.policies.ramp import RampState, bracket, climb
 from lr_callbacks.policies.tournament import attempt, opened
 
@@ -240,3 +240,20 @@ def test_in_mid_run_no_rate_is_charged_for_noise_that_the_schedule_takes_away(mo
         trials, noise = trial.trials, trial.noise
     winner = trials.champion
     assert winner.score - winner.level == pytest.approx(charged, rel=0.2)
+
+
+def test_a_higher_rate_that_failed_on_trial_bounds_what_is_made_of_the_winner():
+    divided, chance, noise = plan(800, 0.15), random.Random(0), Noise()
+    trials = opened(1.0, Base(START, (2.0,) * 8), 99.0, strong=True, moved=False, volatility=0.0)
+    limits, over = {}, False
+    while not over:
+        rate, rows = trials.scale, len(trials.losses)
+        blown_up = (
+            rate > 1.0 and rows > 3
+        )  # the lower rate is as good as the first, one higher is not
+        loss = (1.5 if rate > 0.9 else 1.8) + 0.01 * chance.gauss(0, 1) + 9.0 * blown_up
+        trial = attempt(divided, trials, noise, loss, norm=1.0, spare=100.0)
+        trials, noise, over = trial.trials, trial.noise, trial.over
+        limits[rate] = trials.limit
+    assert limits == {1.0: 99.0, 1 / GRID: 99.0, GRID: pytest.approx(GRID)}
+    assert trials.champion.scale == 1.0

@@ -161,3 +161,22 @@ def test_an_unproven_rate_loses_its_weights_too_where_no_loss_comes_back_after_a
         decisions.append(decision)
     assert [d.scale for d in decisions[:61]] == [1.0] * 60 + [pytest.approx(1 / math.sqrt(10))]
     assert [d.restore for d in decisions[60:]] == [None] * 5 + [restored]
+
+
+@pytest.mark.parametrize(("proven", "growth", "restored"), [
+    (False, 3.0, None),  # a saddle, where weights grow while the loss wavers
+    (False, 10.1, "even"),
+    (True, 3.0, "even"),
+])  # fmt: skip
+def test_growing_weights_harm_an_unproven_rate_only_when_they_leap_tenfold(
+    proven, growth, restored
+):
+    guard = trusted("even", 0)._replace(good_norm=2.0)
+    run, noise = RunState(guard=guard, proven=proven, norm=1.0), Noise()
+    clock = Clock(plan(10_000, 0.15), done=0.6, spare=100.0)
+    for step in range(45):
+        loss = 1.0 + 0.01 * (step % 3) + 0.1 * (step > 25)
+        norm = 2.0 * growth if step == 44 else 2.0
+        seen = Observation(step, loss, run.scale, horizon=10_000, norm=norm, descent=-1.0)
+        run, noise, decision, *_ = go_on(Guard(), clock, run, noise, seen, {})
+    assert decision.restore == restored
