@@ -3,14 +3,16 @@
     python examples/benchmarks/overhead.py [--rounds 5] [--steps 20000] [--write]
     python examples/benchmarks/overhead.py --grow 1000000 [--write]
 
-Each round trains the same model bare, recorded by this package and by Lightning's own logger, so
-that a busy machine slows all alike; processor seconds of the training's process are given as well.
+The same model is trained bare, recorded by this package and by Lightning's own logger, each between
+two bare trainings and in another order each round, for a machine's speed drifts and depends on what
+it did before; processor seconds of the training's process are given as well.
 """
 
 import argparse
 import contextlib
 import logging
 import os
+import random
 import socket
 import statistics
 import subprocess
@@ -82,15 +84,10 @@ def fit(callbacks, logger, steps, logs=False):
     """Train, and return what a step costs."""
     module = Model(logs)
     trainer = pl.Trainer(
-        max_steps=steps,
-        accelerator="cpu",
-        logger=logger,
-        callbacks=callbacks,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+        max_steps=steps, accelerator="cpu", logger=logger, callbacks=callbacks,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         log_every_n_steps=1 if logs else 50,
-    )
+    )  # fmt: skip
     trainer.fit(module, data())
     ended, processor = time.perf_counter(), time.process_time()
     loop, whole = module.ended - module.began, ended - module.began
@@ -143,25 +140,28 @@ def mlflow_server(folder):
 
 
 def compare(rounds, steps):
-    """Run all arms in turn, and return the table's rows."""
+    """Run all arms, each between two bare trainings, and return the table's rows."""
     with tempfile.TemporaryDirectory() as name, mlflow_server(name) as server:
         folder = Path(name)
         trainings = arms(folder, f"sqlite:///{folder}/mlflow.db", server, steps)
         fit([], False, 300)
-        costs = {arm: [] for arm in trainings}
+        (bare, train), *others = trainings.items()
+        pairs, before = {arm: [] for arm in trainings}, train()
         for number in range(rounds):
-            for arm, train in trainings.items():
-                costs[arm].append(train())
-                print(f"{number} {arm}: {costs[arm][-1].whole * 1e3:.3f} ms", flush=True)
-    bare, *_ = costs.values()
-    return [[arm, *row(bare, measured)] for arm, measured in costs.items()]
+            for arm, other in random.Random(number).sample(others, len(others)):
+                cost, after = other(), train()
+                around = Cost(*map(statistics.mean, zip(before, after, strict=True)))
+                pairs[arm].append((cost, around))
+                pairs[bare].append((around, around))
+                print(f"{number} {arm}: {cost.loop / around.loop:.3f} x bare", flush=True)
+                before = after
+    return [[arm, *row(measured)] for arm, measured in pairs.items()]
 
 
-def row(bare, measured):
-    """Medians: milliseconds a step, those added, and ratios to the bare training of the round."""
-    pairs = list(zip(measured, bare, strict=True))
+def row(pairs):
+    """Medians: milliseconds a step, those added, and ratios to the bare trainings around."""
     ratios = [statistics.median(m[i] / b[i] for m, b in pairs) for i in range(3)]
-    whole = statistics.median(m.whole for m in measured)
+    whole = statistics.median(m.whole for m, _ in pairs)
     added = statistics.median(m.loop - b.loop for m, b in pairs)
     return [f"{whole * 1e3:.2f}", f"{added * 1e3:.2f}", *(f"{ratio:.2f}" for ratio in ratios)]
 
@@ -233,17 +233,14 @@ def main():
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     if given.grow:
-        text = grow(given.grow)
-        print(text)
-        if given.write:
-            tables.write("growth", text)
-        return
-    head = ["training", "ms a step", "added", "× bare: loop", "with its end", "processor"]
-    text = tables.markdown(head, compare(given.rounds, given.steps))
-    text += f"\n\nA call with two metrics takes {call_cost():.1f} µs of its caller's processor."
+        name, text = "growth", grow(given.grow)
+    else:
+        head = ["training", "ms a step", "added", "× bare: loop", "with its end", "processor"]
+        name, text = "overhead", tables.markdown(head, compare(given.rounds, given.steps))
+        text += f"\n\nA call with two metrics takes {call_cost():.1f} µs of its caller's processor."
     print(text)
     if given.write:
-        tables.write("overhead", text)
+        tables.write(name, text)
 
 
 if __name__ == "__main__":
