@@ -5,7 +5,8 @@
 
 The same model is trained bare, recorded by this package and by Lightning's own logger, each between
 two bare trainings and in another order each round, for a machine's speed drifts and depends on what
-it did before; processor seconds of the training's process are given as well.
+it did before; processor seconds of the training's process are given as well. Each logger has an
+sqlite store of its own, made as it makes one.
 """
 
 import argparse
@@ -94,9 +95,9 @@ def fit(callbacks, logger, steps, logs=False):
     return Cost(loop / steps, whole / steps, (processor - module.began_processor) / steps)
 
 
-def arms(folder, uri, server, steps):
+def arms(folder, server, steps):
     """Return the trainings to compare, by name; the first is what the others are divided by."""
-    journals = str(folder / "journals")
+    journals, sqlite = str(folder / "journals"), f"sqlite:///{folder}/"
 
     def ours(address):
         logger = JournaledMLFlowLogger("ours", tracking_uri=address, journal_dir=journals)
@@ -110,9 +111,9 @@ def arms(folder, uri, server, steps):
         "bare Trainer": lambda: fit([], False, steps),
         "+ a callback that does nothing": lambda: fit([pl.Callback()], False, steps),
         "+ Guard": lambda: fit([AdaptiveLearningRate()], False, steps),
-        "+ Guard, every step to sqlite": lambda: ours(uri),
+        "+ Guard, every step to sqlite": lambda: ours(sqlite + "ours.db"),
         "+ Guard, every step to a server": lambda: ours(server),
-        "Lightning's MLFlowLogger and monitor, sqlite": lambda: peer(uri),
+        "Lightning's MLFlowLogger and monitor, sqlite": lambda: peer(sqlite + "peer.db"),
         "Lightning's MLFlowLogger and monitor, server": lambda: peer(server),
     }
 
@@ -143,7 +144,7 @@ def compare(rounds, steps):
     """Run all arms, each between two bare trainings, and return the table's rows."""
     with tempfile.TemporaryDirectory() as name, mlflow_server(name) as server:
         folder = Path(name)
-        trainings = arms(folder, f"sqlite:///{folder}/mlflow.db", server, steps)
+        trainings = arms(folder, server, steps)
         fit([], False, 300)
         (bare, train), *others = trainings.items()
         pairs, before = {arm: [] for arm in trainings}, train()
