@@ -42,7 +42,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python examples/benchmarks/overhead.py --write $(ARGS)
 
 grow: $(VENV)/.dev
-	$(BIN)/python examples/benchmarks/overhead.py --grow 1000000 --write $(ARGS)
+	$(BIN)/python examples/benchmarks/growth.py --write $(ARGS)
 
 screenshots: $(VENV)/.dev
 	$(BIN)/python examples/benchmarks/screenshots.py $(VENV)/screenshots $(ARGS)

@@ -1,12 +1,13 @@
-"""What recording costs: paired trainings, bare and recorded, and medians of their ratios.
+"""What recording costs: trainings that take turns, bare and recorded, and medians of their ratios.
 
-    python examples/benchmarks/overhead.py [--rounds 5] [--steps 20000] [--write]
-    python examples/benchmarks/overhead.py --grow 1000000 [--write]
+    python examples/benchmarks/overhead.py [--sets 5] [--rounds 15] [--seconds 1] [--write]
 
-The same model is trained bare, recorded by this package and by Lightning's own logger, each between
-two bare trainings and in another order each round, for a machine's speed drifts and depends on what
-it did before; processor seconds of the training's process are given as well. Each logger has an
-sqlite store of its own, made as it makes one.
+The same model is trained bare, recorded by this package and by Lightning's own logger, in processes
+of their own, of which one runs at a time and for a second, each between two turns of the bare one
+and in another order each round: a shared machine's speed drifts from minute to minute. A training
+shares the machine with all that it needs, the process that sends and the server, which are stopped
+with it. All begin anew several times, since where a process finds its memory decides on its speed
+as well; their first seconds do not count. Each logger has a store of its own, made as it makes one.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import contextlib
 import logging
 import os
 import random
+import signal
 import socket
 import statistics
 import subprocess
@@ -22,8 +24,6 @@ import tempfile
 import time
 import urllib.request
 import warnings
-from pathlib import Path
-from typing import NamedTuple
 
 import pytorch_lightning as pl
 import tables
@@ -32,32 +32,24 @@ from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import MLFlowLogger
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from turns import Runner, compare
 
 from lr_callbacks import AdaptiveLearningRate, JournaledMLFlowLogger
-
-PEER_STEPS = 200  # of a logger that takes ten times as long
-
-
-class Cost(NamedTuple):
-    """Seconds a step: in the loop, with the end of the run, and of the process's processor."""
-
-    loop: float
-    whole: float
-    processor: float
 
 
 class Model(pl.LightningModule):
     """A perceptron whose step takes about a millisecond on one core."""
 
-    def __init__(self, logs=False):
+    def __init__(self, baton, logs=False):
         super().__init__()
         torch.manual_seed(0)
         self.net = nn.Sequential(
             nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)
         )
-        self.logs = logs
+        self.baton, self.logs = baton, logs
 
     def training_step(self, batch, batch_idx):
+        self.trainer.should_stop = self.baton.step()
         x, y = batch
         loss = nn.functional.cross_entropy(self.net(x), y)
         if self.logs:
@@ -68,10 +60,7 @@ class Model(pl.LightningModule):
         return torch.optim.AdamW(self.parameters(), lr=1e-3)
 
     def on_train_start(self):
-        self.began, self.began_processor = time.perf_counter(), time.process_time()
-
-    def on_train_end(self):
-        self.ended = time.perf_counter()
+        self.baton.begin()
 
 
 def data():
@@ -81,41 +70,56 @@ def data():
     return DataLoader(TensorDataset(x, y), batch_size=64)
 
 
-def fit(callbacks, logger, steps, logs=False):
-    """Train, and return what a step costs."""
-    module = Model(logs)
+def fit(baton, callbacks, logger=False, logs=False):
+    """Train for as long as the baton comes back."""
     trainer = pl.Trainer(
-        max_steps=steps, accelerator="cpu", logger=logger, callbacks=callbacks,
+        max_epochs=-1, accelerator="cpu", logger=logger, callbacks=callbacks,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         log_every_n_steps=1 if logs else 50,
     )  # fmt: skip
-    trainer.fit(module, data())
-    ended, processor = time.perf_counter(), time.process_time()
-    loop, whole = module.ended - module.began, ended - module.began
-    return Cost(loop / steps, whole / steps, (processor - module.began_processor) / steps)
+    trainer.fit(Model(baton, logs), data())
+    baton.finish()
 
 
-def arms(folder, server, steps):
-    """Return the trainings to compare, by name; the first is what the others are divided by."""
-    journals, sqlite = str(folder / "journals"), f"sqlite:///{folder}/"
+def ours(baton, folder, address=None):
+    """Train with everything on."""
+    address = address or f"sqlite:///{folder}/ours.db"
+    logger = JournaledMLFlowLogger(tracking_uri=address, journal_dir=f"{folder}/journals")
+    fit(baton, [AdaptiveLearningRate()], logger)
 
-    def ours(address):
-        logger = JournaledMLFlowLogger("ours", tracking_uri=address, journal_dir=journals)
-        return fit([AdaptiveLearningRate()], logger, steps)
 
-    def peer(address):
-        logger = MLFlowLogger("peer", tracking_uri=address)
-        return fit([LearningRateMonitor("step")], logger, PEER_STEPS, logs=True)
+def peer(baton, folder, address=None):
+    """Train with Lightning's own means of recording the same."""
+    logger = MLFlowLogger(tracking_uri=address or f"sqlite:///{folder}/peer.db")
+    fit(baton, [LearningRateMonitor("step")], logger, logs=True)
 
-    return {
-        "bare Trainer": lambda: fit([], False, steps),
-        "+ a callback that does nothing": lambda: fit([pl.Callback()], False, steps),
-        "+ Guard": lambda: fit([AdaptiveLearningRate()], False, steps),
-        "+ Guard, every step to sqlite": lambda: ours(sqlite + "ours.db"),
-        "+ Guard, every step to a server": lambda: ours(server),
-        "Lightning's MLFlowLogger and monitor, sqlite": lambda: peer(sqlite + "peer.db"),
-        "Lightning's MLFlowLogger and monitor, server": lambda: peer(server),
-    }
+
+def served(train, baton, folder):
+    """Train with a server of its own."""
+    with mlflow_server(folder) as address:
+        train(baton, folder, address)
+
+
+#: What is compared, by name; the first is what the others are divided by.
+ARMS = {
+    "bare Trainer": lambda baton, _: fit(baton, []),
+    "+ a callback that does nothing": lambda baton, _: fit(baton, [pl.Callback()]),
+    "+ Guard": lambda baton, _: fit(baton, [AdaptiveLearningRate()]),
+    "+ Guard, every step to sqlite": ours,
+    "+ Guard, every step to a server": lambda *given: served(ours, *given),
+    "Lightning's MLFlowLogger and monitor, sqlite": peer,
+    "Lightning's MLFlowLogger and monitor, server": lambda *given: served(peer, *given),
+}
+
+
+def train(baton, arm, folder):
+    """Train one of ``ARMS``, in a process of its own."""
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    os.makedirs(folder)
+    with contextlib.redirect_stdout(sys.stderr):
+        ARMS[arm](baton, folder)
 
 
 @contextlib.contextmanager
@@ -134,37 +138,42 @@ def mlflow_server(folder):
             with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health"):
                 break
             time.sleep(0.2)
+        time.sleep(10)  # what starts beside it takes the machine for some seconds more
         yield address
     finally:
-        os.killpg(process.pid, 15)
+        os.killpg(process.pid, signal.SIGTERM)
         process.wait()
 
 
-def compare(rounds, steps):
-    """Run all arms, each between two bare trainings, and return the table's rows."""
-    with tempfile.TemporaryDirectory() as name, mlflow_server(name) as server:
-        folder = Path(name)
-        trainings = arms(folder, server, steps)
-        fit([], False, 300)
-        (bare, train), *others = trainings.items()
-        pairs, before = {arm: [] for arm in trainings}, train()
-        for number in range(rounds):
-            for arm, other in random.Random(number).sample(others, len(others)):
-                cost, after = other(), train()
-                around = Cost(*map(statistics.mean, zip(before, after, strict=True)))
-                pairs[arm].append((cost, around))
-                pairs[bare].append((around, around))
-                print(f"{number} {arm}: {cost.loop / around.loop:.3f} x bare", flush=True)
-                before = after
-    return [[arm, *row(measured)] for arm, measured in pairs.items()]
+def measure(sets, rounds, seconds):
+    """Let all of ``ARMS`` take turns, begin anew in each of ``sets``, return the table's rows."""
+    pairs, ends = {arm: [] for arm in ARMS}, {arm: [] for arm in ARMS}
+    for number in range(sets):
+        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+            runners = {}
+            for place, arm in enumerate(ARMS):
+                runners[arm] = Runner(train, arm, f"{folder}/{place}")
+                stack.callback(runners[arm].kill)
+            order = random.Random(number)
+            for arm, measured in compare(runners, rounds, seconds, order).items():
+                pairs[arm] += measured
+                middle = statistics.median(mine.clock / bare.clock for mine, bare in measured)
+                print(f"set {number}, {arm}: {middle:.3f} x bare", flush=True)
+            for arm, runner in runners.items():
+                ends[arm].append(runner.end())
+    return [[arm, *row(pairs[arm], statistics.median(ends[arm]))] for arm in ARMS]
 
 
-def row(pairs):
-    """Medians: milliseconds a step, those added, and ratios to the bare trainings around."""
-    ratios = [statistics.median(m[i] / b[i] for m, b in pairs) for i in range(3)]
-    whole = statistics.median(m.whole for m, _ in pairs)
-    added = statistics.median(m.loop - b.loop for m, b in pairs)
-    return [f"{whole * 1e3:.2f}", f"{added * 1e3:.2f}", *(f"{ratio:.2f}" for ratio in ratios)]
+def row(pairs, end):
+    """Milliseconds a step and those added, ratios to the bare turns around, seconds of the end."""
+    clock, processor = ([mine[i] / bare[i] for mine, bare in pairs] for i in range(2))
+    step = statistics.median(mine.clock for mine, _ in pairs) * 1e3
+    added = statistics.median(mine.clock - bare.clock for mine, bare in pairs) * 1e3
+    low, middle, high = statistics.quantiles(clock, n=4)
+    ratios = middle, statistics.mean(clock), statistics.median(processor)
+    median, mean, processor = (f"{ratio:.3f}" for ratio in ratios)
+    quarters = f"{low:.2f}, {high:.2f}"
+    return [f"{step:.2f}", f"{added:.2f}", median, quarters, mean, processor, f"{end:.1f}"]
 
 
 def call_cost(calls=50_000):
@@ -183,65 +192,21 @@ def call_cost(calls=50_000):
     return spent / calls * 1e6
 
 
-def grow(points):
-    """Log so many points, waiting for MLflow every tenth; print costs and memory of each tenth."""
-    with tempfile.TemporaryDirectory() as folder:
-        logger = JournaledMLFlowLogger(
-            "grow", tracking_uri=f"sqlite:///{folder}/mlflow.db", handover=0.0, drain_timeout=600
-        )
-        writer, tenth = logger._recorder().writer, points // 10
-        while writer.outbox.offset == 0:  # until the process that sends has begun
-            time.sleep(0.1)
-        head = ["points", "µs a call", "µs a point to MLflow", "MB, training", "MB, sender"]
-        rows = []
-        for part in range(10):
-            called, sent = time.thread_time(), seconds_of(writer._sender.pid)
-            for step in range(part * tenth // 2, (part + 1) * tenth // 2):
-                logger.log_metrics({"train/loss": step / 7, "lr/AdamW": 1e-3}, step)
-            called = time.thread_time() - called
-            while writer.outbox.offset < writer.journal.size:  # `drain` would end the process
-                time.sleep(0.1)
-            sent = seconds_of(writer._sender.pid) - sent
-            memory = [f"{megabytes_of(pid):.0f}" for pid in (os.getpid(), writer._sender.pid)]
-            calls = f"{called / tenth * 2e6:.1f}"
-            rows.append([f"{(part + 1) * tenth:,}", calls, f"{sent / tenth * 1e6:.0f}", *memory])
-            print(*rows[-1], flush=True)
-        logger.finalize("success")
-        logger._recording.close()
-    return tables.markdown(head, rows)
-
-
-def seconds_of(process):
-    """Return the processor seconds that a process has used."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def megabytes_of(process):
-    """Return the memory that a process holds."""
-    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=20_000)
-    parser.add_argument("--grow", type=int, help="points of a growth run, instead of the table")
+    parser.add_argument("--sets", type=int, default=5, help="of processes")
+    parser.add_argument("--rounds", type=int, default=15, help="of turns, in each set")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a turn")
     parser.add_argument("--write", action="store_true", help="write the table into README")
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.filterwarnings("ignore")
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    if given.grow:
-        name, text = "growth", grow(given.grow)
-    else:
-        head = ["training", "ms a step", "added", "× bare: loop", "with its end", "processor"]
-        name, text = "overhead", tables.markdown(head, compare(given.rounds, given.steps))
-        text += f"\n\nA call with two metrics takes {call_cost():.1f} µs of its caller's processor."
+    if given.sets < 1 or given.rounds < 2:
+        parser.error(f"needs a set and two rounds, got {given.sets} and {given.rounds}")
+    head = ["training", "ms a step", "added", "× bare", "quartiles", "mean", "processor"]
+    text = tables.markdown([*head, "its end, s"], measure(given.sets, given.rounds, given.seconds))
+    text += f"\n\nA call with two metrics takes {call_cost():.1f} µs of its caller's processor."
     print(text)
     if given.write:
-        tables.write(name, text)
+        tables.write("overhead", text)
 
 
 if __name__ == "__main__":
