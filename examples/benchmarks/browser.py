@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -26,9 +27,14 @@ class Browser:
 
     Args:
         program: Debian's chromium.
+
+    Raises:
+        FileNotFoundError: it is not installed.
     """
 
     def __init__(self, program="/usr/bin/chromium"):
+        if shutil.which(program) is None:
+            raise FileNotFoundError(f"{program} is needed: `apt-get install chromium`.")
         self.program, self.count = program, 0
 
     def __enter__(self):

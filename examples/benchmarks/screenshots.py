@@ -110,7 +110,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=20_000)
-    given = parser.parse_args()
+    given, browser = parser.parse_args(), Browser()
     folder = given.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     uri = f"sqlite:///{folder}/mlflow.db"
@@ -119,7 +119,7 @@ def main():
         known.write_text(json.dumps([*train(folder, uri, given.steps), *sweep(folder, uri)]))
     experiment, run, swept, parent = json.loads(known.read_text())
     pages = the_pages(uri, experiment, run, swept, parent)
-    with server(folder, uri) as address, Browser() as browser:
+    with server(folder, uri) as address, browser:
         for name, (page, ready, height) in pages.items():
             browser.open(f"{address}/{page}", ready, height=height)
             if name == "children":  # unfold the parent, and show what lies under it
