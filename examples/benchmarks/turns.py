@@ -31,7 +31,6 @@ class Baton:
 
     def begin(self):
         """Wait for the first turn."""
-        self.steps = 0
         self._wait()
 
     def step(self):
@@ -83,7 +82,8 @@ class Runner:
 
     def kill(self):
         """End the process and all that it started."""
-        for process in list(family(self.process.pid)):
+        alive = self.process.exitcode is None
+        for process in list(family(self.process.pid)) if alive else ():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
 
@@ -103,7 +103,7 @@ class Runner:
 def family(process):
     """Yield a process, and then all that it and its children started: a stopped one starts none."""
     yield process
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for thread in Path(f"/proc/{process}/task").iterdir():
             for child in (thread / "children").read_text().split():
                 yield from family(int(child))
