@@ -15,14 +15,10 @@ import contextlib
 import logging
 import os
 import random
-import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 import warnings
 
 import pytorch_lightning as pl
@@ -30,6 +26,7 @@ import tables
 import torch
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import MLFlowLogger
+from served import server
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from turns import Runner, compare
@@ -96,7 +93,8 @@ def peer(baton, folder, address=None):
 
 def served(train, baton, folder):
     """Train with a server of its own."""
-    with mlflow_server(folder) as address:
+    with server(folder, f"sqlite:///{folder}/server.db") as address:
+        time.sleep(10)  # what starts beside it takes the machine for some seconds more
         train(baton, folder, address)
 
 
@@ -120,29 +118,6 @@ def train(baton, arm, folder):
     os.makedirs(folder)
     with contextlib.redirect_stdout(sys.stderr):
         ARMS[arm](baton, folder)
-
-
-@contextlib.contextmanager
-def mlflow_server(folder):
-    """Run ``mlflow server`` on the loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/server.db"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, cwd=folder, start_new_session=True, **quiet)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health"):
-                break
-            time.sleep(0.2)
-        time.sleep(10)  # what starts beside it takes the machine for some seconds more
-        yield address
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
 
 
 def measure(sets, rounds, seconds):

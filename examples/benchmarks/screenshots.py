@@ -9,19 +9,17 @@ opens their pages on a server of its own, and leaves PNG files in FOLDER. Needs 
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 import urllib.parse
 import urllib.request
-from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from browser import Browser
 from mlflow.tracking import MlflowClient
+from served import server
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -77,27 +75,6 @@ def sweep(folder, uri):
     experiment = client.get_experiment_by_name("lr_callbacks").experiment_id
     (parent,) = client.search_runs([experiment], "tags.`lr_callbacks.sweep` = 'parent'")
     return experiment, parent.info.run_id
-
-
-@contextmanager
-def server(folder, uri):
-    """Serve a store on the loopback."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as probe:
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
-    command += ["--port", str(port), "--workers", "1"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, cwd=folder, start_new_session=True, **quiet)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            with suppress(OSError), urllib.request.urlopen(f"{address}/health"):
-                break
-            time.sleep(0.2)
-        yield address
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait()
 
 
 def compared(uri, parent):
