@@ -46,7 +46,7 @@ def finite(tensors: Iterable[Tensor]) -> bool:
         if (tensor.is_floating_point() or tensor.is_complex()) and tensor.numel():
             dense = tensor.coalesce().values() if tensor.is_sparse else tensor
             if dense.device.type == "cpu":
-                if not finite_on_host([dense]):
+                if not finite_on_host(dense):
                     return False
             elif dense.numel():
                 by_device.setdefault(tensor.device, []).append(dense.abs().amax().double())

@@ -25,11 +25,27 @@ def gradients_finite(optimizer: Optimizer, *, read: bool = True) -> Flag:
         optimizer: whose gradients are judged.
         read: from the host's memory, where they lie there.
     """
-    dense = dense_gradients(optimizer)
+    elsewhere = []
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            if gradient.is_sparse:
+                gradient = gradient.coalesce().values()
+            if not (read and gradient.is_cpu):
+                elsewhere.append(gradient)
+                continue
+            total = gradient.sum().item()  # as in `finite_on_host`, whose call a step would notice
+            if total - total != 0 and not gradient.isfinite().all():
+                return False
+    return _finite_elsewhere([g for g in elsewhere if g.numel()]) if elsewhere else True
+
+
+def _finite_elsewhere(dense: list[Tensor]) -> Flag:
+    """Return whether every number of dense tensors is finite; none of them is read."""
     if not dense:
         return True
-    if read and all(g.is_cpu for g in dense):
-        return finite_on_host(dense)
     norms = torch._foreach_norm(dense, float("inf"))
     first = norms[0]
     if any(n.dtype != first.dtype or n.device != first.device for n in norms):
@@ -38,17 +54,14 @@ def gradients_finite(optimizer: Optimizer, *, read: bool = True) -> Flag:
     return torch.stack(norms).isfinite().all()
 
 
-def finite_on_host(tensors: Iterable[Tensor]) -> bool:
-    """Return whether every number of dense tensors is finite, which lie on the host.
+def finite_on_host(tensor: Tensor) -> bool:
+    """Return whether every number of a dense tensor is finite, which lies on the host.
 
     A NaN or an infinity never leaves a sum finite, and a sum takes a twentieth of the time of other
     looks. One that merely overflows is looked at closely.
     """
-    for tensor in tensors:
-        total = tensor.sum().item()
-        if total - total != 0 and not tensor.isfinite().all():
-            return False
-    return True
+    total = tensor.sum().item()
+    return bool(total - total == 0 or tensor.isfinite().all())
 
 
 def dense_gradients(optimizer: Optimizer) -> list[Tensor]:

@@ -62,12 +62,14 @@ class StepGate:
 
     def watch(self, loss: Tensor) -> None:
         """Judge the next step by ``loss`` too."""
-        self._ok = both(self._ok, loss_finite(loss))
+        finite = loss_finite(loss)
+        self._ok = finite if self._ok is True else both(self._ok, finite)
 
     def look(self) -> None:
         """Judge the gradients as they are now, before they are clipped, rather than at the step."""
         read = self._deferred is not True
-        self._ok = both(self._ok, gradients_finite(self.optimizer, read=read))
+        finite = gradients_finite(self.optimizer, read=read)
+        self._ok = finite if self._ok is True else both(self._ok, finite)
         self._looked = True
 
     def forget(self) -> None:
@@ -112,8 +114,7 @@ class StepGate:
                 return self._undo(closure, **named)
             loss = None
             if closure is not None:
-                with torch.enable_grad():
-                    loss = closure()
+                loss = closure() if torch.is_grad_enabled() else torch.enable_grad()(closure)()
                 if isinstance(loss, Tensor) and not self._looked:
                     self.watch(loss)
             if not self._looked:
@@ -219,7 +220,7 @@ class StepGate:
 
     def _verdict(self) -> Flag:
         ok = self._local()
-        self.forget()
+        self._ok, self._looked = True, False
         if self._reduce is None:
             return ok
         device = next(p.device for g in self.optimizer.param_groups for p in g["params"])

@@ -73,7 +73,7 @@ class LRScaler:
             ValueError: ``scale`` is not a positive finite number.
         """
         new = scale not in (None, self.scale) or suspended not in (None, self.suspended)
-        if not new and self._in_force():
+        if not new and (not self._scales or self._in_force()):
             return
         if scale is not None:
             require(0 < scale < float("inf"), "scale", "a positive finite number", scale)
@@ -93,7 +93,8 @@ class LRScaler:
 
     def note(self) -> None:
         """Take the rates in force for those of a step that may yet be left out."""
-        self.apply()
+        if self._scales:
+            self.apply()
         self.stepped = self.rates()
 
     def leave_out(self) -> None:
@@ -113,8 +114,6 @@ class LRScaler:
 
     def _in_force(self) -> bool:
         """Whether the rates stand as they were written last."""
-        if not self._scales:
-            return True
         groups, written = self.optimizer.param_groups, self._written
         return len(groups) == len(written) and all(
             _same(group["lr"], known) for group, known in zip(groups, written, strict=True)
@@ -132,7 +131,8 @@ class LRScaler:
         self.steps += 1
 
     def _after_step(self, *_: object) -> None:
-        self.release()
+        if self._written:
+            self.release()
 
     def _on_state_dict(self, _: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         """Give a saved copy the scheduled rates, which is what a resumed run expects."""

@@ -1,6 +1,7 @@
 """The callback: every loss in, the learning rate adjusted, everything recorded."""
 
 import contextlib
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,16 +87,15 @@ class AdaptiveLearningRate(Callback):
         )
         given = {} if detectors is None else {"detectors": detectors}
         self.controller = Controller(policy=Guard() if policy is None else policy, **given)
-        name = type(self).__name__  # Lightning asks for the key at each hook of each step
-        self._key = name if optimizer is None else self._generate_state_key(optimizer=optimizer)
         self._memory = Memory(self.controller.init(), self.controller.opening())
         self._resumed = False
         self._fit: Fit | None = None
 
-    @property
+    @functools.cached_property  # Lightning asks for it at each hook of each step
     def state_key(self) -> str:
         """Where a checkpoint keeps the state; each optimizer's callback has its own place."""
-        return self._key
+        one, name = self.settings.optimizer, type(self).__name__
+        return name if one is None else self._generate_state_key(optimizer=one)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what cannot work, before any work is done; begin anew."""
@@ -138,11 +138,9 @@ class AdaptiveLearningRate(Callback):
         if trainer.fit_loop._skip_backward:  # a pass for the statistics of averaged weights
             return
         fit.window.add(trainer, outputs)
-        if not fit.completed():
+        if not fit.close_step():
             fit.rates.apply()
-            return
-        fit.close_step()
-        if fit.due():
+        elif fit.due():
             self._read()
         else:
             fit.record(late=UNWRITTEN)
@@ -156,7 +154,7 @@ class AdaptiveLearningRate(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fold in what validation logged, where that is followed."""
         if self._fit is not None and self.settings.per == "validation":
-            self._fold(self._fit.validation())
+            self._fold(self._fit, self._fit.validation())
             self._apply()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -221,13 +219,13 @@ class AdaptiveLearningRate(Callback):
             if abandoned:
                 fit.recorder.abandon(measured)
             elif probing or not self._memory.decision.probing:
-                abandoned = self._fold(measured)
+                abandoned = self._fold(fit, measured)
         self._memory.counts = fit.recorder.counts
         self._apply()
 
-    def _fold(self, measured: Measured) -> bool:
+    def _fold(self, fit: Fit, measured: Measured) -> bool:
         """Decide on one step, record the decision and carry it out; whether it left the weights."""
-        fit, memory = self._running(), self._memory
+        memory = self._memory
         observation = fit.measures.observation(measured)
         memory.state, memory.decision = self.controller.update(memory.state, observation)
         fit.recorder.decision(measured, memory.decision)

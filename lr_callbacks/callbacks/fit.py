@@ -55,7 +55,7 @@ class Fit:
         judge: Callable[[], None],
     ) -> None:
         self.trainer, self.module, self.settings = trainer, module, settings
-        self._memory = memory
+        self._memory, self._loop = memory, trainer.fit_loop.epoch_loop
         chosen, prefix = _chosen(trainer, settings)
         self.snapshots = make_snapshots(trainer, module, settings, policy, chosen)
         self.snapshots.load_state_dict(memory.slots)
@@ -75,13 +75,13 @@ class Fit:
         self._written = time.monotonic()
         self._answered: Decision | None = None
         self._amp = getattr(trainer.precision_plugin, "scaler", None)
-        self._steps = (trainer.global_step, self.rates.steps)
+        self._stepped, self._taken = trainer.global_step, self.rates.steps
         self._judge_before_saving(judge)
 
     @property
     def step(self) -> int:
         """Optimizer steps made, the x-axis of every `self.log`: curves lie above one another."""
-        return self.trainer.fit_loop.epoch_loop._batches_that_stepped
+        return self._loop._batches_that_stepped
 
     @property
     def all_here(self) -> bool:
@@ -100,38 +100,44 @@ class Fit:
             if scaler.optimizer is optimizer:
                 scaler.note()
 
-    def completed(self) -> bool:
-        """Whether the batch that ended completed a step of the optimizers in charge."""
-        if self.module.automatic_optimization:
-            return not self.trainer.fit_loop.epoch_loop._should_accumulate()
-        before, took = self._steps[self.settings.optimizer is not None], self.rates.steps
-        now = self.trainer.global_step if self.settings.optimizer is None else took
-        return now != before or took != self._steps[1] or self.gates.acted
-
-    def close_step(self) -> None:
-        """Put the loss of the completed step into the block."""
-        passed, before, steps = self.gates.take(), self._steps[1], self.rates.steps
-        by_hand = not self.module.automatic_optimization
-        self._steps = (self.trainer.global_step if by_hand else 0, steps)
+    def close_step(self) -> bool:
+        """Put the loss into the block, if a batch completed a step of the optimizers in charge."""
+        rates, before = self.rates, self._taken
+        taken = rates.steps
+        if taken == before and not self._passed_over():
+            return False
+        self._taken, passed = taken, self.gates.take()
+        if not self.module.automatic_optimization:
+            self._stepped = self.trainer.global_step
         measured = {} if self._gradients is None else self._gradients.close_step()
         loss = self.window.close(self.trainer, self.module)
         if loss is None:
-            return
-        overflow = self._amp is not None and passed is None and steps == before
+            return True
+        overflow = self._amp is not None and passed is None and taken == before
         skipped = overflow if passed is None else _not(passed)
         step = self.step
         self.measures.stamp(step)
         if self.settings.per == "step":
             self._answered = self._memory.decision  # of a block, its first step is measured
-        rates = self.rates
-        self.block.append(Pending(step, loss, rates.stepped(), rates.scale, skipped, measured))
+        self.block.append(Pending(step, loss, *rates.stepped(), rates.scale, skipped, measured))
+        return True
+
+    def _passed_over(self) -> bool:
+        """Whether a step was completed that no optimizer in charge took."""
+        if self.gates.acted:
+            return True
+        if self.module.automatic_optimization:
+            return not self._loop._should_accumulate()
+        return self.settings.optimizer is None and self.trainer.global_step != self._stepped
 
     def due(self) -> bool:
         """Whether the losses that wait should be judged now; all ranks answer alike."""
         decision = self._memory.decision
         waiting = len(self.block) + len(self._memory.unread)
-        grown = min(LONGEST, self.step // 128) if self._prompt else 0
-        if waiting >= max(self._every, grown) or decision.probing:
+        due = waiting >= self._every
+        if due and self._prompt:
+            due = waiting >= min(LONGEST, self.step // 128)
+        if due or decision.probing:
             return True
         return self._prompt and self.block.stands_out(decision.urgent)
 

@@ -1,6 +1,6 @@
 """The losses of steps: summed over accumulated batches, read late, averaged over ranks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,10 +15,15 @@ class Pending(NamedTuple):
 
     step: int
     loss: Tensor | float
-    rates: dict[str, Rate]  # in force, by the name of the group
+    names: Sequence[str]  # of the groups
+    rates: Sequence[Rate]  # in force
     scale: float
     skipped: Tensor | bool = False
     extra: Mapping[str, Tensor] = {}
+
+    def named(self) -> dict[str, float]:
+        """Return the rates by the names of their groups, read where they lie on a device."""
+        return dict(zip(self.names, map(float, self.rates), strict=False))
 
 
 class Measured(NamedTuple):
@@ -100,34 +105,25 @@ class LossWindow:
         )
 
 
-class LossBlock:
+class LossBlock(list[Pending]):
     """Keeps the losses of the last steps on the device until they are read together."""
-
-    def __init__(self) -> None:
-        self._steps: list[Pending] = []
-
-    def __len__(self) -> int:
-        return len(self._steps)
-
-    def append(self, pending: Pending) -> None:
-        """Add a step; nothing is copied to the host."""
-        self._steps.append(pending)
 
     def stands_out(self, limit: float) -> bool:
         """Whether the last step, on the host, was left out or has a loss above ``limit``."""
-        if not self._steps:
+        if not self:
             return False
-        last = self._steps[-1]
+        last = self[-1]
         return bool(last.skipped) or not float(last.loss) <= limit
 
     def read(self, trainer: Trainer) -> list[Measured]:
         """Return and forget the steps, their losses averaged over the ranks; one host sync."""
-        steps, self._steps = self._steps, []
+        steps = self[:]
+        self.clear()
         if not steps:
             return []
         losses, skipped, extras = _on_host(steps, trainer)
         return [
-            Measured(s.step, loss, {n: float(r) for n, r in s.rates.items()}, s.scale, out, extra)
+            Measured(s.step, loss, s.named(), s.scale, out, extra)
             for s, loss, out, extra in zip(steps, losses, skipped, extras, strict=True)
         ]
 

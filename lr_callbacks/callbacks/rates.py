@@ -49,7 +49,10 @@ class Rates:
     @property
     def steps(self) -> int:
         """How many steps the optimizers have taken."""
-        return sum([scaler.steps for scaler in self._scalers])
+        taken = 0
+        for scaler in self._scalers:
+            taken += scaler.steps
+        return taken
 
     @property
     def scalers(self) -> Sequence[LRScaler]:
@@ -66,12 +69,14 @@ class Rates:
         for scaler in self._scalers:
             scaler.release()
 
-    def stepped(self) -> dict[str, Rate]:
-        """Return the rate that the last step of each group used, by name, without a host sync."""
-        rates = [rate for scaler in self._scalers for rate in scaler.stepped]
+    def stepped(self) -> tuple[list[str], list[Rate]]:
+        """Return names of all groups and the rates that their last step used; no host sync."""
+        rates: list[Rate] = []
+        for scaler in self._scalers:
+            rates += scaler.stepped
         if len(rates) != len(self._names):  # finetuning adds groups on the way
             self._names = self._named()
-        return dict(zip(self._names, rates, strict=False))
+        return self._names, rates
 
     def now(self) -> dict[str, float]:
         """Return the rates in force, by name."""

@@ -59,7 +59,10 @@ def lost(state: GuardState, observation: Observation, rest: int) -> str:
         return f"loss {levels.fast:.3g} did not come back below {state.limit:.3g}"
     if cut and 0 < state.rest == rest - AFTERMATH and levels.stays(AFTERMATH):
         return f"none of {AFTERMATH} losses came back to {levels.slow:.3g}"
-    return levels.astray() or inflated(state, observation) or leapt(state, observation)
+    said = levels.astray()
+    if said or observation.norm != observation.norm:  # NaN: the norm was not asked for
+        return said
+    return inflated(state, observation) or leapt(state, observation)
 
 
 def leapt(state: GuardState, observation: Observation) -> str:

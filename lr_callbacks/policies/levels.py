@@ -29,7 +29,8 @@ class Levels(NamedTuple):
 
     def follow(self, loss: float) -> "Levels":
         """Fold in a finite loss; a single outlier moves the slow mean by at most three spreads."""
-        loss = max(-1e150, min(1e150, loss))  # squares must not overflow
+        if not -1e150 < loss < 1e150:  # squares must not overflow
+            loss = math.copysign(1e150, loss)
         first, slow, fast, spread, seen, window, best = self
         window = (*window[1 - WINDOW :], loss)
         if len(window) == WINDOW:
@@ -38,8 +39,8 @@ class Levels(NamedTuple):
             first = loss if first != first else first
             return Levels(first, loss, loss, spread, seen + 1, window, best)
         error = loss - slow
-        if seen >= 8 and spread > 0:
-            error = max(-3 * spread, min(3 * spread, error))
+        if seen >= 8 and 0 < 3 * spread < abs(error):
+            error = math.copysign(3 * spread, error)
         spread += max(0.05, 1 / (seen + 1)) * (abs(error) - spread)
         fast += 0.2 * (loss - fast)
         return Levels(first, slow + 0.05 * error, fast, spread, seen + 1, window, best)
