@@ -71,12 +71,13 @@ class Runner:
 
     def turn(self, seconds):
         """Let the training run so long, and return what a step of it cost."""
-        return self._go(seconds)
+        cost = self._go(seconds)
+        self._signal(signal.SIGSTOP)
+        return cost
 
     def end(self):
         """Let the training end, and return how many seconds that took."""
         seconds = self._go(None)
-        self._signal(signal.SIGCONT)
         self.process.join()
         return seconds
 
@@ -90,9 +91,7 @@ class Runner:
     def _go(self, seconds):
         self._signal(signal.SIGCONT)
         self.pipe.send(seconds)
-        answer = self.pipe.recv()
-        self._signal(signal.SIGSTOP)
-        return answer
+        return self.pipe.recv()
 
     def _signal(self, number):
         for process in family(self.process.pid):
