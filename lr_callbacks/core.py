@@ -156,11 +156,11 @@ NONFINITE = Reading(math.inf, 0.0, Condition.NONFINITE)
 
 def worst(readings: Mapping[str, Reading]) -> tuple[str, Reading]:
     """Return the name and the reading of the most severe condition, the first of equals."""
-    found: tuple[str, Reading] | None = None
+    worse, found = "", None
     for name, reading in readings.items():
-        if found is None or reading.condition > found[1].condition:
-            found = name, reading
-    return found or ("", Reading(0.0, math.inf, Condition.STABLE))
+        if found is None or reading.condition > found.condition:
+            worse, found = name, reading
+    return worse, found or Reading(0.0, math.inf, Condition.STABLE)
 
 
 def require(valid: bool, name: str, rule: str, value: object) -> None:

@@ -49,6 +49,7 @@ class StepGate:
         self._reduce, self._left_out, self._deferred = reduce, left_out, deferred
         self._native = type(optimizer).__module__.startswith("torch.optim")
         self._single = self._native and not isinstance(optimizer, LBFGS)
+        self._selects = self._single and deferred is not False  # where the verdict allows it
         self._open = False
         self._ok: Flag = True
         self._looked = False
@@ -119,7 +120,10 @@ class StepGate:
                     self.watch(loss)
             if not self._looked:
                 self.look()
-            here = self._on_host()
+            # Whether the verdict is read whatever the state: it lies here, or must be known here.
+            here = not self._selects or (
+                self._deferred is None and not isinstance(self._ok, Tensor)
+            )
             if not here and self._selectable():
                 returned = self._select(**named)
             else:
@@ -196,12 +200,6 @@ class StepGate:
         used = list(with_gradient(self.optimizer))
         one = len({p.device for p in used}) == 1
         return one and all(self._held_on_device(p) for p in used)
-
-    def _on_host(self) -> bool:
-        """Whether the verdict is read whatever the state: it lies here, or must be known here."""
-        if self._deferred is None:
-            return not (self._single and isinstance(self._ok, Tensor))
-        return not (self._deferred and self._single)
 
     def _held_on_device(self, parameter: Tensor) -> bool:
         """Whether the state is complete, and lies where the parameter does but for the counter."""

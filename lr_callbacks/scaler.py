@@ -41,13 +41,14 @@ class LRScaler:
         initial: the rate of each group with which the schedule began, or its peak where known.
         stepped: the rate of each group that the last optimizer step used.
         steps: optimizer steps taken so far.
+        scales: whether the rates in force are other than the scheduled ones.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
         self.scale = 1.0
         self.suspended = False
-        self._scales = False  # whether the rates in force are other than the scheduled ones
+        self.scales = False
         # A schedule that rises to a peak (OneCycleLR) keeps it here.
         self.initial = [
             _float(g.get("max_lr", g.get("initial_lr", g["lr"]))) for g in optimizer.param_groups
@@ -73,15 +74,15 @@ class LRScaler:
             ValueError: ``scale`` is not a positive finite number.
         """
         new = scale not in (None, self.scale) or suspended not in (None, self.suspended)
-        if not new and (not self._scales or self._in_force()):
+        if not new and (not self.scales or self._in_force()):
             return
         if scale is not None:
             require(0 < scale < float("inf"), "scale", "a positive finite number", scale)
         self.release()
         self.scale = self.scale if scale is None else scale
         self.suspended = self.suspended if suspended is None else suspended
-        self._scales = self.scale != 1.0 or self.suspended
-        if self._scales:
+        self.scales = self.scale != 1.0 or self.suspended
+        if self.scales:
             self._written = [self._write(i, g) for i, g in enumerate(self.optimizer.param_groups)]
 
     def release(self) -> None:
@@ -93,7 +94,7 @@ class LRScaler:
 
     def note(self) -> None:
         """Take the rates in force for those of a step that may yet be left out."""
-        if self._scales:
+        if self.scales:
             self.apply()
         self.stepped = self.rates()
 
@@ -104,7 +105,10 @@ class LRScaler:
 
     def rates(self) -> list[Rate]:
         """Return the rate of each group as it now stands; tensors are copied, not read."""
-        return [_copy(group["lr"]) for group in self.optimizer.param_groups]
+        return [  # `_copy` written out: a step calls this
+            rate.detach().clone() if isinstance(rate := group["lr"], Tensor) else rate
+            for group in self.optimizer.param_groups
+        ]
 
     def close(self) -> None:
         """Release the rates and detach from the optimizer."""
@@ -127,7 +131,9 @@ class LRScaler:
         return _Written(scheduled, rate, rate._version if isinstance(rate, Tensor) else 0)
 
     def _before_step(self, *_: object) -> None:
-        self.note()
+        if self.scales:
+            self.apply()
+        self.stepped = self.rates()
         self.steps += 1
 
     def _after_step(self, *_: object) -> None:

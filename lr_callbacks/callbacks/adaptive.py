@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lr_callbacks.callbacks.checks import refuse_optimizers, refuse_trainer
-from lr_callbacks.callbacks.fit import UNWRITTEN, Fit
+from lr_callbacks.callbacks.fit import Fit
 from lr_callbacks.callbacks.losses import Measured
 from lr_callbacks.callbacks.saved import Memory, from_plain, to_plain
 from lr_callbacks.callbacks.settings import Settings
@@ -122,19 +123,21 @@ class AdaptiveLearningRate(Callback):
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
         """Judge the coming step by the loss."""
-        self._running().gates.watch(loss)
+        fit = self._fit or self._running()
+        fit.gates.watch(loss)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """Judge the coming step by its gradients, which may be clipped next."""
-        self._running().before_step(optimizer)
+        fit = self._fit or self._running()
+        fit.before_step(optimizer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Fold in the loss of the step that the batch completed, if it completed one."""
-        fit = self._running()
+        fit = self._fit or self._running()
         if trainer.fit_loop._skip_backward:  # a pass for the statistics of averaged weights
             return
         fit.window.add(trainer, outputs)
@@ -143,7 +146,8 @@ class AdaptiveLearningRate(Callback):
         elif fit.due():
             self._read()
         else:
-            fit.record(late=UNWRITTEN)
+            if time.monotonic() > fit.deadline:
+                fit.record()
             fit.rates.apply()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -228,9 +232,12 @@ class AdaptiveLearningRate(Callback):
         memory = self._memory
         observation = fit.measures.observation(measured)
         memory.state, memory.decision = self.controller.update(memory.state, observation)
-        fit.recorder.decision(measured, memory.decision)
-        fit.carry_out(memory.decision)
-        return memory.decision.restore is not None
+        decision = memory.decision
+        if decision.reason:
+            fit.recorder.decision(measured, decision)
+        if decision.save or decision.restore or decision.stop:
+            fit.carry_out(decision)
+        return decision.restore is not None
 
     def _running(self) -> Fit:
         if self._fit is None:

@@ -2,31 +2,33 @@
 
 from collections.abc import Sequence
 
-from torch.optim import Optimizer
+from torch import Tensor
+
+from lr_callbacks.scaler import LRScaler, Rate
 
 
-def effective_rates(optimizers: Sequence[Optimizer], names: Sequence[str]) -> dict[str, float]:
+def effective_rates(scalers: Sequence[LRScaler], names: Sequence[str]) -> dict[str, Rate]:
     """Return the effective rate of each group whose optimizer has one of its own.
 
     ``d * lr`` for Prodigy and D-Adaptation, whose groups hold the distance estimate ``d``;
-    ``scheduled_lr``, the rate after its own warm-up, for Schedule-Free. A wrapped ``d`` or rate of
-    tensor type is read from the device.
+    ``scheduled_lr``, the rate after its own warm-up, for Schedule-Free. One of tensor type is
+    copied, not read from the device.
 
     Args:
-        optimizers: in order.
+        scalers: of the optimizers, in order; a step was taken with the rates that they know.
         names: of all their groups, in order.
 
     Returns:
-        By ``lr_effective/<name>``; empty for optimizers that apply ``lr`` as it is, and where the
-        names are those of some groups only.
+        By ``lr_effective/<name>``; empty for optimizers that apply ``lr`` as it is.
     """
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    found: dict[str, float] = {}
-    if len(groups) != len(names):
-        return found
-    for name, group in zip(names, groups, strict=True):
+    groups = [
+        (g, r) for s in scalers for g, r in zip(s.optimizer.param_groups, s.stepped, strict=False)
+    ]
+    found: dict[str, Rate] = {}
+    for name, (group, used) in zip(names, groups, strict=True):
         if "d" in group:
-            found[f"lr_effective/{name}"] = float(group["d"]) * float(group["lr"])
+            found[f"lr_effective/{name}"] = group["d"] * used
         elif "scheduled_lr" in group:
-            found[f"lr_effective/{name}"] = float(group["scheduled_lr"])
+            rate = group["scheduled_lr"]
+            found[f"lr_effective/{name}"] = rate.clone() if isinstance(rate, Tensor) else rate
     return found

@@ -1,5 +1,6 @@
 """What `AdaptiveLearningRate` holds while one `Trainer.fit` runs."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ from pytorch_lightning.trainer.states import TrainerStatus
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lr_callbacks.callbacks.effective import effective_rates
 from lr_callbacks.callbacks.gates import Gates
 from lr_callbacks.callbacks.gradients import GradientLog
 from lr_callbacks.callbacks.losses import LossBlock, LossWindow, Measured, Pending, validated
@@ -20,6 +22,7 @@ from lr_callbacks.callbacks.saved import Memory
 from lr_callbacks.callbacks.settings import Settings
 from lr_callbacks.callbacks.slots import make_snapshots
 from lr_callbacks.core import START, Decision, Policy
+from lr_callbacks.scaler import Rate
 
 #: Steps whose losses are judged together: reading each would stall an accelerator, and on the host
 #: code that last ran a step ago takes more than twice as long as in a row. There, where what is
@@ -40,6 +43,10 @@ class Fit:
         policy: it says how many snapshots there may be, and whether steps may be left out.
         memory: what is known from before.
         judge: called before a checkpoint is written, so that no unread loss hides behind it.
+
+    Attributes:
+        deadline: by `time.monotonic`, when steps that wait should be recorded; infinite where a
+            device would have to be waited for.
 
     Raises:
         ValueError: a weight is not finite, or there is no memory for the snapshots.
@@ -72,8 +79,9 @@ class Fit:
         on_host, alone = trainer.strategy.root_device.type == "cpu", trainer.world_size == 1
         self._every = settings.read_every or (1 if on_host and not alone else BLOCK)
         self._prompt = on_host and alone and settings.read_every is None
-        self._written = time.monotonic()
+        self.deadline = self._deadline()
         self._answered: Decision | None = None
+        self._asked: tuple[str, ...] = ()  # of the step under way
         self._amp = getattr(trainer.precision_plugin, "scaler", None)
         self._stepped, self._taken = trainer.global_step, self.rates.steps
         self._judge_before_saving(judge)
@@ -95,7 +103,10 @@ class Fit:
         if self._gradients is not None:
             self._gradients.look(optimizer)
         decision = self._memory.decision
-        self.measures.take(() if decision is self._answered else decision.measure)
+        asked = () if decision is self._answered else decision.measure
+        if asked or self._asked:
+            self.measures.take(asked)
+            self._asked = asked
         for scaler in self.rates.scalers if self._amp is not None else ():
             if scaler.optimizer is optimizer:
                 scaler.note()
@@ -109,17 +120,23 @@ class Fit:
         self._taken, passed = taken, self.gates.take()
         if not self.module.automatic_optimization:
             self._stepped = self.trainer.global_step
-        measured = {} if self._gradients is None else self._gradients.close_step()
+        extra: dict[str, Rate] = {}
+        if self._gradients is not None:
+            extra |= self._gradients.close_step()
         loss = self.window.close(self.trainer, self.module)
         if loss is None:
             return True
-        overflow = self._amp is not None and passed is None and taken == before
-        skipped = overflow if passed is None else _not(passed)
-        step = self.step
-        self.measures.stamp(step)
+        overflow = passed is None and self._amp is not None and taken == before
+        skipped = overflow if passed is None or passed is True else _not(passed)
+        names, used = rates.stepped()
+        if rates.effective:
+            extra |= effective_rates(rates.scalers, names)
+        step, scale = self.step, rates.scalers[0].scale
+        if self._asked:
+            self.measures.stamp(step)
         if self.settings.per == "step":
             self._answered = self._memory.decision  # of a block, its first step is measured
-        self.block.append(Pending(step, loss, *rates.stepped(), rates.scale, skipped, measured))
+        self.block.append(Pending(step, loss, names, used, scale, skipped, extra))
         return True
 
     def _passed_over(self) -> bool:
@@ -132,51 +149,32 @@ class Fit:
 
     def due(self) -> bool:
         """Whether the losses that wait should be judged now; all ranks answer alike."""
-        decision = self._memory.decision
+        if not self.block:
+            return False
+        decision, last = self._memory.decision, self.block[-1]
         waiting = len(self.block) + len(self._memory.unread)
-        due = waiting >= self._every
-        if due and self._prompt:
-            due = waiting >= min(LONGEST, self.step // 128)
-        if due or decision.probing:
+        if decision.probing or not self._prompt:
+            return decision.probing or waiting >= self._every
+        if waiting >= self._every and waiting >= min(LONGEST, last.step // 128):
             return True
-        return self._prompt and self.block.stands_out(decision.urgent)
+        return bool(last.skipped) or not float(last.loss) <= decision.urgent
 
-    def record(self, *, late: float = 0.0) -> None:
-        """Read the steps that wait, with one host sync, and record them; judging may wait.
-
-        Args:
-            late: do nothing on an accelerator, nor when less than so many seconds have passed.
-        """
-        if late and not (self._prompt and time.monotonic() - self._written > late):
-            return
-        for measured in self.read():
+    def record(self) -> None:
+        """Read the steps that wait, with one host sync, and record them; judging may wait."""
+        for measured in self.block.read(self.trainer):
             self.recorder.step(measured)
             self.rates.loss = measured.loss
-            if self.settings.per == "step" and not self.overflow(measured):
+            if measured.skipped:
+                self.gates.settle()
+            if self.settings.per == "step" and not (measured.skipped and self._overflow(measured)):
                 self._memory.unread.append(measured)
-        self._written = time.monotonic()
-
-    def read(self) -> list[Measured]:
-        """Return the steps not read yet, in order; one host sync."""
-        waiting = self.block.read(self.trainer)
-        if any(measured.skipped for measured in waiting):
-            self.gates.settle()
-        return waiting
+        self.deadline = self._deadline()
 
     def validation(self) -> Measured:
         """Return what the validation that ended logged, as of the last step."""
         loss = validated(self.trainer, str(self.settings.monitor))
         step = self.step
         return Measured(step, loss, self.rates.now(), self.rates.scale)
-
-    def overflow(self, measured: Measured) -> bool:
-        """Whether a step was left out by the scaler of mixed precision, as is its way.
-
-        With a factor below 1 the gradients themselves overflow, which is no longer its affair.
-        """
-        if not measured.skipped or self._amp is None:
-            return False
-        return abs(measured.loss) < float("inf") and float(self._amp.get_scale()) >= 1
 
     def carry_out(self, decision: Decision) -> None:
         """Restore and save what a decision says, and ask for the end where it does."""
@@ -206,6 +204,18 @@ class Fit:
         self.gates.close()
         self.rates.close()
         self.trainer.__dict__.pop("save_checkpoint", None)
+
+    def _overflow(self, measured: Measured) -> bool:
+        """Whether a step was left out by the scaler of mixed precision, as is its way.
+
+        With a factor below 1 the gradients themselves overflow, which is no longer its affair.
+        """
+        if self._amp is None:
+            return False
+        return abs(measured.loss) < float("inf") and float(self._amp.get_scale()) >= 1
+
+    def _deadline(self) -> float:
+        return time.monotonic() + UNWRITTEN if self._prompt else math.inf
 
     def _judge_before_saving(self, judge: Callable[[], None]) -> None:
         save = self.trainer.save_checkpoint

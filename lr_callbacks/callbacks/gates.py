@@ -55,8 +55,9 @@ class Gates:
         passed: Flag | None = None
         for gate in self._gates:
             flag = gate.take()
-            gate.forget()
-            if flag is not None:
+            if flag is None:
+                gate.forget()
+            else:
                 passed = flag if passed is None else both(passed, flag)
         return passed
 

@@ -19,7 +19,7 @@ class Pending(NamedTuple):
     rates: Sequence[Rate]  # in force
     scale: float
     skipped: Tensor | bool = False
-    extra: Mapping[str, Tensor] = {}
+    extra: Mapping[str, Rate] = {}
 
     def named(self) -> dict[str, float]:
         """Return the rates by the names of their groups, read where they lie on a device."""
@@ -108,13 +108,6 @@ class LossWindow:
 class LossBlock(list[Pending]):
     """Keeps the losses of the last steps on the device until they are read together."""
 
-    def stands_out(self, limit: float) -> bool:
-        """Whether the last step, on the host, was left out or has a loss above ``limit``."""
-        if not self:
-            return False
-        last = self[-1]
-        return bool(last.skipped) or not float(last.loss) <= limit
-
     def read(self, trainer: Trainer) -> list[Measured]:
         """Return and forget the steps, their losses averaged over the ranks; one host sync."""
         steps = self[:]
@@ -148,14 +141,14 @@ def _on_host(
 ) -> tuple[list[float], list[bool], list[dict[str, float]]]:
     device = trainer.strategy.root_device
     if trainer.world_size == 1 and (device.type == "cpu" or len(steps) == 1):
-        extras = [{name: float(value) for name, value in s.extra.items()} for s in steps]
+        extras = [{n: float(v) for n, v in s.extra.items()} if s.extra else {} for s in steps]
         return [float(s.loss) for s in steps], [bool(s.skipped) for s in steps], extras
     wide = torch.float32 if device.type == "mps" else torch.float64
     losses = torch.stack([torch.as_tensor(s.loss).to(device, wide) for s in steps])
     if trainer.world_size > 1:
         losses = trainer.strategy.reduce(losses, reduce_op="mean")
     late = [s.skipped for s in steps if isinstance(s.skipped, Tensor)]
-    late += [value for s in steps for value in s.extra.values()]
+    late += [torch.as_tensor(value) for s in steps for value in s.extra.values()]
     if not late:
         return losses.tolist(), [bool(s.skipped) for s in steps], [{} for _ in steps]
     read = iter(torch.cat([losses, torch.stack([v.to(losses) for v in late])]).tolist())

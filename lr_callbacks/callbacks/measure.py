@@ -47,11 +47,12 @@ class Measures:
 
     def observation(self, measured: Measured) -> Observation:
         """Return all that is known of a step, and forget what was measured for it."""
-        step, loss, scale = measured.step, measured.loss, measured.scale
+        step, loss, _, scale, skipped, _ = measured
+        if not self._of:
+            return Observation(step, loss, scale, skipped, self._horizon)
         norm, descent = self._of.get(step, (math.nan, math.nan))
-        if self._of:  # also what was measured of steps that are never judged
-            self._of = {later: known for later, known in self._of.items() if later > step}
-        skipped = measured.skipped
+        # Also what was measured of steps that are never judged.
+        self._of = {later: known for later, known in self._of.items() if later > step}
         return Observation(step, loss, scale, skipped, self._horizon, float(norm), float(descent))
 
     def forget(self) -> None:

@@ -7,6 +7,7 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lr_callbacks.callbacks.effective import effective_rates
 from lr_callbacks.scaler import LRScaler, Rate, base_names, optimizer_names
 
 #: Where an `optimizer_step` is defined that nobody has written anew.
@@ -28,6 +29,8 @@ class Rates:
         optimizers: those of the Trainer's that are taken over until `close`.
 
     Attributes:
+        scalers: of the optimizers, in their order.
+        effective: whether an optimizer scales its rate itself, as the last `stepped` saw them.
         loss: the last one read, for the progress bar; None before it.
     """
 
@@ -36,51 +39,49 @@ class Rates:
     ) -> None:
         self._trainer, self._module = trainer, module
         self._bar = trainer.progress_bar_callback
-        self._scalers = [LRScaler(optimizer) for optimizer in optimizers]
+        self.scalers = [LRScaler(optimizer) for optimizer in optimizers]
         self._names: list[str] = []
+        self.effective = False
         self.loss: float | None = None
         self._wrap()
 
     @property
     def scale(self) -> float:
         """The factor in force on every scheduled rate."""
-        return self._scalers[0].scale
+        return self.scalers[0].scale
 
     @property
     def steps(self) -> int:
         """How many steps the optimizers have taken."""
         taken = 0
-        for scaler in self._scalers:
+        for scaler in self.scalers:
             taken += scaler.steps
         return taken
 
-    @property
-    def scalers(self) -> Sequence[LRScaler]:
-        """The scaler of each optimizer."""
-        return self._scalers
-
     def apply(self, scale: float | None = None, *, suspended: bool | None = None) -> None:
         """Put ``scale`` on the rates of every optimizer; None keeps the present one."""
-        for scaler in self._scalers:
-            scaler.apply(scale, suspended=suspended)
+        for scaler in self.scalers:
+            if scaler.scales or scale is not None or suspended is not None:
+                scaler.apply(scale, suspended=suspended)
 
     def release(self) -> None:
         """Show the scheduled rates."""
-        for scaler in self._scalers:
+        for scaler in self.scalers:
             scaler.release()
 
     def stepped(self) -> tuple[list[str], list[Rate]]:
         """Return names of all groups and the rates that their last step used; no host sync."""
         rates: list[Rate] = []
-        for scaler in self._scalers:
+        for scaler in self.scalers:
             rates += scaler.stepped
         if len(rates) != len(self._names):  # finetuning adds groups on the way
             self._names = self._named()
+            self.effective = bool(effective_rates(self.scalers, self._names))
         return self._names, rates
 
     def now(self) -> dict[str, float]:
         """Return the rates in force, by name."""
-        rates = [float(rate) for scaler in self._scalers for rate in scaler.rates()]
+        rates = [float(rate) for scaler in self.scalers for rate in scaler.rates()]
         return dict(zip(self._named(), rates, strict=False))
 
     def optimizers(self) -> dict[int, str]:
@@ -92,7 +93,7 @@ class Rates:
 
     def close(self) -> None:
         """Give optimizers, module and progress bar back as they were."""
-        for scaler in self._scalers:
+        for scaler in self.scalers:
             scaler.close()
         for name in ("lr_scheduler_step", "lr_schedulers", "optimizer_step"):
             self._module.__dict__.pop(name, None)
@@ -103,7 +104,7 @@ class Rates:
         everyone = self._trainer.optimizers
         names = optimizer_names(everyone, self._given())
         by_optimizer = {id(o): n for o, n in zip(everyone, names, strict=True)}
-        return [name for scaler in self._scalers for name in by_optimizer[id(scaler.optimizer)]]
+        return [name for scaler in self.scalers for name in by_optimizer[id(scaler.optimizer)]]
 
     def _given(self) -> list[str | None]:
         """Return the names that the schedules' configuration gives."""
@@ -146,7 +147,7 @@ class Rates:
             if self.loss is not None:
                 shown["loss"] = f"{self.loss:.4g}"
             shown["scale"] = f"{self.scale:.3g}"
-            rate = self._scalers[0].optimizer.param_groups[0]["lr"]
+            rate = self.scalers[0].optimizer.param_groups[0]["lr"]
             if not isinstance(rate, Tensor) or rate.device.type == "cpu":  # else it would wait
                 shown["lr"] = f"{float(rate):.3g}"
             return shown

@@ -6,7 +6,6 @@ from typing import Any, Protocol, runtime_checkable
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
-from lr_callbacks.callbacks.effective import effective_rates
 from lr_callbacks.callbacks.losses import Measured
 from lr_callbacks.core import Decision
 
@@ -51,8 +50,8 @@ class Recorder:
         if not self._loggers and not measured.skipped:
             return
         metrics = {self._loss: measured.loss}
-        metrics |= {f"lr/{name}": rate for name, rate in measured.rates.items()}
-        metrics |= effective_rates(self.trainer.optimizers, list(measured.rates))
+        for name, rate in measured.rates.items():  # a comprehension is a call more
+            metrics[f"lr/{name}"] = rate
         metrics |= measured.extra
         if measured.scale != self._scale:
             self._scale = measured.scale
@@ -66,9 +65,7 @@ class Recorder:
         self._log(self._count("abandoned"), measured.step)
 
     def decision(self, measured: Measured, decision: Decision) -> None:
-        """Record a decision that has a reason: its event, its row, its line for a person."""
-        if not decision.reason:
-            return
+        """Record a decision and its reason: its event, its row, its line for a person."""
         done = "skip" if _skips(measured, decision) else action(decision, measured.scale)
         condition = decision.condition.name.lower()
         event = condition if decision.condition.trouble else done.replace(" ", "_")
@@ -82,7 +79,10 @@ class Recorder:
         }
         for logger in self._loggers:
             if isinstance(logger, DecisionLogger):
-                self._guarded(logger, logger.log_decision, measured.step, record)
+                try:
+                    logger.log_decision(measured.step, record)
+                except Exception as error:
+                    self._leave_out(logger, error)
         self._say(line(measured, decision))
 
     def _count(self, event: str) -> dict[str, float]:
@@ -91,17 +91,17 @@ class Recorder:
 
     def _log(self, metrics: dict[str, float], step: int) -> None:
         for logger in self._loggers:
-            self._guarded(logger, logger.log_metrics, metrics, step)
+            try:
+                logger.log_metrics(metrics, step)
+            except Exception as error:
+                self._leave_out(logger, error)
 
-    def _guarded(self, logger: Any, call: Any, *arguments: Any) -> None:
-        try:
-            call(*arguments)
-        except Exception as error:
-            self._loggers = [other for other in self._loggers if other is not logger]
-            rank_zero_warn(
-                f"{type(logger).__name__} failed and gets no more losses and rates from "
-                f"AdaptiveLearningRate; training goes on. It said: {error!r}"
-            )
+    def _leave_out(self, logger: Any, error: Exception) -> None:
+        self._loggers = [other for other in self._loggers if other is not logger]
+        rank_zero_warn(
+            f"{type(logger).__name__} failed and gets no more losses and rates from "
+            f"AdaptiveLearningRate; training goes on. It said: {error!r}"
+        )
 
     def _say(self, text: str) -> None:
         bar = self.trainer.progress_bar_callback

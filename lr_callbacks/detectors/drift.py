@@ -104,7 +104,8 @@ class Drift:
     def update(self, state: DriftState, loss: float) -> tuple[DriftState, Reading]:
         """Fold in one finite loss."""
         rows, total, low, high, last, rises, top, first, gone, above, stir, blocks = state
-        rows, total, share = rows + 1, total + min(max(loss, low), high), 0.0
+        held = low if loss < low else high if loss > high else loss
+        rows, total, share = rows + 1, total + held, 0.0
         if loss <= last:
             rises, top = 0, (loss if last == math.inf else max(top, last))
             first = loss if first == math.inf and not blocks.seen else first
@@ -126,7 +127,7 @@ class Drift:
         state = DriftState(
             rows, total, low, high, loss, rises, top, first, gone, above, stir, blocks
         )
-        return state, Reading(share, 1.0, _DIVERGING if share > 1 else _STABLE)
+        return state, Reading.judge(share, 1.0, Condition.DIVERGING) if share else _CALM
 
     def _fold(self, blocks: Blocks, mean: float) -> tuple[Blocks, float]:
         """Close a block: CUSUM first, then the estimates that the next block is judged by."""
@@ -142,7 +143,7 @@ class Drift:
         return blocks, share
 
 
-_DIVERGING, _STABLE = Condition.DIVERGING, Condition.STABLE
+_CALM = Reading(0.0, 1.0, Condition.STABLE)
 
 #: Weight of the newest block in the slow mean, and in the noise once that is known.
 _ALPHA, _MEMORY = 0.25, 0.04

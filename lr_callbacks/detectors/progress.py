@@ -76,7 +76,7 @@ class Progress:
     def update(self, state: ProgressState, loss: float) -> tuple[ProgressState, Reading]:
         """Fold in one finite loss."""
         rows, total, means, first, best, told = state
-        rows, total = rows + 1, total + max(-_FAR, min(_FAR, loss))
+        rows, total = rows + 1, total + (loss if -_FAR < loss < _FAR else math.copysign(_FAR, loss))
         if rows < self.block:
             return ProgressState(rows, total, means, first, best, told), _CALM
         mean = total / rows

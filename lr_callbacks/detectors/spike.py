@@ -87,12 +87,13 @@ class Spike:
         window, ordered, steps, kept, before, pair, tail, tail2, known = state
         ratio, z, n = 0.0, 0.0, len(window)
         if n >= self.warm_up or (n and kept):
-            scale = _scale(ordered, steps) if n >= self.warm_up else kept
-            z = _z(loss, ordered[n // 2], scale)
-            lesser, greater = min(z, before), max(z, before)
-            both = math.sqrt(lesser * min(greater, 6 * lesser))  # one alone makes no pair
-            ratio = max(z / (1.7 * max(tail, 1.75) ** 2), both / (1.9 * max(tail2, 1.45) ** 2))
-            ratio *= self.sensitivity
+            both, centre = 0.0, ordered[n // 2]
+            if loss > centre:
+                z = _z(loss, centre, _scale(ordered, steps) if n >= self.warm_up else kept)
+                lesser, greater = (z, before) if z < before else (before, z)
+                both = math.sqrt(lesser * min(greater, 6 * lesser))  # one alone makes no pair
+                ratio = max(z / (1.7 * max(tail, 1.75) ** 2), both / (1.9 * max(tail2, 1.45) ** 2))
+                ratio *= self.sensitivity
             known = min(known + 1, _KNOWN)
             step = min(0.1, _STEP * _KNOWN / known)
             tail = _quantile(tail, z, step, before <= tail)
@@ -105,10 +106,10 @@ class Spike:
         else:
             window = ordered = (loss,)
         state = SpikeState(window, ordered, steps, kept, z, pair, tail, tail2, known)
-        return state, Reading(ratio, 1.0, _SPIKING if ratio > 1 else _STABLE)
+        return state, Reading.judge(ratio, 1.0, Condition.SPIKING) if ratio else _CALM
 
 
-_SPIKING, _STABLE = Condition.SPIKING, Condition.STABLE
+_CALM = Reading(0.0, 1.0, Condition.STABLE)
 
 #: Last step of the running quantiles, and the samples after which it is reached.
 _STEP, _KNOWN = 0.01, 3200
@@ -131,12 +132,9 @@ def _scale(ordered: tuple[float, ...], steps: tuple[float, ...]) -> float:
 
 
 def _z(loss: float, centre: float, scale: float) -> float:
-    """Return the excess in units of the noise, at most 1e9; a constant stream has no noise."""
+    """Return an excess in units of the noise, at most 1e9; a constant stream has no noise."""
     scale = max(scale, 1e-7 * abs(centre))
-    excess = loss - centre
-    if excess <= 0:
-        return 0.0
-    return min(1e9, excess / scale) if scale else 1e9
+    return min(1e9, (loss - centre) / scale) if scale else 1e9
 
 
 def _slide(

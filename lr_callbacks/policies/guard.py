@@ -8,7 +8,7 @@ from typing import ClassVar
 from lr_callbacks import core
 from lr_callbacks.core import START, Condition, Decision, Observation, Reading, require, worst
 from lr_callbacks.policies import raised
-from lr_callbacks.policies.guarding import EVEN, ODD, GuardState, due, forgiven, urgent
+from lr_callbacks.policies.guarding import EVEN, ODD, GuardState, due, followed, forgiven, urgent
 from lr_callbacks.policies.hopeless import asked, idle, inflated, lost, untrained, weighed
 from lr_callbacks.policies.wording import symptom
 
@@ -106,7 +106,8 @@ class Guard:
     ) -> tuple[GuardState, Decision]:
         """Fold in one observation and decide."""
         state, decision = self._decide(state, observation, readings)
-        return state, decision._replace(measure=asked(state), urgent=urgent(state, self.quiet))
+        wanted, limit = asked(state), urgent(state, self.quiet)
+        return state, Decision(*decision[:6], wanted, limit, *decision[8:])  # `_replace` is slow
 
     def _decide(
         self, state: GuardState, observation: Observation, readings: Mapping[str, Reading]
@@ -120,12 +121,10 @@ class Guard:
             levels = levels.follow(observation.loss)
         passing = observation.skipped and state.skipped < self.skips
         skipped = state.skipped + 1 if observation.skipped else 0
-        norm = state.norm if state.norm == state.norm else observation.norm  # the first, not NaN
-        state = weighed(state, observation.norm)
-        state = state._replace(clear=state.clear + 1, skipped=skipped, levels=levels, norm=norm)
+        state = followed(weighed(state, observation.norm), levels, skipped)
         harm = "" if condition >= Condition.DIVERGING else lost(state, observation, self.rest)
         if not harm and not condition.trouble:
-            if raised.wanted(state, condition, self.ceiling):
+            if condition is Condition.STALLED and raised.wanted(state, self.ceiling):
                 return raised.begin(state)
             return self._go_on(state, observation.step, condition)
         reason = harm or symptom(name, reading)
@@ -220,7 +219,8 @@ class Guard:
         """Recover, promote the candidate when it has lived long enough, take a new one."""
         if condition.trouble:
             state = state._replace(clear=0, candidate="")
-        state = forgiven(state, 10 * self.climb, self.recovery)
+        if state.target < state.top:
+            state = forgiven(state, 10 * self.climb, self.recovery)
         scale = state.scale
         if not state.rest and not condition.trouble and scale < state.target:
             scale = min(state.target, scale * state.growth)

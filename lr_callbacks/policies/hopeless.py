@@ -23,14 +23,17 @@ def watching(state: GuardState) -> bool:
 
 def asked(state: GuardState) -> tuple[str, ...]:
     """Return what to measure: the norm while it is watched, or is due of weights just saved."""
-    due = any(_unweighed(state)) or watching(state)
+    unknown = state.good_norm != state.good_norm or state.candidate_norm != state.candidate_norm
+    due = (unknown and any(_unweighed(state))) or watching(state)
     return (NORM,) if due else ()
 
 
 def weighed(state: GuardState, norm: float) -> GuardState:
-    """Keep the norm of the weights, newly measured, for the last good ones and the candidate."""
+    """Keep the norm of the weights, newly measured: of the first, the last good, the candidate."""
     if norm != norm:
         return state
+    if state.norm != state.norm:
+        state = state._replace(norm=norm)
     good, candidate = _unweighed(state)
     if candidate:
         state = state._replace(candidate_norm=norm)

@@ -12,9 +12,9 @@ from lr_callbacks.policies.noise import mean
 STEP = math.sqrt(10.0)
 
 
-def wanted(state: GuardState, condition: Condition, ceiling: float) -> bool:
-    """Whether a higher rate should be tried: progress stands still, all is calm, there is room."""
-    if condition is not Condition.STALLED or ceiling <= 1:
+def wanted(state: GuardState, ceiling: float) -> bool:
+    """Whether a higher rate should be tried where progress stands still: calm, and with room."""
+    if ceiling <= 1:
         return False
     calm = state.scale == state.target and not (state.rest or state.warm or state.spent)
     return calm and state.scale * STEP <= min(ceiling, state.failed / 2)

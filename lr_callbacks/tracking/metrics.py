@@ -34,23 +34,22 @@ class Metrics:
             if isinstance(given, str):
                 log.warning("Discarding metric with string value %s=%s.", name, given)
                 continue
-            named = self._names(f"{self._prefix}-{name}" if self._prefix else name)
+            named = self._names[f"{self._prefix}-{name}" if self._prefix else name]
             clean[named] = value = float(given)
             if not math.isfinite(value):
                 clean["health/nonfinite"] = 1.0
                 self.first_nonfinite = self.first_nonfinite or f"{named} at step {step}"
             elif name == LOSS:
                 self._last_step = step
-                clean |= self._named(self._extremes.add(value))
+                if (extremes := self._extremes.add(value)) is not None:
+                    clean |= self._named(*extremes)
         return clean
 
     def rest(self) -> tuple[int, dict[str, float]] | None:
         """Close the last window of the extremes, if one is open; its step and its metrics."""
-        clean = self._named(self._extremes.close())
-        return (self._last_step, clean) if clean else None
+        extremes = self._extremes.close()
+        return None if extremes is None else (self._last_step, self._named(*extremes))
 
-    def _named(self, extremes: tuple[float, float] | None) -> dict[str, float]:
-        if extremes is None:
-            return {}
-        loss = self._names(f"{self._prefix}-{LOSS}" if self._prefix else LOSS)
-        return {f"{loss}_min": extremes[0], f"{loss}_max": extremes[1]}
+    def _named(self, low: float, high: float) -> dict[str, float]:
+        loss = self._names[f"{self._prefix}-{LOSS}" if self._prefix else LOSS]
+        return {f"{loss}_min": low, f"{loss}_max": high}

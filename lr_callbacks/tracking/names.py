@@ -9,18 +9,15 @@ _FORBIDDEN = re.compile(r"[^\w./: -]", re.ASCII)
 LONGEST = 240
 
 
-class Names:
-    """Gives every metric or parameter a name that MLflow takes; two names never become one."""
+class Names(dict[str, str]):
+    """Holds a name that MLflow takes for any metric or parameter; two names never become one."""
 
     def __init__(self) -> None:
-        self._given: dict[str, str] = {}
+        super().__init__()
         self._taken: set[str] = set()
 
-    def __call__(self, name: str) -> str:
-        """Return the name to use for ``name``, always the same."""
-        return self._given.get(name) or self._add(name)
-
-    def _add(self, name: str) -> str:
+    def __missing__(self, name: str) -> str:
+        """Find the name to use for ``name``, from now on always the same."""
         parts = _FORBIDDEN.sub("_", name)[:LONGEST].split("/")
         clean = "/".join(part for part in parts if part not in ("", ".", "..")) or "_"
         if clean.startswith(".."):  # MLflow takes it for a way out of the folder
@@ -29,7 +26,7 @@ class Names:
         while clean in self._taken:
             clean = f"{plain}_{zlib.crc32(salt):08x}"
             salt += b"+"
-        self._given[name] = clean
+        self[name] = clean
         self._taken.add(clean)
         return clean
 

@@ -66,7 +66,7 @@ class Recording:
 
     def write_params(self, params: Mapping[str, Any], whole: Mapping[str, Any]) -> None:
         """Append parameters under names that MLflow takes, and all of them as a file."""
-        self.write({"p": {self._param_names(key): str(v) for key, v in params.items()}})
+        self.write({"p": {self._param_names[key]: str(v) for key, v in params.items()}})
         self._config.update(json.loads(json.dumps(whole, default=str)))
         path = self.files / "config.yaml"
         try:

@@ -9,23 +9,23 @@ from mlflow.utils.validation import _validate_metric_name, _validate_param_name
 
 from lr_callbacks.tracking.names import Extremes, Names
 
-names = st.text(max_size=300) | st.from_regex(r"[a./:\[\]~ -]{0,12}", fullmatch=True)
+anything = st.text(max_size=300) | st.from_regex(r"[a./:\[\]~ -]{0,12}", fullmatch=True)
 
 
-@given(st.lists(names, unique=True, max_size=30))
+@given(st.lists(anything, unique=True, max_size=30))
 def test_every_name_is_one_that_mlflow_takes_and_no_two_become_one(given_names):
-    name = Names()
-    taken = [name(one) for one in given_names]
+    names = Names()
+    taken = [names[one] for one in given_names]
     assert len(set(taken)) == len(given_names)
     for one in taken:
         _validate_metric_name(one)
         _validate_param_name(one)
 
 
-@given(st.lists(names, max_size=30))
+@given(st.lists(anything, max_size=30))
 def test_a_name_is_always_the_same(given_names):
-    name = Names()
-    assert [name(one) for one in given_names] == [name(one) for one in given_names]
+    names = Names()
+    assert [names[one] for one in given_names] == [names[one] for one in given_names]
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_a_name_is_always_the_same(given_names):
     ],
 )
 def test_usual_names_are_kept_and_others_stay_readable(given_name, taken):
-    assert Names()(given_name) == taken
+    assert Names()[given_name] == taken
 
 
 @given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=3000))
