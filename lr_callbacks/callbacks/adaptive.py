@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from lr_callbacks.callbacks.checks import refuse_optimizers, refuse_trainer
 from lr_callbacks.callbacks.fit import Fit
+from lr_callbacks.callbacks.hooks import hide_idle, show_idle
 from lr_callbacks.callbacks.losses import Measured
 from lr_callbacks.callbacks.saved import Memory, from_plain, to_plain
 from lr_callbacks.callbacks.settings import Settings
@@ -111,6 +112,7 @@ class AdaptiveLearningRate(Callback):
         self._resumed = False
         memory, policy = self._memory, self.controller.policy
         self._fit = Fit(trainer, pl_module, self.settings, policy, memory, self._read)
+        hide_idle(self)
         self._apply()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -211,10 +213,7 @@ class AdaptiveLearningRate(Callback):
         self._running().rates.apply(decision.scale, suspended=decision.suspend_schedule)
 
     def _read(self) -> None:
-        """Record and fold the steps that are waiting, in order.
-
-        What was made before an experiment began tells nothing of it, and is not folded.
-        """
+        """Record and fold the steps that are waiting, in order."""
         fit, probing = self._running(), self._memory.decision.probing
         fit.record()
         waiting, self._memory.unread = self._memory.unread, []
@@ -222,7 +221,7 @@ class AdaptiveLearningRate(Callback):
         for measured in waiting:
             if abandoned:
                 fit.recorder.abandon(measured)
-            elif probing or not self._memory.decision.probing:
+            elif probing or not self._memory.decision.probing:  # not from before an experiment
                 abandoned = self._fold(fit, measured)
         self._memory.counts = fit.recorder.counts
         self._apply()
@@ -246,5 +245,6 @@ class AdaptiveLearningRate(Callback):
 
     def _close(self) -> None:
         if self._fit is not None:
+            show_idle(self)
             self._fit.close()
             self._fit = None

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lr_callbacks.callbacks.hooks import hide_idle, show_idle
 from lr_callbacks.tracking.context import describe_data
 from lr_callbacks.tracking.figure import draw
 from lr_callbacks.tracking.interactive import page
@@ -58,6 +59,7 @@ class RunReport(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say on the run which data it learns from, and where it was resumed."""
+        hide_idle(self)
         dataset = getattr(trainer.train_dataloader, "dataset", None)
         if dataset is not None:
             named = getattr(getattr(trainer, "datamodule", None), "name", None)
@@ -73,10 +75,12 @@ class RunReport(Callback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Report on what there is, before the logger is closed."""
+        show_idle(self)
         self._report(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Report on a training that came to its end."""
+        show_idle(self)
         if stage == "fit":
             self._report(trainer)
 

@@ -37,6 +37,9 @@ class Delivery:
     def __init__(self, client: MlflowClient, aside: Path) -> None:
         self.client, self.aside = client, aside
         self.sent = self.rejected = 0
+        # A database orders a history itself, and writes down each point that is newer than those
+        # before as its run's latest, which takes a quarter of the time.
+        self._newest_first = client.tracking_uri.startswith("sqlite")
         self._tries = 0
 
     def __call__(self, run: str, records: Iterable[dict[str, Any]]) -> str | None:
@@ -51,7 +54,7 @@ class Delivery:
         records = list(records)
         metrics = [
             Metric(name, float(value), r["t"], r["s"])
-            for r in records
+            for r in (reversed(records) if self._newest_first else records)
             for name, value in r.get("m", {}).items()
         ]
         self._metrics(run, metrics)

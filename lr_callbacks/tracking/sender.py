@@ -5,6 +5,7 @@ call to hurry. The end of the input means that the training's process closed it 
 left is sent once more, and a run that nobody ended is closed as KILLED.
 """
 
+import gc
 import logging
 import os
 import sys
@@ -56,5 +57,6 @@ def _listen(hurry: threading.Event, over: threading.Event) -> None:
 
 if __name__ == "__main__":
     logging.disable()
+    gc.freeze()  # else MLflow's 300,000 objects are looked at again and again
     main(Path(sys.argv[1]))
     os._exit(0)  # nothing is left to do, and the training's process waits

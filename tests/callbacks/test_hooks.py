@@ -1,0 +1,84 @@
+"""Lightning passes over the hooks of every batch in which nothing is to be done."""
+
+import pickle
+
+import pytest
+import pytorch_lightning as pl
+from trainers import Kept, Regression, loader, trainer
+
+from lr_callbacks import AdaptiveLearningRate, Hold, RunReport
+from lr_callbacks.callbacks.hooks import EACH_BATCH
+
+USED = {"on_before_backward", "on_before_optimizer_step", "on_train_batch_end"}
+
+
+class Spy(pl.Callback):
+    """Notes which hooks of the callbacks beside it Lightning would call."""
+
+    def __init__(self, watched):
+        self.watched, self.called = watched, set()
+
+    def on_train_batch_end(self, *_):
+        self.called = {name for name in EACH_BATCH if callable(getattr(self.watched, name))}
+
+
+class Counting(AdaptiveLearningRate):
+    """A subclass that has something to do in two of them."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.count = 0
+
+    def on_after_backward(self, trainer, pl_module):
+        super().on_after_backward(trainer, pl_module)
+        self.count += 1
+
+    def on_train_batch_end(self, *arguments):
+        super().on_train_batch_end(*arguments)
+        self.count += 100
+
+
+@pytest.mark.parametrize(
+    ("watched", "called"),
+    [
+        (AdaptiveLearningRate(Hold()), USED),
+        (Counting(Hold()), {*USED, "on_after_backward"}),
+        (RunReport(), set()),
+    ],
+    ids=["callback", "subclass", "report"],
+)
+def test_only_hooks_in_which_something_is_done_are_called(watched, called):
+    spy, kept = Spy(watched), Kept()
+    trainer([watched, spy], kept).fit(Regression(), loader())
+    assert spy.called == called
+    assert all(callable(getattr(watched, name)) for name in EACH_BATCH)  # when it is over
+    assert all(callable(getattr(pickle.loads(pickle.dumps(watched)), n)) for n in EACH_BATCH)
+
+
+def test_a_subclass_is_called_at_every_batch_and_may_ask_its_parent():
+    callback, kept = Counting(Hold()), Kept()
+    trainer([callback], kept).fit(Regression(), loader())
+    assert callback.count == 12 * 101
+    assert len(kept.values("train/loss")) == 12
+
+
+def test_a_hook_that_a_person_hung_on_the_object_is_called_and_stays():
+    callback, seen = AdaptiveLearningRate(Hold()), []
+    callback.on_after_backward = lambda trainer, module: seen.append(trainer.global_step)
+    trainer([callback], Kept()).fit(Regression(), loader())
+    assert seen == list(range(12))
+    assert callable(callback.on_after_backward)
+    assert "on_after_backward" in callback.__dict__
+    assert "on_train_batch_start" not in callback.__dict__
+
+
+def test_after_a_training_that_failed_all_hooks_are_there():
+    class Broken(Regression):
+        def training_step(self, batch, batch_idx):
+            raise ValueError("broken")
+
+    callback, report = AdaptiveLearningRate(Hold()), RunReport()
+    with pytest.raises(ValueError, match="broken"):
+        trainer([callback, report], Kept()).fit(Broken(), loader())
+    for one in (callback, report):
+        assert not {name for name in EACH_BATCH if name in one.__dict__}
