@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-#: Rounds that a set of processes takes to import, to connect and to start what it needs.
-WARM_UP = 4
+#: Seconds that a process takes to import, to connect and to start what it needs.
+WARM_UP = 6
 
 
 class Cost(NamedTuple):
@@ -111,21 +111,22 @@ def family(process):
 def compare(runners, rounds, seconds, order):
     """Give each of ``runners`` a turn between two of the first, in another order each round.
 
-    ``WARM_UP`` rounds go before those that count.
+    ``WARM_UP`` seconds of each go before those that count.
 
     Returns:
         By name pairs: what a step cost, and the mean of what it cost the first before and after; of
         the first itself what it cost after and before.
     """
     (first, bare), *others = runners.items()
+    for runner in [*runners.values()] * WARM_UP:
+        runner.turn(1.0)
     pairs, before = {name: [] for name in runners}, bare.turn(seconds)
-    for number in range(WARM_UP + rounds):
+    for _ in range(rounds):
         for name, runner in order.sample(others, len(others)):
             cost, after = runner.turn(seconds), bare.turn(seconds)
-            if number >= WARM_UP:
-                around = Cost(*map(statistics.mean, zip(before, after, strict=True)))
-                pairs[name].append((cost, around))
-                pairs[first].append((after, before))
+            around = Cost(*map(statistics.mean, zip(before, after, strict=True)))
+            pairs[name].append((cost, around))
+            pairs[first].append((after, before))
             before = after
     return pairs
 
