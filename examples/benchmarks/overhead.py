@@ -1,10 +1,10 @@
 """What recording costs: trainings that take turns, bare and recorded, and medians of their ratios.
 
-    python examples/benchmarks/overhead.py [--sets 5] [--rounds 60] [--seconds 0.2] [--write]
+    python examples/benchmarks/overhead.py [--sets 5] [--rounds 30] [--seconds 0.5] [--write]
 
 The same model is trained bare, recorded by this package and by Lightning's own logger, in processes
-of their own, of which one runs at a time and for a fifth of a second, each between two turns of the
-bare one and in another order each round: a shared machine's speed changes from second to second. A
+of their own, of which one runs at a time and for half a second, each between two turns of the bare
+one and in another order each round: a shared machine's speed changes from second to second. A
 training shares the machine with all that it needs, the process that sends and the server, which are
 stopped with it. All begin anew several times, since where a process finds its memory decides on its
 speed as well; their first seconds do not count. Each logger has a store of its own, made as it
@@ -171,8 +171,8 @@ def call_cost(calls=50_000):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", type=int, default=5, help="of processes")
-    parser.add_argument("--rounds", type=int, default=60, help="of turns, in each set")
-    parser.add_argument("--seconds", type=float, default=0.2, help="of a turn")
+    parser.add_argument("--rounds", type=int, default=30, help="of turns, in each set")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of a turn")
     parser.add_argument("--write", action="store_true", help="write the table into README")
     given = parser.parse_args()
     if given.sets < 1 or given.rounds < 2:
