@@ -1,6 +1,6 @@
 """What recording costs: trainings that take turns, bare and recorded, and medians of their ratios.
 
-    python examples/benchmarks/overhead.py [--sets 5] [--rounds 30] [--seconds 0.5] [--write]
+    python examples/benchmarks/overhead.py [--sets 4] [--rounds 30] [--seconds 0.5] [--write]
 
 The same model is trained bare, recorded by this package and by Lightning's own logger, in processes
 of their own, of which one runs at a time and for half a second, each between two turns of the bare
@@ -170,7 +170,7 @@ def call_cost(calls=50_000):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sets", type=int, default=5, help="of processes")
+    parser.add_argument("--sets", type=int, default=4, help="of processes")
     parser.add_argument("--rounds", type=int, default=30, help="of turns, in each set")
     parser.add_argument("--seconds", type=float, default=0.5, help="of a turn")
     parser.add_argument("--write", action="store_true", help="write the table into README")

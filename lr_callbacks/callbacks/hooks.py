@@ -16,7 +16,7 @@ EACH_BATCH = (
 def hide_idle(callback: Callback) -> None:
     """Make Lightning pass over the hooks of every batch that ``callback`` does not define.
 
-    A call of an empty one takes 3 to 7 µs, the most right after the backward pass. Lightning calls
+    A call of an empty one takes 3 to 7 µs, most right after the backward pass. Lightning calls
     what is callable: an attribute of the object hides the method of its class, which ``super()``
     finds nevertheless.
     """
