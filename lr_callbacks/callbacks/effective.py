@@ -25,7 +25,7 @@ def effective_rates(scalers: Sequence[LRScaler], names: Sequence[str]) -> dict[s
         (g, r) for s in scalers for g, r in zip(s.optimizer.param_groups, s.stepped, strict=False)
     ]
     found: dict[str, Rate] = {}
-    for name, (group, used) in zip(names, groups, strict=True):
+    for name, (group, used) in zip(names, groups, strict=False):
         if "d" in group:
             found[f"lr_effective/{name}"] = group["d"] * used
         elif "scheduled_lr" in group:

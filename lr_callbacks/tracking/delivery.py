@@ -37,8 +37,8 @@ class Delivery:
     def __init__(self, client: MlflowClient, aside: Path) -> None:
         self.client, self.aside = client, aside
         self.sent = self.rejected = 0
-        # A database orders a history itself, and writes down each point that is newer than those
-        # before as its run's latest, which takes a quarter of the time.
+        # MLflow orders the history in a database itself, and writes down every point newer than the
+        # ones before as its run's latest: oldest first, that takes a fifth of the time.
         self._newest_first = client.tracking_uri.startswith("sqlite")
         self._tries = 0
 
