@@ -105,10 +105,7 @@ class LRScaler:
 
     def rates(self) -> list[Rate]:
         """Return the rate of each group as it now stands; tensors are copied, not read."""
-        return [  # `_copy` written out: a step calls this
-            rate.detach().clone() if isinstance(rate := group["lr"], Tensor) else rate
-            for group in self.optimizer.param_groups
-        ]
+        return [_copy(group["lr"]) for group in self.optimizer.param_groups]
 
     def close(self) -> None:
         """Release the rates and detach from the optimizer."""
@@ -131,9 +128,7 @@ class LRScaler:
         return _Written(scheduled, rate, rate._version if isinstance(rate, Tensor) else 0)
 
     def _before_step(self, *_: object) -> None:
-        if self.scales:
-            self.apply()
-        self.stepped = self.rates()
+        self.note()
         self.steps += 1
 
     def _after_step(self, *_: object) -> None:

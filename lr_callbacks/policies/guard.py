@@ -219,8 +219,7 @@ class Guard:
         """Recover, promote the candidate when it has lived long enough, take a new one."""
         if condition.trouble:
             state = state._replace(clear=0, candidate="")
-        if state.target < state.top:
-            state = forgiven(state, 10 * self.climb, self.recovery)
+        state = forgiven(state, 10 * self.climb, self.recovery)
         scale = state.scale
         if not state.rest and not condition.trouble and scale < state.target:
             scale = min(state.target, scale * state.growth)

@@ -58,12 +58,12 @@ def followed(state: GuardState, levels: Levels, skipped: int) -> GuardState:
 
 
 def forgiven(state: GuardState, patience: int, recovery: float) -> GuardState:
-    """Take one cut of several back after ``patience`` steps without trouble, once and again.
+    """Take one cut back after ``patience`` steps without trouble, once and again.
 
     Else false alarms, and batches that were bad by themselves, would wear a long training's rate
     down to nothing. What a rollback has cut is not taken back: that rate was shown to harm.
     """
-    if not state.clear or state.clear % patience:
+    if state.target >= state.top or not state.clear or state.clear % patience:
         return state
     target = min(state.top, state.target / recovery)
     growth = max(1.0, target / state.scale) ** (10 / patience)
