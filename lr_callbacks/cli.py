@@ -100,7 +100,12 @@ def _sync(folder: Path, *, as_json: bool) -> int:
 
 
 def _ui(folder: Path, port: int) -> int:
-    """Start MLflow's server, say where the newest run is, and wait for Ctrl-C."""
+    """Start MLflow's server, say where the newest run is, and wait for Ctrl-C.
+
+    Unless `MLFLOW_SERVER_ENABLE_JOB_EXECUTION` asks for them, without the seven processes that look
+    for jobs of language models: they take two cores for half a minute, and show nothing of a run.
+    """
+    import os
     import subprocess
 
     journals = sorted(folder.rglob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime)
@@ -114,8 +119,9 @@ def _ui(folder: Path, port: int) -> int:
     if uri.startswith("http"):
         return 0
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
     try:
-        return subprocess.call([*command, "--port", str(port), "--workers", "1"])
+        return subprocess.call([*command, "--port", str(port), "--workers", "1"], env=environment)
     except KeyboardInterrupt:
         return 0
 

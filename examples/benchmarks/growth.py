@@ -1,10 +1,15 @@
 """What a million points cost as they grow: of the caller, of the process that sends, and in memory.
 
-python examples/benchmarks/growth.py [--points 1000000] [--write]
+A shared machine's speed changes within minutes, so that each cost is given as a multiple, too, of
+what a plain line of JSON took to write in the same tenth of the points.
+
+    python examples/benchmarks/growth.py [--points 1000000] [--write]
 """
 
 import argparse
+import json
 import os
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -12,6 +17,9 @@ from pathlib import Path
 import tables
 
 from lr_callbacks import JournaledMLFlowLogger
+
+#: Calls between two measurements of the reference.
+CALLS = 2500
 
 
 def grow(points):
@@ -23,23 +31,55 @@ def grow(points):
         writer, tenth = logger._recorder().writer, points // 10
         while writer.outbox.offset == 0:  # until the process that sends has begun
             time.sleep(0.1)
-        head = ["points", "µs a call", "µs a point to MLflow", "MB, training", "MB, sender"]
-        rows = []
+        reference, rows = Reference(f"{folder}/lines"), []
         for part in range(10):
-            called, sent = time.thread_time(), seconds_of(writer._sender.pid)
-            for step in range(part * tenth // 2, (part + 1) * tenth // 2):
-                logger.log_metrics({"train/loss": step / 7, "lr/AdamW": 1e-3}, step)
-            called = time.thread_time() - called
+            called, sent = 0.0, seconds_of(writer._sender.pid)
+            for first in range(part * tenth // 2, (part + 1) * tenth // 2, CALLS):
+                called += log(logger, range(first, min(first + CALLS, (part + 1) * tenth // 2)))
+                reference.measure()
             while writer.outbox.offset < writer.journal.size:  # `drain` would end the process
                 time.sleep(0.1)
+                reference.measure()
             sent = seconds_of(writer._sender.pid) - sent
             memory = [f"{megabytes_of(pid):.0f}" for pid in (os.getpid(), writer._sender.pid)]
-            calls = f"{called / tenth * 2e6:.1f}"
-            rows.append([f"{(part + 1) * tenth:,}", calls, f"{sent / tenth * 1e6:.0f}", *memory])
+            costs, line = (called / tenth * 2e6, sent / tenth * 1e6), reference.result()
+            ratios = [f"{cost / line:.1f}" for cost in costs]
+            rows.append([f"{(part + 1) * tenth:,}", f"{costs[0]:.1f}", ratios[0]])
+            rows[-1] += [f"{costs[1]:.0f}", ratios[1], *memory]
             print(*rows[-1], flush=True)
         logger.finalize("success")
         logger._recording.close()
-    return tables.markdown(head, rows)
+    head = ["points", "µs a call", "× a line", "µs a point to MLflow", "× a line"]
+    return tables.markdown([*head, "MB, training", "MB, sender"], rows)
+
+
+def log(logger, steps):
+    """Log two metrics at each of the steps; return the seconds of processor that it took."""
+    began = time.thread_time()
+    for step in steps:
+        logger.log_metrics({"train/loss": step / 7, "lr/AdamW": 1e-3}, step)
+    return time.thread_time() - began
+
+
+class Reference:
+    """What a line of JSON takes to write, in microseconds of the processor."""
+
+    def __init__(self, path):
+        self.path, self.costs = Path(path), []
+
+    def measure(self, lines=500):
+        """Write so many lines."""
+        began = time.thread_time()
+        with self.path.open("ab", buffering=0) as file:
+            for step in range(lines):
+                line = {"s": step, "m": {"train/loss": step / 7, "lr/AdamW": 1e-3}}
+                file.write(json.dumps(line).encode() + b"\n")
+        self.costs.append((time.thread_time() - began) / lines * 1e6)
+
+    def result(self):
+        """Return the mean since the last call."""
+        costs, self.costs = self.costs, []
+        return statistics.mean(costs)
 
 
 def seconds_of(process):

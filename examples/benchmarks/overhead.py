@@ -1,26 +1,26 @@
-"""What recording costs: trainings that take turns, bare and recorded, and medians of their ratios.
+"""What recording costs: a training that is bare and recorded by turns, and medians of the ratios.
 
-    python examples/benchmarks/overhead.py [--sets 4] [--rounds 30] [--seconds 0.5] [--write]
+    python examples/benchmarks/overhead.py [--sets 3] [--pairs 40] [--seconds 0.5] [--write]
 
-The same model is trained bare, recorded by this package and by Lightning's own logger, in processes
-of their own, of which one runs at a time and for half a second, each between two turns of the bare
-one and in another order each round: a shared machine's speed changes from second to second. A
-training shares the machine with all that it needs, the process that sends and the server, which are
-stopped with it. All begin anew several times, since where a process finds its memory decides on its
-speed as well; their first seconds do not count. Each logger has a store of its own, made as it
-makes one.
+A training loses its callbacks and loggers for half a second and gets them back for another, with
+all that they need beside it, the process that sends and the server, which stand still meanwhile.
+Each recorded turn is compared with the mean of the bare ones around it, since a shared machine's
+speed changes from second to second; and it is the same training, since two that are alike differ by
+some per cent, by where they find their memory. Nothing counts until all has started. Each kind of
+recording is begun anew several times, in a process and with a store of its own.
 """
 
 import argparse
 import contextlib
 import logging
-import os
+import multiprocessing
 import random
 import statistics
 import sys
 import tempfile
 import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 
 import pytorch_lightning as pl
 import tables
@@ -30,35 +30,37 @@ from pytorch_lightning.loggers import MLFlowLogger
 from served import server
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from turns import Runner, compare
+from turns import Cost, Turns
 
 from lr_callbacks import AdaptiveLearningRate, JournaledMLFlowLogger
+
+#: Seconds before the first turn; the process that sends takes most of them to start.
+WARM_UP = 15.0
 
 
 class Model(pl.LightningModule):
     """A perceptron whose step takes about a millisecond on one core."""
 
-    def __init__(self, baton, logs=False):
+    def __init__(self, turns, logs):
         super().__init__()
         torch.manual_seed(0)
         self.net = nn.Sequential(
             nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10)
         )
-        self.baton, self.logs = baton, logs
+        self.turns, self.logs = turns, logs
+
+    def on_train_batch_start(self, batch, batch_idx):
+        self.turns.step(self.trainer, self)
 
     def training_step(self, batch, batch_idx):
-        self.trainer.should_stop = self.baton.step()
         x, y = batch
         loss = nn.functional.cross_entropy(self.net(x), y)
-        if self.logs:
+        if self.logs and self.turns.on:
             self.log("train/loss", loss)
         return loss
 
     def configure_optimizers(self):
         return torch.optim.AdamW(self.parameters(), lr=1e-3)
-
-    def on_train_start(self):
-        self.baton.begin()
 
 
 def data():
@@ -68,88 +70,96 @@ def data():
     return DataLoader(TensorDataset(x, y), batch_size=64)
 
 
-def fit(baton, callbacks, logger=False, logs=False):
-    """Train for as long as the baton comes back."""
+def fit(given, callbacks, logger=False, logs=False):
+    """Train by turns; return their costs, and the seconds that the end of the training took."""
+    turns = Turns(callbacks, given.pairs, given.seconds, WARM_UP)
     trainer = pl.Trainer(
-        max_epochs=-1, accelerator="cpu", logger=logger, callbacks=callbacks,
+        max_epochs=-1, accelerator="cpu", logger=logger, callbacks=list(callbacks),
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         log_every_n_steps=1 if logs else 50,
     )  # fmt: skip
-    trainer.fit(Model(baton, logs), data())
-    baton.finish()
+    trainer.fit(Model(turns, logs), data())
+    return turns.costs[1:], time.perf_counter() - turns.end
 
 
-def ours(baton, folder, address=None):
+def ours(given, folder, address=None):
     """Train with everything on."""
     address = address or f"sqlite:///{folder}/ours.db"
     logger = JournaledMLFlowLogger(tracking_uri=address, journal_dir=f"{folder}/journals")
-    fit(baton, [AdaptiveLearningRate()], logger)
+    return fit(given, [AdaptiveLearningRate()], logger)
 
 
-def peer(baton, folder, address=None):
+def peer(given, folder, address=None):
     """Train with Lightning's own means of recording the same."""
     logger = MLFlowLogger(tracking_uri=address or f"sqlite:///{folder}/peer.db")
-    fit(baton, [LearningRateMonitor("step")], logger, logs=True)
+    return fit(given, [LearningRateMonitor("step")], logger, logs=True)
 
 
-def served(train, baton, folder):
+def served(train, given, folder):
     """Train with a server of its own."""
     with server(folder, f"sqlite:///{folder}/server.db") as address:
-        time.sleep(10)  # what starts beside it takes the machine for some seconds more
-        train(baton, folder, address)
+        return train(given, folder, address)
 
 
-#: What is compared, by name; the first is what the others are divided by.
+#: What is put on and off, by name.
 ARMS = {
-    "bare Trainer": lambda baton, _: fit(baton, []),
-    "+ a callback that does nothing": lambda baton, _: fit(baton, [pl.Callback()]),
-    "+ Guard": lambda baton, _: fit(baton, [AdaptiveLearningRate()]),
-    "+ Guard, every step to sqlite": ours,
-    "+ Guard, every step to a server": lambda *given: served(ours, *given),
+    "a callback that does nothing": lambda given, _: fit(given, [pl.Callback()]),
+    "Guard": lambda given, _: fit(given, [AdaptiveLearningRate()]),
+    "Guard, every step to sqlite": ours,
+    "Guard, every step to a server": lambda *given: served(ours, *given),
     "Lightning's MLFlowLogger and monitor, sqlite": peer,
     "Lightning's MLFlowLogger and monitor, server": lambda *given: served(peer, *given),
 }
 
 
-def train(baton, arm, folder):
+def train(arm, given):
     """Train one of ``ARMS``, in a process of its own."""
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    os.makedirs(folder)
-    with contextlib.redirect_stdout(sys.stderr):
-        ARMS[arm](baton, folder)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        return ARMS[arm](given, folder)
 
 
-def measure(sets, rounds, seconds):
-    """Let all of ``ARMS`` take turns, begin anew in each of ``sets``, return the table's rows."""
+def measure(given):
+    """Train all of ``ARMS`` in each of the sets, in another order; return the table's rows."""
     pairs, ends = {arm: [] for arm in ARMS}, {arm: [] for arm in ARMS}
-    for number in range(sets):
-        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-            runners = {}
-            for place, arm in enumerate(ARMS):
-                runners[arm] = Runner(train, arm, f"{folder}/{place}")
-                stack.callback(runners[arm].kill)
-            order = random.Random(number)
-            for arm, measured in compare(runners, rounds, seconds, order).items():
-                pairs[arm] += measured
-                middle = statistics.median(mine.clock / bare.clock for mine, bare in measured)
-                print(f"set {number}, {arm}: {middle:.3f} x bare", flush=True)
-            for arm, runner in runners.items():
-                ends[arm].append(runner.end())
+    spawn = multiprocessing.get_context("spawn")
+    for number in range(given.sets):
+        for arm in random.Random(number).sample(list(ARMS), len(ARMS)):
+            with ProcessPoolExecutor(1, spawn) as pool:
+                costs, end = pool.submit(train, arm, given).result()
+            measured = paired(costs)
+            pairs[arm] += measured
+            ends[arm].append(end)
+            middle = statistics.median(mine.clock / bare.clock for mine, bare in measured)
+            print(f"set {number}, {arm}: {middle:.3f} x bare", flush=True)
     return [[arm, *row(pairs[arm], statistics.median(ends[arm]))] for arm in ARMS]
 
 
+def paired(costs):
+    """Return each recorded turn's cost with the mean of the bare ones around it."""
+    around = zip(costs[:-1:2], costs[2::2], strict=True)
+    bare = [Cost(*map(statistics.mean, zip(*both, strict=True))) for both in around]
+    return list(zip(costs[1::2], bare, strict=True))
+
+
 def row(pairs, end):
-    """Milliseconds a step and those added, ratios to the bare turns around, seconds of the end."""
-    clock, processor = ([mine[i] / bare[i] for mine, bare in pairs] for i in range(2))
-    step = statistics.median(mine.clock for mine, _ in pairs) * 1e3
+    """Milliseconds a bare step and those added, ratios, seconds of the end."""
+    clock, processor = (sorted(mine[i] / bare[i] for mine, bare in pairs) for i in range(2))
+    step = statistics.median(bare.clock for _, bare in pairs) * 1e3
     added = statistics.median(mine.clock - bare.clock for mine, bare in pairs) * 1e3
-    low, middle, high = statistics.quantiles(clock, n=4)
-    ratios = middle, statistics.mean(clock), statistics.median(processor)
-    median, mean, processor = (f"{ratio:.3f}" for ratio in ratios)
-    quarters = f"{low:.2f}, {high:.2f}"
-    return [f"{step:.2f}", f"{added:.2f}", median, quarters, mean, processor, f"{end:.1f}"]
+    low, high = bounds(clock)
+    ratio, busy = statistics.median(clock), statistics.median(processor)
+    numbers = f"{step:.2f}", f"{added:.2f}", f"{ratio:.3f}", f"{low:.2f}, {high:.2f}"
+    return [*numbers, f"{busy:.3f}", f"{end:.1f}"]
+
+
+def bounds(ordered):
+    """Return the order statistics between which the median lies with a confidence of 95 %."""
+    reach = 0.98 * len(ordered) ** 0.5
+    first = max(0, int(len(ordered) / 2 - reach))
+    return ordered[first], ordered[-1 - first]
 
 
 def call_cost(calls=50_000):
@@ -170,15 +180,15 @@ def call_cost(calls=50_000):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sets", type=int, default=4, help="of processes")
-    parser.add_argument("--rounds", type=int, default=30, help="of turns, in each set")
+    parser.add_argument("--sets", type=int, default=3, help="of processes")
+    parser.add_argument("--pairs", type=int, default=40, help="of turns, in each process")
     parser.add_argument("--seconds", type=float, default=0.5, help="of a turn")
     parser.add_argument("--write", action="store_true", help="write the table into README")
     given = parser.parse_args()
-    if given.sets < 1 or given.rounds < 2:
-        parser.error(f"needs a set and two rounds, got {given.sets} and {given.rounds}")
-    head = ["training", "ms a step", "added", "× bare", "quartiles", "mean", "processor"]
-    text = tables.markdown([*head, "its end, s"], measure(given.sets, given.rounds, given.seconds))
+    if given.sets < 1 or given.pairs < 2:
+        parser.error(f"needs a set and two pairs, got {given.sets} and {given.pairs}")
+    head = ["recorded by", "bare, ms a step", "added", "× bare", "95 %", "processor", "its end, s"]
+    text = tables.markdown(head, measure(given))
     text += f"\n\nA call with two metrics takes {call_cost():.1f} µs of its caller's processor."
     print(text)
     if given.write:

@@ -1,16 +1,11 @@
-"""Trainings that take turns on one machine, each in a process of its own, so that they compare."""
+"""A training that is bare and recorded by turns: one model, one process, one place in memory."""
 
 import contextlib
-import multiprocessing
 import os
 import signal
-import statistics
 import time
 from pathlib import Path
 from typing import NamedTuple
-
-#: Seconds that a process takes to import, to connect and to start what it needs.
-WARM_UP = 6
 
 
 class Cost(NamedTuple):
@@ -20,81 +15,74 @@ class Cost(NamedTuple):
     processor: float
 
 
-class Baton:
-    """A training's end of the pipe: `step` at each of its steps, `finish` after it.
+class Turns:
+    """Takes the callbacks and loggers off a Trainer and puts them on again.
 
-    Between its turns the training waits, and so do all processes that it started.
-    """
-
-    def __init__(self, pipe):
-        self.pipe, self.over = pipe, False
-
-    def begin(self):
-        """Wait for the first turn."""
-        self._wait()
-
-    def step(self):
-        """Count a step; where the turn is over, tell what it cost and wait for the next."""
-        if not self.over and time.perf_counter() >= self.until:
-            spent = time.perf_counter() - self.began, time.process_time() - self.began_processor
-            self.pipe.send(Cost(*(seconds / self.steps for seconds in spent)))
-            self._wait()
-        self.steps += 1
-        return self.over
-
-    def finish(self):
-        """Tell what the end of the training took, in seconds."""
-        self.pipe.send(time.perf_counter() - self.began)
-
-    def _wait(self):
-        seconds = self.pipe.recv()
-        self.over, self.steps = seconds is None, 0
-        self.began, self.began_processor = time.perf_counter(), time.process_time()
-        self.until = self.began + (seconds or 0.0)
-
-
-class Runner:
-    """A training in a process of its own, stopped but for its turns.
+    What they do when they are taken off, such as to judge the losses that still wait, counts as
+    theirs; what they do when they are put on, once in a real training, does not. While they are off
+    all processes stand still that the training started, such as the one that sends.
 
     Args:
-        train: called there with a `Baton` and ``arguments``.
+        callbacks: those that are put on and off; the Trainer has them when the training begins.
+        pairs: of turns, a bare one and a recorded one, with a bare one more at the end.
+        seconds: of a turn.
+        warm_up: seconds before the first, for what starts with the training.
+
+    Attributes:
+        on: whether they are on.
+        costs: of the turns, the bare ones first, third and so on.
+        end: when the last turn was over, by `time.perf_counter`.
     """
 
-    def __init__(self, train, *arguments):
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_run, args=(train, theirs, *arguments))
-        self.process.start()
-        theirs.close()
-        self.pipe.recv()
-        self._signal(signal.SIGSTOP)
+    def __init__(self, callbacks, pairs, seconds, warm_up):
+        self.callbacks, self.turns = callbacks, 2 * pairs + 1
+        self.seconds, self.on, self.costs = seconds, True, []
+        self._loggers = None
+        self._begin(warm_up)
 
-    def turn(self, seconds):
-        """Let the training run so long, and return what a step of it cost."""
-        cost = self._go(seconds)
-        self._signal(signal.SIGSTOP)
-        return cost
+    def step(self, trainer, module):
+        """Count a step that begins; where the turn is over, begin the next, or end the training."""
+        if self._loggers is None:
+            self._loggers = list(trainer.loggers)
+        if time.perf_counter() >= self._until and not trainer.should_stop:
+            (self._off if self.on else self._put_on)(trainer, module)
+        self._steps += 1
 
-    def end(self):
-        """Let the training end, and return how many seconds that took."""
-        seconds = self._go(None)
-        self.process.join()
-        return seconds
+    def _off(self, trainer, module):
+        for callback in self.callbacks:
+            callback.on_train_end(trainer, module)
+        self._count()
+        _signal(signal.SIGSTOP)
+        for callback in self.callbacks:
+            trainer.callbacks.remove(callback)
+        trainer.loggers, self.on = [], False
+        self._begin(self.seconds)
 
-    def kill(self):
-        """End the process and all that it started."""
-        alive = self.process.exitcode is None
-        for process in list(family(self.process.pid)) if alive else ():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+    def _put_on(self, trainer, module):
+        self._count()
+        _signal(signal.SIGCONT)
+        trainer.callbacks.extend(self.callbacks)
+        trainer.loggers, self.on = self._loggers, True
+        for callback in self.callbacks:
+            callback.on_train_start(trainer, module)
+        trainer.should_stop = len(self.costs) > self.turns
+        self._begin(self.seconds)
+        self.end = self._began
 
-    def _go(self, seconds):
-        self._signal(signal.SIGCONT)
-        self.pipe.send(seconds)
-        return self.pipe.recv()
+    def _count(self):
+        now = time.perf_counter(), time.process_time()
+        spent = now[0] - self._began, now[1] - self._began_processor
+        self.costs.append(Cost(*(seconds / self._steps for seconds in spent)))
 
-    def _signal(self, number):
-        for process in family(self.process.pid):
+    def _begin(self, seconds):
+        self._began, self._began_processor = time.perf_counter(), time.process_time()
+        self._until, self._steps = self._began + seconds, 0
+
+
+def _signal(number):
+    """Stop all that this process started, or let it go on."""
+    for process in family(os.getpid()):
+        if process != os.getpid():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, number)
 
@@ -106,31 +94,3 @@ def family(process):
         for thread in Path(f"/proc/{process}/task").iterdir():
             for child in (thread / "children").read_text().split():
                 yield from family(int(child))
-
-
-def compare(runners, rounds, seconds, order):
-    """Give each of ``runners`` a turn between two of the first, in another order each round.
-
-    ``WARM_UP`` seconds of each go before those that count.
-
-    Returns:
-        By name pairs: what a step cost, and the mean of what it cost the first before and after; of
-        the first itself what it cost after and before.
-    """
-    (first, bare), *others = runners.items()
-    for runner in [*runners.values()] * WARM_UP:
-        runner.turn(1.0)
-    pairs, before = {name: [] for name in runners}, bare.turn(seconds)
-    for _ in range(rounds):
-        for name, runner in order.sample(others, len(others)):
-            cost, after = runner.turn(seconds), bare.turn(seconds)
-            around = Cost(*map(statistics.mean, zip(before, after, strict=True)))
-            pairs[name].append((cost, around))
-            pairs[first].append((after, before))
-            before = after
-    return pairs
-
-
-def _run(train, pipe, *arguments):
-    pipe.send(None)
-    train(Baton(pipe), *arguments)

@@ -15,6 +15,7 @@ torn line is skipped by every reader. Standard library only.
 """
 
 import errno
+import functools
 import json
 import math
 import os
@@ -39,6 +40,7 @@ SUFFIX = ".journal.jsonl"
 LIMIT = 200_000
 
 _encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
+_quoted = functools.lru_cache(1024)(json.dumps)
 
 
 class Line(NamedTuple):
@@ -83,7 +85,7 @@ class Journal:
             record["t"] = int(time.time() * 1000)
         if self.failure is None:
             try:
-                self._write(_encode(record).encode() + b"\n")
+                self._write(_line(record))
                 return
             except OSError as error:
                 self.failure = error
@@ -98,7 +100,7 @@ class Journal:
         with self._failing:
             try:
                 while self.overflow:
-                    self._write(_encode(self.overflow[0]).encode() + b"\n")
+                    self._write(_line(self.overflow[0]))
                     self.overflow.popleft()
             except OSError as error:
                 self.failure = error
@@ -120,6 +122,15 @@ class Journal:
             os.ftruncate(self._file, self.size)
             raise OSError(errno.ENOSPC, "the disk took only part of a line")
         self.size += len(line)
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    """Return a record as a line of JSON; metrics, which most are, in half the time of `json`."""
+    values = record.get("m")
+    if values is None or len(record) != 3 or not math.isfinite(sum(values.values())):
+        return _encode(record).encode() + b"\n"
+    pairs = ",".join([f"{_quoted(name)}:{value!r}" for name, value in values.items()])
+    return f'{{"s":{record["s"]},"m":{{{pairs}}},"t":{record["t"]}}}\n'.encode()
 
 
 def read(path: Path, offset: int = 0) -> Iterator[Line]:

@@ -49,7 +49,10 @@ class Extremes:
         if self._left == 0:
             self._left = max(1, self._seen // 20)
             self._low = self._high = value
-        self._low, self._high = min(self._low, value), max(self._high, value)
+        elif value < self._low:
+            self._low = value
+        elif value > self._high:
+            self._high = value
         self._seen += 1
         self._left -= 1
         return None if self._left else (self._low, self._high)

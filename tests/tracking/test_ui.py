@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 from jobs import wait_for
@@ -21,7 +22,8 @@ def log(uri):
     return logger
 
 
-def test_the_address_of_the_newest_run_is_told_and_the_server_answers_there(uri, tmp_path):
+def test_the_newest_run_is_told_and_served_without_jobs(uri, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", raising=False)
     log(uri)
     newest = log(uri)
     port = free_port()
@@ -34,9 +36,18 @@ def test_the_address_of_the_newest_run_is_told_and_the_server_answers_there(uri,
     line = process.stdout.readline().decode().strip()
     assert line == f"http://127.0.0.1:{port}/{page}?workflowType=machine_learning"
     wait_for(lambda: answers(port), 120)
+    assert not any("mlflow.server.jobs" in command for command in commands(process.pid))
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(60) == 0
     process.stdout.close()
+
+
+def commands(group):
+    """Yield the command lines of a process group."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(stat.read_text().rpartition(")")[2].split()[2]) == group:
+                yield (stat.parent / "cmdline").read_text()
 
 
 def answers(port):
