@@ -1,13 +1,14 @@
 """What a million points cost as they grow: of the caller, of the process that sends, and in memory.
 
-A shared machine's speed changes within minutes, so that each cost is given as a multiple, too, of
-what a plain line of JSON took to write in the same tenth of the points.
+A shared machine's speed changes from second to second, so that each cost is given as a multiple,
+too, of what a plain line of JSON takes to write beside it.
 
     python examples/benchmarks/growth.py [--points 1000000] [--write]
 """
 
 import argparse
 import json
+import operator
 import os
 import statistics
 import tempfile
@@ -31,21 +32,20 @@ def grow(points):
         writer, tenth = logger._recorder().writer, points // 10
         while writer.outbox.offset == 0:  # until the process that sends has begun
             time.sleep(0.1)
-        reference, rows = Reference(f"{folder}/lines"), []
+        rows = []
         for part in range(10):
-            called, sent = 0.0, seconds_of(writer._sender.pid)
+            sent, calls, lines = seconds_of(writer._sender.pid), [], []
             for first in range(part * tenth // 2, (part + 1) * tenth // 2, CALLS):
-                called += log(logger, range(first, min(first + CALLS, (part + 1) * tenth // 2)))
-                reference.measure()
+                calls.append(log(logger, range(first, first + CALLS)))
+                lines.append(reference(f"{folder}/lines"))
             while writer.outbox.offset < writer.journal.size:  # `drain` would end the process
                 time.sleep(0.1)
-                reference.measure()
-            sent = seconds_of(writer._sender.pid) - sent
+                lines.append(reference(f"{folder}/lines"))
+            sent = (seconds_of(writer._sender.pid) - sent) / tenth * 1e6
+            ratio = statistics.median(map(operator.truediv, calls, lines))
             memory = [f"{megabytes_of(pid):.0f}" for pid in (os.getpid(), writer._sender.pid)]
-            costs, line = (called / tenth * 2e6, sent / tenth * 1e6), reference.result()
-            ratios = [f"{cost / line:.1f}" for cost in costs]
-            rows.append([f"{(part + 1) * tenth:,}", f"{costs[0]:.1f}", ratios[0]])
-            rows[-1] += [f"{costs[1]:.0f}", ratios[1], *memory]
+            row = f"{(part + 1) * tenth:,}", f"{statistics.mean(calls):.1f}", f"{ratio:.2f}"
+            rows.append([*row, f"{sent:.0f}", f"{sent / statistics.mean(lines):.1f}", *memory])
             print(*rows[-1], flush=True)
         logger.finalize("success")
         logger._recording.close()
@@ -54,32 +54,21 @@ def grow(points):
 
 
 def log(logger, steps):
-    """Log two metrics at each of the steps; return the seconds of processor that it took."""
+    """Log two metrics at each of the steps; return the microseconds of processor that one took."""
     began = time.thread_time()
     for step in steps:
         logger.log_metrics({"train/loss": step / 7, "lr/AdamW": 1e-3}, step)
-    return time.thread_time() - began
+    return (time.thread_time() - began) / len(steps) * 1e6
 
 
-class Reference:
-    """What a line of JSON takes to write, in microseconds of the processor."""
-
-    def __init__(self, path):
-        self.path, self.costs = Path(path), []
-
-    def measure(self, lines=500):
-        """Write so many lines."""
-        began = time.thread_time()
-        with self.path.open("ab", buffering=0) as file:
-            for step in range(lines):
-                line = {"s": step, "m": {"train/loss": step / 7, "lr/AdamW": 1e-3}}
-                file.write(json.dumps(line).encode() + b"\n")
-        self.costs.append((time.thread_time() - began) / lines * 1e6)
-
-    def result(self):
-        """Return the mean since the last call."""
-        costs, self.costs = self.costs, []
-        return statistics.mean(costs)
+def reference(path, lines=500):
+    """Return the microseconds of processor that a line of JSON takes to write."""
+    began = time.thread_time()
+    with open(path, "ab", buffering=0) as file:
+        for step in range(lines):
+            line = {"s": step, "m": {"train/loss": step / 7, "lr/AdamW": 1e-3}}
+            file.write(json.dumps(line).encode() + b"\n")
+    return (time.thread_time() - began) / lines * 1e6
 
 
 def seconds_of(process):
@@ -96,9 +85,11 @@ def megabytes_of(process):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--points", type=int, default=1_000_000)
+    parser.add_argument("--points", type=int, default=1_000_000, help="a multiple of 50,000")
     parser.add_argument("--write", action="store_true", help="write the table into README")
     given = parser.parse_args()
+    if given.points < 1 or given.points % (20 * CALLS):
+        parser.error(f"needs a multiple of {20 * CALLS:,} points, got {given.points:,}")
     text = grow(given.points)
     print(text)
     if given.write:

@@ -39,7 +39,7 @@ WARM_UP = 15.0
 
 
 class Model(pl.LightningModule):
-    """A perceptron whose step takes about a millisecond on one core."""
+    """A perceptron whose step takes about a millisecond on one core, the Trainer's part aside."""
 
     def __init__(self, turns, logs):
         super().__init__()
@@ -122,7 +122,7 @@ def train(arm, given):
 
 
 def measure(given):
-    """Train all of ``ARMS`` in each of the sets, in another order; return the table's rows."""
+    """Train all of ``ARMS`` in each of the sets, in another order; return pairs of costs, ends."""
     pairs, ends = {arm: [] for arm in ARMS}, {arm: [] for arm in ARMS}
     spawn = multiprocessing.get_context("spawn")
     for number in range(given.sets):
@@ -134,7 +134,7 @@ def measure(given):
             ends[arm].append(end)
             middle = statistics.median(mine.clock / bare.clock for mine, bare in measured)
             print(f"set {number}, {arm}: {middle:.3f} x bare", flush=True)
-    return [[arm, *row(pairs[arm], statistics.median(ends[arm]))] for arm in ARMS]
+    return pairs, ends
 
 
 def paired(costs):
@@ -144,15 +144,28 @@ def paired(costs):
     return list(zip(costs[1::2], bare, strict=True))
 
 
-def row(pairs, end):
+def row(pairs, ends):
     """Milliseconds a bare step and those added, ratios, seconds of the end."""
     clock, processor = (sorted(mine[i] / bare[i] for mine, bare in pairs) for i in range(2))
     step = statistics.median(bare.clock for _, bare in pairs) * 1e3
-    added = statistics.median(mine.clock - bare.clock for mine, bare in pairs) * 1e3
     low, high = bounds(clock)
     ratio, busy = statistics.median(clock), statistics.median(processor)
-    numbers = f"{step:.2f}", f"{added:.2f}", f"{ratio:.3f}", f"{low:.2f}, {high:.2f}"
-    return [*numbers, f"{busy:.3f}", f"{end:.1f}"]
+    numbers = f"{step:.2f}", f"{added(pairs) * 1e3:.2f}", f"{ratio:.3f}", f"{low:.3f}, {high:.3f}"
+    return [*numbers, f"{busy:.3f}", f"{statistics.median(ends):.1f}"]
+
+
+def added(pairs):
+    """Return the seconds that recording adds to a step."""
+    return statistics.median(mine.clock - bare.clock for mine, bare in pairs)
+
+
+def against(ours, peers):
+    """Tell how much longer a step takes with the peer's recording, and how much more it adds."""
+    mine, theirs = (
+        statistics.median(cost.clock / bare.clock for cost, bare in pairs)
+        for pairs in (ours, peers)
+    )
+    return f"{theirs / mine:.1f} times as long (added: {added(peers) / added(ours):.0f} times)"
 
 
 def bounds(ordered):
@@ -160,6 +173,21 @@ def bounds(ordered):
     reach = 0.98 * len(ordered) ** 0.5
     first = max(0, int(len(ordered) / 2 - reach))
     return ordered[first], ordered[-1 - first]
+
+
+def step_cost(steps=2000):
+    """Return the median milliseconds of a step in torch alone."""
+    torch.set_num_threads(1)
+    model, costs = Model(None, logs=False), []
+    optimizer, batches = model.configure_optimizers(), list(data())
+    for step in range(steps):
+        began = time.perf_counter()
+        x, y = batches[step % len(batches)]
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model.net(x), y).backward()
+        optimizer.step()
+        costs.append(time.perf_counter() - began)
+    return statistics.median(costs) * 1e3
 
 
 def call_cost(calls=50_000):
@@ -188,8 +216,15 @@ def main():
     if given.sets < 1 or given.pairs < 2:
         parser.error(f"needs a set and two pairs, got {given.sets} and {given.pairs}")
     head = ["recorded by", "bare, ms a step", "added", "× bare", "95 %", "processor", "its end, s"]
-    text = tables.markdown(head, measure(given))
-    text += f"\n\nA call with two metrics takes {call_cost():.1f} µs of its caller's processor."
+    pairs, ends = measure(given)
+    text = tables.markdown(head, [[arm, *row(pairs[arm], ends[arm])] for arm in ARMS])
+    _, _, *recorded = pairs.values()
+    said = [against(*recorded[place::2]) for place in range(2)]
+    text += (
+        f"\n\nWith Lightning's logger a step takes {said[0]} as with ours on sqlite, {said[1]} on "
+        f"a server.\nIn torch alone it takes {step_cost():.2f} ms. A call with two metrics takes "
+        f"{call_cost():.1f} µs of its caller's processor."
+    )
     print(text)
     if given.write:
         tables.write("overhead", text)
