@@ -30,7 +30,7 @@ class Turns:
 
     Attributes:
         on: whether they are on.
-        costs: of the turns, the bare ones first, third and so on.
+        costs: of the warm-up, then of the turns, a bare one first.
         end: when the last turn was over, by `time.perf_counter`.
     """
 
