@@ -1,6 +1,7 @@
 """The command line: ``lr-callbacks sync``, ``replay``, ``compare`` and ``ui``."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -105,7 +106,6 @@ def _ui(folder: Path, port: int) -> int:
     Unless `MLFLOW_SERVER_ENABLE_JOB_EXECUTION` asks for them, without the seven processes that look
     for jobs of language models: they take two cores for half a minute, and show nothing of a run.
     """
-    import os
     import subprocess
 
     journals = sorted(folder.rglob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime)

@@ -125,11 +125,12 @@ class Journal:
 
 
 def _line(record: dict[str, Any]) -> bytes:
-    """Return a record as a line of JSON; metrics, which most are, in half the time of `json`."""
-    values = record.get("m")
-    if values is None or len(record) != 3 or not math.isfinite(sum(values.values())):
+    """Return a record as a line of JSON; finite metrics, which most are, faster than `json`."""
+    values = record.get("m", {}).values()
+    plain = len(record) == 3 and {*map(type, values)} == {float} and math.isfinite(sum(values))
+    if not plain:
         return _encode(record).encode() + b"\n"
-    pairs = ",".join([f"{_quoted(name)}:{value!r}" for name, value in values.items()])
+    pairs = ",".join([f"{_quoted(name)}:{value!r}" for name, value in record["m"].items()])
     return f'{{"s":{record["s"]},"m":{{{pairs}}},"t":{record["t"]}}}\n'.encode()
 
 
