@@ -1,7 +1,8 @@
 """The controller: detectors and a policy in, decisions out. Knows nothing of torch or Lightning."""
 
+import functools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -59,25 +60,44 @@ class Controller:
     def update(
         self, state: ControllerState, observation: Observation
     ) -> tuple[ControllerState, Decision]:
-        """Fold in one observation.
+        """Fold in one observation."""
+        state, decisions = self.judge(state, (observation,))
+        return state, decisions[0]
+
+    def judge(
+        self, state: ControllerState, observations: Sequence[Observation]
+    ) -> tuple[ControllerState, list[Decision]]:
+        """Fold in observations in order; up to a decision that restores or probes, if there is one.
 
         A non-finite loss is divergence by definition; no detector sees it, nor the loss of a step
         that was skipped. After a rollback the detectors forget the level of the loss, which
         belonged to the weights that were left.
+
+        Returns:
+            The state, and a decision for each observation that was folded in.
         """
-        detectors, readings = state.detectors, {"loss": NONFINITE}
-        if math.isfinite(observation.loss):
-            if observation.skipped:
+        losses = [o.loss for o in observations if math.isfinite(o.loss) and not o.skipped]
+        detectors, rows = self._read(state.detectors, losses)
+        policy, decisions, read, restores = state.policy, list[Decision](), 0, False
+        for observation in observations:
+            if not math.isfinite(observation.loss):
+                readings = {"loss": NONFINITE}
+            elif observation.skipped:
                 readings = {"gradient": NONFINITE}
             else:
-                detectors, readings = self._read(detectors, observation.loss)
-        policy, decision = self.policy.update(state.policy, observation, readings)
-        if decision.restore is not None:
+                readings, read = dict(zip(self.detectors, rows[read], strict=True)), read + 1
+            policy, decision = self.policy.update(policy, observation, readings)
+            decisions.append(Decision(*decision[:-1], readings))  # `_replace` takes twice as long
+            restores = decision.restore is not None
+            if restores or decision.probing:
+                break
+        if read < len(losses):
+            detectors, _ = self._read(state.detectors, losses[:read])
+        if restores:
             detectors = tuple(
                 d.rebase(s) for d, s in zip(self.detectors.values(), detectors, strict=True)
             )
-        # `_replace` takes twice as long.
-        return ControllerState(detectors, policy), Decision(*decision[:-1], readings)
+        return ControllerState(detectors, policy), decisions
 
     def replay(self, losses: Iterable[float]) -> Iterator[Decision]:
         """Yield what would have been decided on a recorded loss curve, one decision a loss."""
@@ -117,13 +137,36 @@ class Controller:
         return state if resumed is None else state._replace(policy=resumed(state.policy))
 
     def _read(
-        self, states: tuple[tuple[Any, ...], ...], loss: float
-    ) -> tuple[tuple[tuple[Any, ...], ...], dict[str, Reading]]:
-        folded, readings = [], {}
-        for (name, detector), state in zip(self.detectors.items(), states, strict=True):
-            state, readings[name] = detector.update(state, loss)
-            folded.append(state)
-        return tuple(folded), readings
+        self, states: tuple[tuple[Any, ...], ...], losses: list[float]
+    ) -> tuple[tuple[tuple[Any, ...], ...], list[tuple[Reading, ...]]]:
+        """Return the detectors' states after ``losses``, and the readings of each loss."""
+        if not losses or not states:
+            return states, [()] * len(losses)
+        detectors = zip(self.detectors.values(), states, strict=True)
+        after, readings = zip(*[folded(d, s, losses) for d, s in detectors], strict=True)
+        return after, list(zip(*readings, strict=True))
+
+
+def folded(
+    detector: Detector[Any], state: tuple[Any, ...], losses: Sequence[float]
+) -> tuple[tuple[Any, ...], Sequence[Reading]]:
+    """Fold finite losses into a detector's state, at once where it has a ``fold``."""
+    if _folds(type(detector)):
+        known: Any = detector
+        after, readings = known.fold(state, losses)
+        return after, readings
+    readings = []
+    for loss in losses:
+        state, reading = detector.update(state, loss)
+        readings.append(reading)
+    return state, readings
+
+
+@functools.cache
+def _folds(kind: type) -> bool:
+    """Whether a kind of detector has a ``fold``; where a subclass defines ``update`` alone, not."""
+    defining = (vars(k) for k in kind.__mro__ if "fold" in vars(k) or "update" in vars(k))
+    return "fold" in next(defining, {})
 
 
 def plain(decision: Decision) -> list[Any]:

@@ -106,7 +106,11 @@ S = TypeVar("S", bound=tuple[Any, ...])
 
 
 class Detector(Protocol[S]):
-    """Folds finite losses into a state, one at a time, and reports on each."""
+    """Folds finite losses into a state, one at a time, and reports on each.
+
+    A method ``fold(state, losses) -> (state, readings)`` is optional: it does the same with several
+    losses in a row, in less time.
+    """
 
     def init(self) -> S:
         """Return the state before any loss."""

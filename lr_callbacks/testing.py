@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from lr_callbacks.controller import Controller, ControllerState
+from lr_callbacks.controller import Controller, ControllerState, folded
 from lr_callbacks.core import (
     NONFINITE,
     START,
@@ -32,14 +32,19 @@ def check_detector(detector: Detector[Any], *, scale_invariant: bool = True) -> 
             power of two.
 
     Raises:
-        AssertionError: it is not pure; its state cannot be saved as JSON and restored, or grows; it
-            raises on a finite loss, or answers with a NaN; an alarm's statistic does not exceed its
-            limit; it alarms on a constant loss; or its verdicts depend on the unit of the loss.
+        AssertionError: it is not pure; its ``fold``, if it has one, does not do what ``update``
+            does; its state cannot be saved as JSON and restored, or grows; it raises on a finite
+            loss, or answers with a NaN; an alarm's statistic does not exceed its limit; it alarms
+            on a constant loss; or its verdicts depend on the unit of the loss.
     """
     for name, losses in streams().items():
         readings, states = _fold(detector, losses, name)
         again, _ = _fold(detector, losses, name)
         _must(_same(readings, again), f"the same losses give the same readings ({name})")
+        early, head = folded(detector, detector.init(), losses[:70])
+        late, tail = folded(detector, early, losses[70:])
+        alike = _same((late, [*head, *tail]), (states[-1], readings))
+        _must(alike, f"losses folded at once give what they give one by one ({name})")
         for at in (1, len(losses) // 3, len(losses) - 5):
             saved = _through_json(detector, states[at])
             _must(_same(saved, states[at]), f"the state survives JSON after {at} losses ({name})")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lr_callbacks.controller import Controller
-from lr_callbacks.core import NONFINITE, Condition, Observation
+from lr_callbacks.core import NONFINITE, Condition, Observation, Reading
 from lr_callbacks.detectors import Drift, Spike
 from lr_callbacks.policies import Guard, Hold
 from lr_callbacks.policies.hold import HoldState
@@ -70,6 +70,46 @@ def test_saving_as_json_and_restoring_changes_nothing(losses, cut):
         scale = decision.scale
         resumed.append(decision)
     assert repr(resumed) == repr(straight)
+
+
+@settings(max_examples=60, deadline=None)
+@given(losses=LOSSES, skipped=st.sets(st.integers(0, 120), max_size=5), size=st.integers(1, 70))
+def test_observations_judged_together_get_the_decisions_they_get_one_by_one(losses, skipped, size):
+    controller = Controller()
+    alone = together = controller.init()
+    seen = [Observation(i, x, 1.0, skipped=i in skipped) for i, x in enumerate(losses)]
+    while seen:
+        together, decisions = controller.judge(together, seen[:size])
+        for observation, decision in zip(seen, decisions, strict=False):
+            alone, expected = controller.update(alone, observation)
+            assert repr(decision) == repr(expected)
+        assert repr(together) == repr(alone)
+        assert not any(d.restore or d.probing for d in decisions[:-1])
+        assert len(decisions) == min(size, len(seen)) or decisions[-1].restore
+        seen = seen[len(decisions) :]
+
+
+class Deaf(Spike):
+    """Defines `update` alone."""
+
+    def update(self, state, loss):
+        return state, Reading(0.0, 1.0, Condition.STABLE)
+
+
+def test_a_detector_with_an_update_of_its_own_is_not_folded_by_what_it_inherits():
+    losses = [1.0 + 0.01 * (step % 7) for step in range(60)] + [50.0]
+    seen = [Observation(step, loss, 1.0) for step, loss in enumerate(losses)]
+    for detector, condition in ((Spike(), "SPIKING"), (Deaf(), "STABLE")):
+        controller = Controller(policy=Hold(), detectors={"it": detector})
+        _, decisions = controller.judge(controller.init(), seen)
+        assert decisions[-1].condition.name == condition
+
+
+def test_no_observations_and_no_detectors_are_judged_too():
+    controller = Controller(detectors={})
+    assert controller.judge(controller.init(), []) == (controller.init(), [])
+    _, (decision,) = controller.judge(controller.init(), [Observation(0, 1.0, 1.0)])
+    assert decision.readings == {}
 
 
 def test_what_was_not_saved_starts_afresh_and_is_named():

@@ -94,6 +94,18 @@ def test_a_broken_detector_is_told_which_promise_it_broke(promise, said):
         check_detector(Broken(promise=promise))
 
 
+class Hasty(Progress):
+    """A detector that forgets at once what it was given to fold on."""
+
+    def fold(self, state, losses):
+        return super().fold(state if len(losses) == 1 else self.init(), losses)
+
+
+def test_a_fold_that_does_not_do_what_update_does_is_told():
+    with pytest.raises(AssertionError, match="losses folded at once give what they give one by"):
+        check_detector(Hasty())
+
+
 def test_a_detector_that_depends_on_the_unit_may_say_so():
     check_detector(Broken(promise="units"), scale_invariant=False)
 

@@ -125,15 +125,13 @@ class AdaptiveLearningRate(Callback):
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
         """Judge the coming step by the loss."""
-        fit = self._fit or self._running()
-        fit.gates.watch(loss)
+        (self._fit or self._running()).gates.watch(loss)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """Judge the coming step by its gradients, which may be clipped next."""
-        fit = self._fit or self._running()
-        fit.before_step(optimizer)
+        (self._fit or self._running()).before_step(optimizer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -160,7 +158,7 @@ class AdaptiveLearningRate(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fold in what validation logged, where that is followed."""
         if self._fit is not None and self.settings.per == "validation":
-            self._fold(self._fit, self._fit.validation())
+            self._fold(self._fit, [self._fit.validation()])
             self._apply()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -217,26 +215,28 @@ class AdaptiveLearningRate(Callback):
         fit, probing = self._running(), self._memory.decision.probing
         fit.record()
         waiting, self._memory.unread = self._memory.unread, []
-        abandoned = False
-        for measured in waiting:
-            if abandoned:
-                fit.recorder.abandon(measured)
-            elif probing or not self._memory.decision.probing:  # not from before an experiment
-                abandoned = self._fold(fit, measured)
+        while waiting:
+            waiting = waiting[self._fold(fit, waiting[:1] if probing else waiting) :]
+            if self._memory.decision.restore is not None:
+                fit.recorder.abandon(waiting)
+                break
+            if self._memory.decision.probing and not probing:
+                break  # the rest was made before an experiment began
         self._memory.counts = fit.recorder.counts
         self._apply()
 
-    def _fold(self, fit: Fit, measured: Measured) -> bool:
-        """Decide on one step, record the decision and carry it out; whether it left the weights."""
+    def _fold(self, fit: Fit, steps: list[Measured]) -> int:
+        """Decide on steps, record the decisions and carry them out; return how many it took."""
         memory = self._memory
-        observation = fit.measures.observation(measured)
-        memory.state, memory.decision = self.controller.update(memory.state, observation)
-        decision = memory.decision
-        if decision.reason:
-            fit.recorder.decision(measured, decision)
-        if decision.save or decision.restore or decision.stop:
-            fit.carry_out(decision)
-        return decision.restore is not None
+        observations = [fit.measures.observation(measured) for measured in steps]
+        memory.state, decisions = self.controller.judge(memory.state, observations)
+        for measured, decision in zip(steps, decisions, strict=False):
+            memory.decision = decision
+            if decision.reason:
+                fit.recorder.decision(measured, decision)
+            if decision.save or decision.restore or decision.stop:
+                fit.carry_out(decision)
+        return len(decisions)
 
     def _running(self) -> Fit:
         if self._fit is None:

@@ -1,6 +1,6 @@
 """What goes to the Trainer's loggers: every loss, every rate, every decision and its reason."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from pytorch_lightning import Trainer
@@ -60,9 +60,10 @@ class Recorder:
             metrics |= self._count("skipped")
         self._log(metrics, measured.step)
 
-    def abandon(self, measured: Measured) -> None:
-        """Record that the weights of a step were left behind by a rollback decided meanwhile."""
-        self._log(self._count("abandoned"), measured.step)
+    def abandon(self, steps: Sequence[Measured]) -> None:
+        """Record that the weights of steps were left behind by a rollback decided meanwhile."""
+        for measured in steps:
+            self._log(self._count("abandoned"), measured.step)
 
     def decision(self, measured: Measured, decision: Decision) -> None:
         """Record a decision and its reason: its event, its row, its line for a person."""

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -103,33 +104,41 @@ class Drift:
 
     def update(self, state: DriftState, loss: float) -> tuple[DriftState, Reading]:
         """Fold in one finite loss."""
-        rows, total, low, high, last, rises, top, first, gone, above, stir, blocks = state
-        held = low if loss < low else high if loss > high else loss
-        rows, total, share = rows + 1, total + held, 0.0
-        if loss <= last:
-            rises, top = 0, (loss if last == math.inf else max(top, last))
-            first = loss if first == math.inf and not blocks.seen else first
-        else:
-            rises += 1
-            if loss > top:
-                share = rises / (5.5 if loss > top + abs(top) else 11.5)
-        if last < math.inf:
-            gain = 0.1 if blocks.seen else max(0.1, 1 / rows)
-            stir += gain * (min(abs(loss - last), _FAR) - stir)
-        above = above + 1 if loss > gone else 0
-        if above > 2 * self.block:
-            share, gone, first = max(share, above / (2 * self.block)), math.inf, math.inf
-        if rows == self.block:
-            blocks, cusum = self._fold(blocks, total / rows)
-            rows, total, share = 0, 0.0, max(share, cusum)
-            low, high = _bounds(blocks)
-            gone = min(gone, _midway(first, stir, blocks))
-        state = DriftState(
-            rows, total, low, high, loss, rises, top, first, gone, above, stir, blocks
-        )
-        return state, Reading.judge(share, 1.0, Condition.DIVERGING) if share else _CALM
+        state, readings = self.fold(state, (loss,))
+        return state, readings[0]
 
-    def _fold(self, blocks: Blocks, mean: float) -> tuple[Blocks, float]:
+    def fold(self, state: DriftState, losses: Sequence[float]) -> tuple[DriftState, list[Reading]]:
+        """Fold in finite losses, one after the other."""
+        rows, total, low, high, last, rises, top, first, gone, above, stir, blocks = state
+        readings = []
+        for loss in losses:
+            total += low if loss < low else high if loss > high else loss
+            rows, share = rows + 1, 0.0
+            if loss <= last:
+                rises, top = 0, (loss if last == math.inf else max(top, last))
+                first = loss if first == math.inf and not blocks.seen else first
+            else:
+                rises += 1
+                if loss > top:
+                    share = rises / (5.5 if loss > top + abs(top) else 11.5)
+            if last < math.inf:
+                gain = 0.1 if blocks.seen else max(0.1, 1 / rows)
+                stir += gain * (min(abs(loss - last), _FAR) - stir)
+            last, above = loss, (above + 1 if loss > gone else 0)
+            if above > 2 * self.block:
+                share, gone, first = max(share, above / (2 * self.block)), math.inf, math.inf
+            if rows == self.block:
+                blocks, cusum = self._close(blocks, total / rows)
+                rows, total, share = 0, 0.0, max(share, cusum)
+                low, high = _bounds(blocks)
+                gone = min(gone, _midway(first, stir, blocks))
+            readings.append(Reading.judge(share, 1.0, _DIVERGING) if share else _CALM)
+        state = DriftState(
+            rows, total, low, high, last, rises, top, first, gone, above, stir, blocks
+        )
+        return state, readings
+
+    def _close(self, blocks: Blocks, mean: float) -> tuple[Blocks, float]:
         """Close a block: CUSUM first, then the estimates that the next block is judged by."""
         cusum, share = 0.0, 0.0
         if blocks.closed >= self.warm_up and blocks.seen >= self.warm_up:
@@ -143,7 +152,7 @@ class Drift:
         return blocks, share
 
 
-_CALM = Reading(0.0, 1.0, Condition.STABLE)
+_CALM, _DIVERGING = Reading(0.0, 1.0, Condition.STABLE), Condition.DIVERGING
 
 #: Weight of the newest block in the slow mean, and in the noise once that is known.
 _ALPHA, _MEMORY = 0.25, 0.04

@@ -1,6 +1,7 @@
 """Oscillation: swings of the loss that stand out of its noise and repeat."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import mul, sub
@@ -86,43 +87,54 @@ class Oscillation:
 
     def update(self, state: OscillationState, loss: float) -> tuple[OscillationState, Reading]:
         """Fold in one finite loss."""
-        if not -_FAR < loss < _FAR:
-            loss = math.copysign(_FAR, loss)
-        window, rows, first, lowest, highest, turns, extreme, at, way, size, strikes, past, n = (
-            state
-        )
-        if not rows:
-            first, extreme, turns = loss, loss, ((0, loss),)
-        window, rows = (*window[1 - _SPAN :], loss), rows + 1
-        lowest = loss if loss < lowest else lowest
-        highest = loss if loss > highest else highest
-        statistic, ringing = 0.0, False
-        reversal = (extreme - loss) * way
-        if reversal <= 0:  # the swing goes on; or it begins
-            if loss != extreme:
-                way = way or (1 if loss > extreme else -1)
-                extreme, at = loss, rows - 1
-        elif reversal > size and reversal > _TURN * abs(extreme - turns[-1][1]):
-            size = _TURN * abs(extreme - turns[-1][1])
-            size = max(size, _USUAL * past) if n >= _KNOWN else size
-            turns, extreme, at, way = (*turns[-4:], (at, extreme)), loss, rows - 1, -way
-            ringing = len(turns) == 5 and _zigzag(turns, window, rows, state)
-        if not rows % _EVERY:
-            if rows - turns[-1][0] > _SPAN:  # a swing so long ago says nothing of the next
-                size = _USUAL * past if n >= _KNOWN else 0.0
-            if len(window) >= self.width:
-                statistic, past, n = self._wave(window, first - lowest, past, n)
-                strikes = strikes + 1 if statistic > self.peak else 0
-                ringing = ringing or strikes >= 2
-        state = OscillationState(
-            window, rows, first, lowest, highest, turns, extreme, at, way, size, strikes, past, n
-        )
+        state, readings = self.fold(state, (loss,))
+        return state, readings[0]
+
+    def fold(
+        self, state: OscillationState, losses: Sequence[float]
+    ) -> tuple[OscillationState, list[Reading]]:
+        """Fold in finite losses, one after the other."""
+        rows, first, lowest, highest, turns, extreme, at, way, size, strikes, past, n = state[1:]
+        window, usual, readings = list(state.window), _usual(past, n), []
+        for loss in losses:
+            loss = loss if -_FAR < loss < _FAR else math.copysign(_FAR, loss)
+            if not rows:
+                first, extreme, turns = loss, loss, ((0, loss),)
+            if len(window) == _SPAN:
+                del window[0]
+            window.append(loss)
+            rows, statistic, ringing = rows + 1, 0.0, False
+            reversal = (extreme - loss) * way
+            if reversal <= 0:  # the swing goes on; or it begins
+                if loss != extreme:
+                    way = way or (1 if loss > extreme else -1)
+                    extreme, at = loss, rows - 1
+            elif reversal > size and reversal > (swing := _TURN * abs(extreme - turns[-1][1])):
+                size = max(swing, usual)
+                turns, extreme, at, way = (*turns[-4:], (at, extreme)), loss, rows - 1, -way
+                if len(turns) == 5 and rows - turns[0][0] <= _SPAN:
+                    spanned = window[turns[0][0] - rows :]
+                    ringing = _zigzag(turns, spanned, first - lowest, highest - lowest, usual)
+            lowest = loss if loss < lowest else lowest
+            highest = loss if loss > highest else highest
+            if not rows % _EVERY:
+                if rows - turns[-1][0] > _SPAN:  # a swing so long ago says nothing of the next
+                    size = max(0.0, usual)
+                if len(window) >= self.width:
+                    statistic, past, n = self._wave(window, first - lowest, past, n)
+                    strikes, usual = (strikes + 1 if statistic > self.peak else 0), _usual(past, n)
+                    ringing = ringing or strikes >= 2
+            readings.append(self._reading(statistic, ringing=ringing))
+        run = rows, first, lowest, highest, turns, extreme, at, way, size, strikes, past, n
+        return OscillationState(tuple(window), *run), readings
+
+    def _reading(self, statistic: float, *, ringing: bool) -> Reading:
         if ringing:
-            return state, Reading(max(1.0, statistic), self.peak, _OSCILLATING)
-        return state, Reading(min(statistic, self.peak), self.peak, _STABLE)
+            return Reading(max(1.0, statistic), self.peak, _OSCILLATING)
+        return Reading(min(statistic, self.peak), self.peak, _STABLE)
 
     def _wave(
-        self, window: tuple[float, ...], gain: float, past: float, known: int
+        self, window: Sequence[float], gain: float, past: float, known: int
     ) -> tuple[float, float, int]:
         """Return the peak of a wave that is large, and the usual deviation moved on."""
         x, bound = _bounded(window[-self.width :])
@@ -148,21 +160,29 @@ _TURN, _USUAL = 0.3, 6.0
 _FAR = 1e150  # squares must not overflow
 
 
+def _usual(past: float, windows: int) -> float:
+    """Return the least size of a swing in a run that is known; negative before."""
+    return _USUAL * past if windows >= _KNOWN else -1.0
+
+
 def _zigzag(
     turns: tuple[tuple[int, float], ...],
-    window: tuple[float, ...],
-    rows: int,
-    state: OscillationState,
+    losses: list[float],
+    gain: float,
+    span: float,
+    usual: float,
 ) -> bool:
-    """Tell whether the four swings between the last five turns are ringing."""
-    age = rows - turns[0][0]
-    if age > _SPAN:
-        return False
+    """Tell whether the four swings between the last five turns are ringing.
+
+    Args:
+        turns: row and loss of each.
+        losses: from the first of them on.
+        gain, span: what the run has gained, and its whole range.
+        usual: the least size that counts; negative while unknown.
+    """
     lengths = [b[0] - a[0] for a, b in pairwise(turns)]
     sizes = [abs(b[1] - a[1]) for a, b in pairwise(turns)]
-    least, greatest, span = min(sizes), max(sizes), state.highest - state.lowest
-    gain = state.first - state.lowest
-    known = state.windows >= _KNOWN
+    least, greatest, known = min(sizes), max(sizes), usual >= 0
     alike = (
         least >= 0.5 * greatest
         and greatest >= 0.2 * gain
@@ -171,12 +191,12 @@ def _zigzag(
     )
     # Before the run has come down, large swings are how a noisy run begins.
     large = least >= 0.3 * span and (known or gain >= 0.9 * span)
-    if known and least <= _USUAL * state.past:
+    if known and least <= usual:
         return False
-    return (alike or large) and _roughness(window[-age : turns[-1][0] - rows + 1]) < 1
+    return (alike or large) and _roughness(losses[: turns[-1][0] - turns[0][0] + 1]) < 1
 
 
-def _detrended(window: tuple[float, ...]) -> list[float]:
+def _detrended(window: Sequence[float]) -> list[float]:
     n = len(window)
     middle, mean = (n - 1) / 2, sum(window) / n
     slope = (sum(map(mul, window, range(n))) - middle * n * mean) * 12 / (n * (n * n - 1))
@@ -184,7 +204,7 @@ def _detrended(window: tuple[float, ...]) -> list[float]:
     return [x - base - slope * i for i, x in enumerate(window)]
 
 
-def _roughness(window: tuple[float, ...]) -> float:
+def _roughness(window: Sequence[float]) -> float:
     """Return von Neumann's ratio of the detrended window: 2 for noise, 0 for a slow wave."""
     x = _detrended(window)
     total = sum(map(mul, x, x))
@@ -192,7 +212,7 @@ def _roughness(window: tuple[float, ...]) -> float:
     return sum(map(mul, steps, steps)) / total if total > 0 else 2.0
 
 
-def _bounded(window: tuple[float, ...]) -> tuple[list[float], float]:
+def _bounded(window: Sequence[float]) -> tuple[list[float], float]:
     """Return the detrended window in units of four median deviations, held to one, and the unit."""
     x = _detrended(window)
     bound = 4 * sorted(map(abs, x))[len(x) // 2]

@@ -1,7 +1,9 @@
 """Progress: the loss has stopped falling, or falls too slowly to matter."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import sub
 from typing import NamedTuple
 
 from lr_callbacks.core import Condition, Reading, require
@@ -75,24 +77,37 @@ class Progress:
 
     def update(self, state: ProgressState, loss: float) -> tuple[ProgressState, Reading]:
         """Fold in one finite loss."""
-        rows, total, means, first, best, told = state
-        rows, total = rows + 1, total + (loss if -_FAR < loss < _FAR else math.copysign(_FAR, loss))
-        if rows < self.block:
-            return ProgressState(rows, total, means, first, best, told), _CALM
-        mean = total / rows
+        state, readings = self.fold(state, (loss,))
+        return state, readings[0]
+
+    def fold(
+        self, state: ProgressState, losses: Sequence[float]
+    ) -> tuple[ProgressState, list[Reading]]:
+        """Fold in finite losses, one after the other."""
+        rows, total, readings = state.rows, state.total, []
+        for loss in losses:
+            total += loss if -_FAR < loss < _FAR else math.copysign(_FAR, loss)
+            rows, reading = rows + 1, _CALM
+            if rows == self.block:
+                state, reading = self._close(state, total / rows)
+                rows, total = 0, 0.0
+            readings.append(reading)
+        return ProgressState(rows, total, *state[2:]), readings
+
+    def _close(self, state: ProgressState, mean: float) -> tuple[ProgressState, Reading]:
+        """Take in the mean of a block, and judge."""
+        _, _, means, first, best, told = state
         first = mean if first == math.inf else first
-        state = ProgressState(
-            0, 0.0, (*means[1 - self.blocks :], mean), first, min(best, mean), told
-        )
-        if len(state.means) < self.blocks:
-            return state, _CALM
-        return self._judge(state)
+        means = (*means[1 - self.blocks :], mean)
+        state = ProgressState(0, 0.0, means, first, min(best, mean), told)
+        return (state, _CALM) if len(means) < self.blocks else self._judge(state)
 
     def _judge(self, state: ProgressState) -> tuple[ProgressState, Reading]:
-        gain, error, level = _gain(state.means)
-        half = state.means[self.blocks // 2 :]
-        late, _, _ = _gain(half)  # a recovery passes its old level, but does not rest there
-        gain = max(abs(gain), abs(late) / math.sqrt(2))
+        older, level = _halves(state.means)
+        before, late = _halves(state.means[self.blocks // 2 :])
+        # A recovery passes its old level, but does not rest there.
+        gain = max(abs(older - level), abs(before - late) / math.sqrt(2))
+        error = _error(state.means) + 1e-7 * abs(level)
         gained = state.first - state.best
         if not gained:  # a loss that never fell has no pace to lose
             return state, _CALM
@@ -110,12 +125,16 @@ _CALM = Reading(0.0, 1.0, Condition.STABLE)
 _FAR = 1e300
 
 
-def _gain(means: tuple[float, ...]) -> tuple[float, float, float]:
-    """Return the gain from the older to the newer half, its standard error, the newer level."""
+def _halves(means: tuple[float, ...]) -> tuple[float, float]:
+    """Return the mid-means of the older half and of the newer."""
     half = len(means) // 2
-    older, newer = _mid_mean(means[:half]), _mid_mean(means[half:])
+    return _mid_mean(means[:half]), _mid_mean(means[half:])
+
+
+def _error(means: tuple[float, ...]) -> float:
+    """Return the standard error of the gain from half to half."""
     sd = 1.05 * max(_median_step(means, 1), _median_step(means, 3))
-    return older - newer, sd * math.sqrt(2.2 / half) + 1e-7 * abs(newer), newer
+    return sd * math.sqrt(2.2 / (len(means) // 2))
 
 
 def _mid_mean(values: tuple[float, ...]) -> float:
@@ -125,6 +144,5 @@ def _mid_mean(values: tuple[float, ...]) -> float:
 
 
 def _median_step(values: tuple[float, ...], lag: int) -> float:
-    return sorted([abs(a - b) for a, b in zip(values, values[lag:], strict=False)])[
-        (len(values) - lag) // 2
-    ]
+    steps: list[float] = sorted(map(abs, map(sub, values[lag:], values)))
+    return steps[len(steps) // 2]

@@ -2,6 +2,7 @@
 
 import math
 from bisect import bisect_left, insort
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -84,29 +85,36 @@ class Spike:
 
     def update(self, state: SpikeState, loss: float) -> tuple[SpikeState, Reading]:
         """Fold in one finite loss."""
-        window, ordered, steps, kept, before, pair, tail, tail2, known = state
-        ratio, z, n = 0.0, 0.0, len(window)
-        if n >= self.warm_up or (n and kept):
-            both, centre = 0.0, ordered[n // 2]
-            if loss > centre:
-                z = _z(loss, centre, _scale(ordered, steps) if n >= self.warm_up else kept)
-                lesser, greater = (z, before) if z < before else (before, z)
-                both = math.sqrt(lesser * min(greater, 6 * lesser))  # one alone makes no pair
-                ratio = max(z / (1.7 * max(tail, 1.75) ** 2), both / (1.9 * max(tail2, 1.45) ** 2))
-                ratio *= self.sensitivity
-            known = min(known + 1, _KNOWN)
-            step = min(0.1, _STEP * _KNOWN / known)
-            tail = _quantile(tail, z, step, before <= tail)
-            tail2 = _quantile(tail2, both, step, pair <= tail2)
-            pair = both
-        if n < self.warm_up:
-            ratio = max(ratio, self.sensitivity * _young(window, loss))
-        if n:
-            window, ordered, steps = _slide(window, ordered, steps, loss, self.width)
-        else:
-            window = ordered = (loss,)
-        state = SpikeState(window, ordered, steps, kept, z, pair, tail, tail2, known)
-        return state, Reading.judge(ratio, 1.0, Condition.SPIKING) if ratio else _CALM
+        state, readings = self.fold(state, (loss,))
+        return state, readings[0]
+
+    def fold(self, state: SpikeState, losses: Sequence[float]) -> tuple[SpikeState, list[Reading]]:
+        """Fold in finite losses, one after the other."""
+        window, ordered, steps = list(state.window), list(state.ordered), list(state.steps)
+        kept, before, pair, tail, tail2, known = state[3:]
+        readings = []
+        for loss in losses:
+            ratio, z, n = 0.0, 0.0, len(window)
+            if n >= self.warm_up or (n and kept):
+                both, centre = 0.0, ordered[n // 2]
+                if loss > centre:
+                    z = _z(loss, centre, _scale(ordered, steps) if n >= self.warm_up else kept)
+                    lesser, greater = (z, before) if z < before else (before, z)
+                    both = math.sqrt(lesser * min(greater, 6 * lesser))  # one alone is no pair
+                    ratio = z / (1.7 * max(tail, 1.75) ** 2)
+                    ratio = max(ratio, both / (1.9 * max(tail2, 1.45) ** 2)) * self.sensitivity
+                known = min(known + 1, _KNOWN)
+                step = min(0.1, _STEP * _KNOWN / known)
+                tail = _quantile(tail, z, step, before <= tail)
+                tail2 = _quantile(tail2, both, step, pair <= tail2)
+                pair = both
+            if n < self.warm_up:
+                ratio = max(ratio, self.sensitivity * _young(window, loss))
+            _slide(window, ordered, steps, loss, self.width)
+            before = z
+            readings.append(Reading.judge(ratio, 1.0, Condition.SPIKING) if ratio else _CALM)
+        known_by = tuple(window), tuple(ordered), tuple(steps)
+        return SpikeState(*known_by, kept, before, pair, tail, tail2, known), readings
 
 
 _CALM = Reading(0.0, 1.0, Condition.STABLE)
@@ -125,7 +133,7 @@ def _quantile(value: float, sample: float, step: float, counts: bool) -> float:
     return min(value * (1 + step), 1e6) if counts else value
 
 
-def _scale(ordered: tuple[float, ...], steps: tuple[float, ...]) -> float:
+def _scale(ordered: Sequence[float], steps: Sequence[float]) -> float:
     n = len(ordered)
     spread = 0.7413 * (ordered[(3 * n) // 4] - ordered[n // 4])
     return max(spread, 1.05 * sorted(steps)[len(steps) // 2])
@@ -138,22 +146,21 @@ def _z(loss: float, centre: float, scale: float) -> float:
 
 
 def _slide(
-    window: tuple[float, ...],
-    ordered: tuple[float, ...],
-    steps: tuple[float, ...],
-    loss: float,
-    width: int,
-) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
+    window: list[float], ordered: list[float], steps: list[float], loss: float, width: int
+) -> None:
     """Take in a loss, drop the oldest beyond ``width``."""
-    ranks = list(ordered)
+    if window:
+        steps.append(abs(loss - window[-1]))
+    if len(steps) > width:
+        del steps[0]
     if len(window) == width:
-        del ranks[bisect_left(ranks, window[0])]
-    insort(ranks, loss)
-    last = window[-1]
-    return (*window[1 - width :], loss), tuple(ranks), (*steps[1 - width :], abs(loss - last))
+        del ordered[bisect_left(ordered, window[0])]
+        del window[0]
+    window.append(loss)
+    insort(ordered, loss)
 
 
-def _young(window: tuple[float, ...], loss: float) -> float:
+def _young(window: Sequence[float], loss: float) -> float:
     """How far two losses in a row lie above all before, as a share of what is alarming."""
     if len(window) < 4:
         return 0.0
