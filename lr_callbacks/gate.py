@@ -116,7 +116,7 @@ class StepGate:
             loss = None
             if closure is not None:
                 loss = closure() if torch.is_grad_enabled() else torch.enable_grad()(closure)()
-                if isinstance(loss, Tensor) and not self._looked:
+                if isinstance(loss, Tensor):
                     self.watch(loss)
             if not self._looked:
                 self.look()

@@ -112,7 +112,7 @@ class AdaptiveLearningRate(Callback):
         self._resumed = False
         memory, policy = self._memory, self.controller.policy
         self._fit = Fit(trainer, pl_module, self.settings, policy, memory, self._read)
-        hide_idle(self)
+        hide_idle(self, AdaptiveLearningRate, *self._fit.gates.idle)
         self._apply()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -141,7 +141,7 @@ class AdaptiveLearningRate(Callback):
         if trainer.fit_loop._skip_backward:  # a pass for the statistics of averaged weights
             return
         fit.window.add(trainer, outputs)
-        if not fit.close_step():
+        if not fit.close_step(outputs):
             fit.rates.apply()
         elif fit.due():
             self._read()

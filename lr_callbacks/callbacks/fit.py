@@ -111,11 +111,12 @@ class Fit:
             if scaler.optimizer is optimizer:
                 scaler.note()
 
-    def close_step(self) -> bool:
+    def close_step(self, outputs: Any) -> bool:
         """Put the loss into the block, if a batch completed a step of the optimizers in charge."""
         rates, before = self.rates, self._taken
         taken = rates.steps
         if taken == before and not self._passed_over():
+            self.gates.watch_late(outputs)
             return False
         self._taken, passed = taken, self.gates.take()
         if not self.module.automatic_optimization:

@@ -1,6 +1,7 @@
 """The gates before the optimizer steps of a Trainer: a poisoned batch touches nothing."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
@@ -8,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lr_callbacks.buffers import Buffers
+from lr_callbacks.callbacks.rates import LIGHTNING
 from lr_callbacks.finiteness import Flag, both
 from lr_callbacks.gate import StepGate
 from lr_callbacks.scaler import LRScaler
@@ -20,6 +22,10 @@ class Gates:
         trainer: with more than one process, verdicts are combined over them.
         module: its buffers are restored along with a step that is left out.
         scalers: of the optimizers to be gated; none for letting everything through.
+
+    Attributes:
+        idle: the hooks in which there is nothing to do: no loss need be told before its backward
+            pass where each step brings that of its last batch along, or all are let through.
     """
 
     def __init__(
@@ -31,6 +37,8 @@ class Gates:
             StepGate(s.optimizer, buffers=self._buffers, reduce=reduce, left_out=s.leave_out)
             for s in scalers
         ]
+        told = not scalers or _brings_its_loss(trainer, module)
+        self.idle = ("on_before_backward",) if told else ()
 
     @property
     def acted(self) -> bool:
@@ -41,6 +49,12 @@ class Gates:
         """Judge the next step by a loss that is about to be differentiated."""
         for gate in self._gates:
             gate.watch(loss)
+
+    def watch_late(self, outputs: Any) -> None:
+        """Judge the next step by what `training_step` returned, if `watch` was not called."""
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if self.idle and isinstance(loss, Tensor):
+            self.watch(loss)
 
     def look(self, optimizer: Optimizer) -> None:
         """Judge the step that follows by the gradients before they are clipped."""
@@ -75,6 +89,17 @@ class Gates:
         """Give the optimizers their steps back."""
         for gate in self._gates:
             gate.close()
+
+
+def _brings_its_loss(trainer: Trainer, module: LightningModule) -> bool:
+    """Whether an optimizer gets the closure that returns the loss, as it does from Lightning.
+
+    Someone else's ``optimizer_step``, and mixed precision that scales losses, may call it first.
+    """
+    given = module.optimizer_step, trainer.strategy.optimizer_step
+    plugin = trainer.precision_plugin
+    own = all(step.__module__.startswith(LIGHTNING) for step in (*given, plugin.optimizer_step))
+    return own and module.automatic_optimization and getattr(plugin, "scaler", None) is None
 
 
 def _least(flag: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from trainers import Kept, Regression, loader, trainer
 from lr_callbacks import AdaptiveLearningRate, Hold, RunReport
 from lr_callbacks.callbacks.hooks import EACH_BATCH
 
-USED = {"on_before_backward", "on_before_optimizer_step", "on_train_batch_end"}
+USED = {"on_before_optimizer_step", "on_train_batch_end"}
 
 
 class Spy(pl.Callback):
@@ -38,18 +38,35 @@ class Counting(AdaptiveLearningRate):
         self.count += 100
 
 
+class Telling(AdaptiveLearningRate):
+    """A subclass that looks at the loss as well."""
+
+    def on_before_backward(self, trainer, pl_module, loss):
+        super().on_before_backward(trainer, pl_module, loss)
+
+
+class Stepping(Regression):
+    """Its optimizer may be stepped without the closure that tells it the loss."""
+
+    def optimizer_step(self, *arguments):
+        super().optimizer_step(*arguments)
+
+
 @pytest.mark.parametrize(
-    ("watched", "called"),
+    ("watched", "module", "called"),
     [
-        (AdaptiveLearningRate(Hold()), USED),
-        (Counting(Hold()), {*USED, "on_after_backward"}),
-        (RunReport(), set()),
+        (AdaptiveLearningRate(), Regression(), USED),
+        (AdaptiveLearningRate(Hold()), Regression(), USED),
+        (AdaptiveLearningRate(), Stepping(), {*USED, "on_before_backward"}),
+        (Telling(), Regression(), {*USED, "on_before_backward"}),
+        (Counting(Hold()), Regression(), {*USED, "on_after_backward"}),
+        (RunReport(), Regression(), set()),
     ],
-    ids=["callback", "subclass", "report"],
+    ids=["callback", "no gate", "another's step", "subclass of it", "subclass", "report"],
 )
-def test_only_hooks_in_which_something_is_done_are_called(watched, called):
+def test_only_hooks_in_which_something_is_done_are_called(watched, module, called):
     spy, kept = Spy(watched), Kept()
-    trainer([watched, spy], kept).fit(Regression(), loader())
+    trainer([watched, spy], kept).fit(module, loader())
     assert spy.called == called
     assert all(callable(getattr(watched, name)) for name in EACH_BATCH)  # when it is over
     assert all(callable(getattr(pickle.loads(pickle.dumps(watched)), n)) for n in EACH_BATCH)

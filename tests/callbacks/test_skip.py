@@ -65,6 +65,31 @@ def test_a_poisoned_batch_touches_nothing(where, settings, accumulate, read_ever
     assert all(p.isfinite().all() for p in module.state_dict().values())
 
 
+@pytest.mark.parametrize("at", [6, 7, 8])
+def test_an_infinite_loss_with_finite_gradients_leaves_out_the_window_that_it_lies_in(at):
+    module, kept = Normed(adam, poison=[at]), Kept()
+    settings = {"accumulate_grad_batches": 3, "max_steps": 5}
+    trainer([AdaptiveLearningRate()], kept, **settings).fit(module, loader(rows=24))
+    assert module.after[8] == module.after[5]
+    assert module.after[11] != module.after[8]
+    assert [s for s, _ in kept.series("events/skipped")] == [2]
+
+
+class Stepping(Normed):
+    """Calls the closure itself, and hands none on."""
+
+    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure):
+        optimizer_closure()
+        optimizer.step()
+
+
+def test_an_infinite_loss_is_seen_though_the_optimizer_is_never_told_of_it():
+    module, kept = Stepping(adam, poison=[5]), Kept()
+    trainer([AdaptiveLearningRate()], kept, max_steps=8).fit(module, loader())
+    assert module.after[5] == module.after[4]
+    assert [s for s, _ in kept.series("events/skipped")] == [5]
+
+
 @pytest.mark.parametrize("poison", ["loss", "input"])
 def test_training_with_a_poisoned_batch_is_training_without_it(poison):
     batches = [b for _ in range(3) for b in loader()]
