@@ -1,6 +1,5 @@
 """The controller: detectors and a policy in, decisions out. Knows nothing of torch or Lightning."""
 
-import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from lr_callbacks.core import (
     Observation,
     Policy,
     Reading,
+    at_once,
     require,
 )
 from lr_callbacks.detectors import default_detectors
@@ -151,7 +151,7 @@ def folded(
     detector: Detector[Any], state: tuple[Any, ...], losses: Sequence[float]
 ) -> tuple[tuple[Any, ...], Sequence[Reading]]:
     """Fold finite losses into a detector's state, at once where it has a ``fold``."""
-    if _folds(type(detector)):
+    if at_once(type(detector), "fold", "update"):
         known: Any = detector
         after, readings = known.fold(state, losses)
         return after, readings
@@ -160,13 +160,6 @@ def folded(
         state, reading = detector.update(state, loss)
         readings.append(reading)
     return state, readings
-
-
-@functools.cache
-def _folds(kind: type) -> bool:
-    """Whether a kind of detector has a ``fold``; where a subclass defines ``update`` alone, not."""
-    defining = (vars(k) for k in kind.__mro__ if "fold" in vars(k) or "update" in vars(k))
-    return "fold" in next(defining, {})
 
 
 def plain(decision: Decision) -> list[Any]:

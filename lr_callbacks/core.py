@@ -6,6 +6,7 @@ plain numbers, strings and tuples, so that a checkpoint, a replay and a comparis
 per class.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from enum import IntEnum
@@ -165,6 +166,16 @@ def worst(readings: Mapping[str, Reading]) -> tuple[str, Reading]:
         if found is None or reading.condition > found.condition:
             worse, found = name, reading
     return worse, found or Reading(0.0, math.inf, Condition.STABLE)
+
+
+@functools.cache
+def at_once(kind: type, many: str, one: str) -> bool:
+    """Whether the method ``many`` of a kind may stand for several calls of its method ``one``.
+
+    It may not where a subclass has defined the latter anew, and not the former.
+    """
+    defining = (vars(k) for k in kind.__mro__ if many in vars(k) or one in vars(k))
+    return many in next(defining, {})
 
 
 def require(valid: bool, name: str, rule: str, value: object) -> None:

@@ -162,8 +162,9 @@ class Fit:
 
     def record(self) -> None:
         """Read the steps that wait, with one host sync, and record them; judging may wait."""
-        for measured in self.block.read(self.trainer):
-            self.recorder.step(measured)
+        block = self.block.read(self.trainer)
+        self.recorder.steps(block)
+        for measured in block:
             self.rates.loss = measured.loss
             if measured.skipped:
                 self.gates.settle()

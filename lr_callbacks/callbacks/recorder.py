@@ -7,7 +7,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from lr_callbacks.callbacks.losses import Measured
-from lr_callbacks.core import Decision
+from lr_callbacks.core import Decision, at_once
 
 
 @runtime_checkable
@@ -42,35 +42,24 @@ class Recorder:
         self.counts: dict[str, int] = dict(counts or {})
         self._loss = f"watched/{monitor}" if monitor else "train/loss"
         self._prefix = prefix
-        self._loggers = list(trainer.loggers) if trainer.is_global_zero else []
+        self._loggers: list[Any] = list(trainer.loggers) if trainer.is_global_zero else []
         self._scale: float | None = None
 
-    def step(self, measured: Measured) -> None:
-        """Record the loss and the rates of one optimizer step, and the scale where it changed."""
-        if not self._loggers and not measured.skipped:
-            return
-        metrics = {self._loss: measured.loss}
-        for name, rate in measured.rates.items():  # a comprehension is a call more
-            metrics[f"lr/{name}"] = rate
-        metrics |= measured.extra
-        if measured.scale != self._scale:
-            self._scale = measured.scale
-            metrics |= {f"scale/{name}": measured.scale for name in measured.rates}
-        if measured.skipped:
-            metrics |= self._count("skipped")
-        self._log(metrics, measured.step)
+    def steps(self, block: Sequence[Measured]) -> None:
+        """Record the losses and the rates of optimizer steps, and the scale where it changed."""
+        wanted = [m for m in block if self._loggers or m.skipped]
+        self._log([(self._metrics(measured), measured.step) for measured in wanted])
 
     def abandon(self, steps: Sequence[Measured]) -> None:
         """Record that the weights of steps were left behind by a rollback decided meanwhile."""
-        for measured in steps:
-            self._log(self._count("abandoned"), measured.step)
+        self._log([(self._count("abandoned"), measured.step) for measured in steps])
 
     def decision(self, measured: Measured, decision: Decision) -> None:
         """Record a decision and its reason: its event, its row, its line for a person."""
         done = "skip" if _skips(measured, decision) else action(decision, measured.scale)
         condition = decision.condition.name.lower()
         event = condition if decision.condition.trouble else done.replace(" ", "_")
-        self._log(self._count(event), measured.step)
+        self._log([(self._count(event), measured.step)])
         record = {
             "condition": condition,
             "action": done,
@@ -90,10 +79,26 @@ class Recorder:
         self.counts[event] = self.counts.get(event, 0) + 1
         return {f"events/{self._prefix}{event}": float(self.counts[event])}
 
-    def _log(self, metrics: dict[str, float], step: int) -> None:
+    def _metrics(self, measured: Measured) -> dict[str, float]:
+        metrics = {self._loss: measured.loss}
+        for name, rate in measured.rates.items():  # a comprehension is a call more
+            metrics[f"lr/{name}"] = rate
+        metrics |= measured.extra
+        if measured.scale != self._scale:
+            self._scale = measured.scale
+            metrics |= {f"scale/{name}": measured.scale for name in measured.rates}
+        if measured.skipped:
+            metrics |= self._count("skipped")
+        return metrics
+
+    def _log(self, block: Sequence[tuple[dict[str, float], int]]) -> None:
         for logger in self._loggers:
             try:
-                logger.log_metrics(metrics, step)
+                if at_once(logger.__class__, "log_block", "log_metrics"):
+                    logger.log_block(block)
+                else:
+                    for metrics, step in block:
+                        logger.log_metrics(metrics, step)
             except Exception as error:
                 self._leave_out(logger, error)
 

@@ -1,4 +1,4 @@
-"""The journal: one file a run, one JSON line a call, on disk before anything is sent anywhere.
+"""The journal: one file a run, one JSON line a record, on disk before anything is sent anywhere.
 
 The first line describes the run, so that a reader needs nothing else to create it later. Each
 further line holds ``t``, the time in milliseconds since 1970, and one of
@@ -79,21 +79,22 @@ class Journal:
         self.header = {"format": FORMAT, "id": self.id, "pid": os.getpid(), **about}
         self.append(self.header)
 
-    def append(self, record: dict[str, Any]) -> None:
-        """Add one record; never raises."""
-        if "t" not in record:
-            record["t"] = int(time.time() * 1000)
+    def append(self, *records: dict[str, Any]) -> None:
+        """Add records, by one write; never raises."""
+        now = int(time.time() * 1000)
+        for record in records:
+            record.setdefault("t", now)
         if self.failure is None:
             try:
-                self._write(_line(record))
+                self._write(b"".join([_line(record) for record in records]))
                 return
             except OSError as error:
                 self.failure = error
         with self._failing:
             if self.failure is not None:
-                self.overflow.append(record)
+                self.overflow.extend(records)
                 return
-        self.append(record)
+        self.append(*records)
 
     def recover(self) -> bool:
         """Try again to put on the disk what stayed in memory; False if it fails still."""
@@ -114,14 +115,14 @@ class Journal:
             os.close(self._file)
             self._file = None
 
-    def _write(self, line: bytes) -> None:
+    def _write(self, lines: bytes) -> None:
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        if os.write(self._file, line) != len(line):
+        if os.write(self._file, lines) != len(lines):
             os.ftruncate(self._file, self.size)
-            raise OSError(errno.ENOSPC, "the disk took only part of a line")
-        self.size += len(line)
+            raise OSError(errno.ENOSPC, "the disk took only a part")
+        self.size += len(lines)
 
 
 def _line(record: dict[str, Any]) -> bytes:

@@ -5,7 +5,7 @@ import time
 import uuid
 import weakref
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -145,7 +145,12 @@ class JournaledMLFlowLogger(MLFlowLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Write numbers, or tensors of one element, to the journal; ``step`` is 0 where None."""
-        self._recorder().write_metrics(metrics, step or 0)
+        self._recorder().write_metrics((metrics, step or 0))
+
+    @rank_zero_only
+    def log_block(self, steps: Sequence[tuple[Mapping[str, Any], int]]) -> None:
+        """Write the metrics of several steps at once."""
+        self._recorder().write_metrics(*steps)
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
@@ -227,13 +232,9 @@ class JournaledMLFlowLogger(MLFlowLogger):
             "tags": context_tags(self.tags or {}, self._parent_run_id),
         }
         recording = Recording(
-            self.journal_dir,
-            about,
-            prefix=self._prefix,
-            drain_timeout=self.drain_timeout,
-            handover=self.handover,
-            strict=self.strict,
-        )
+            self.journal_dir, about, prefix=self._prefix, drain_timeout=self.drain_timeout,
+            handover=self.handover, strict=self.strict,
+        )  # fmt: skip
         weakref.finalize(self, recording.close)  # also at the exit of the process
         self._recording = recording
         return recording

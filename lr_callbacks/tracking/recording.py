@@ -56,11 +56,10 @@ class Recording:
         if about.get("run_id") or about.get("resumes"):
             self.journal.append({"open": True})
 
-    def write_metrics(self, metrics: Mapping[str, Any], step: int) -> None:
-        """Append metrics, and a tag the first time that one is not finite."""
+    def write_metrics(self, *steps: tuple[Mapping[str, Any], int]) -> None:
+        """Append the metrics of steps, and a tag the first time that one is not finite."""
         told = self._metrics.first_nonfinite
-        clean = self._metrics(metrics, step)
-        self.write({"s": step, "m": clean})
+        self.write(*[{"s": step, "m": self._metrics(metrics, step)} for metrics, step in steps])
         if self._metrics.first_nonfinite is not told:
             self.write({"g": {"first_nonfinite": self._metrics.first_nonfinite}})
 
@@ -86,8 +85,8 @@ class Recording:
         """A folder beside the journal for files that wait for their upload."""
         return self.journal.path.with_suffix("").with_suffix(".files")
 
-    def write(self, record: dict[str, Any]) -> None:
-        """Append a record.
+    def write(self, *records: dict[str, Any]) -> None:
+        """Append records.
 
         Raises:
             RuntimeError: MLflow failed, and ``strict`` asked to stop.
@@ -96,7 +95,7 @@ class Recording:
         if self.ended:  # for instance `trainer.test` after `fit`
             self.ended = False
             journal.append({"open": True})
-        journal.append(record)
+        journal.append(*records)
         if journal.failure is not None and not self._told:
             self._told = True
             log.warning(
