@@ -45,9 +45,7 @@ class Model(pl.LightningModule):
     def __init__(self, turns, logs):
         super().__init__()
         torch.manual_seed(0)
-        self.net = nn.Sequential(
-            nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10)
-        )
+        self.net = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10))
         self.turns, self.logs = turns, logs
 
     def on_train_batch_start(self, batch, batch_idx):
@@ -61,7 +59,7 @@ class Model(pl.LightningModule):
         return loss
 
     def configure_optimizers(self):
-        return torch.optim.AdamW(self.parameters(), lr=1e-3)
+        return torch.optim.SGD(self.parameters(), lr=0.01, momentum=0.9)
 
 
 def data():
