@@ -1,6 +1,6 @@
 """What recording costs: a training that is bare and recorded by turns, and medians of the ratios.
 
-    python examples/benchmarks/overhead.py [--sets 3] [--pairs 40] [--seconds 0.5] [--write]
+    python examples/benchmarks/overhead.py [--sets 3] [--pairs 25] [--seconds 0.5] [--write]
 
 A training loses its callbacks and loggers for half a second and gets them back for another, with
 all that they need beside it, the process that sends and the server, which stand still meanwhile.
@@ -205,7 +205,7 @@ def call_cost(calls=50_000):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", type=int, default=3, help="of processes")
-    parser.add_argument("--pairs", type=int, default=40, help="of turns, in each process")
+    parser.add_argument("--pairs", type=int, default=25, help="of turns, in each process")
     parser.add_argument("--seconds", type=float, default=0.5, help="of a turn")
     parser.add_argument("--write", action="store_true", help="write the table into README")
     given = parser.parse_args()
