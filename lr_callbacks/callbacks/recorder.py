@@ -92,7 +92,7 @@ class Recorder:
         return metrics
 
     def _log(self, block: Sequence[tuple[dict[str, float], int]]) -> None:
-        for logger in self._loggers:
+        for logger in self._loggers if block else ():
             try:
                 if at_once(logger.__class__, "log_block", "log_metrics"):
                     logger.log_block(block)

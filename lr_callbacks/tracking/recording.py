@@ -92,7 +92,7 @@ class Recording:
             RuntimeError: MLflow failed, and ``strict`` asked to stop.
         """
         journal = self.journal
-        if self.ended:  # for instance `trainer.test` after `fit`
+        if self.ended and records:  # for instance `trainer.test` after `fit`
             self.ended = False
             journal.append({"open": True})
         journal.append(*records)

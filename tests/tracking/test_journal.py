@@ -92,6 +92,21 @@ def test_while_the_disk_fails_records_stay_in_memory_and_go_to_it_later(tmp_path
     assert journal.size == journal.path.stat().st_size
 
 
+def test_records_added_together_are_lines_of_their_own_and_stay_together_where_the_disk_fails(
+    tmp_path,
+):
+    journal = Journal(tmp_path, ABOUT)
+    journal.append(*[{"m": {"loss": step / 3}, "s": step} for step in range(3)])
+    assert journal.size == journal.path.stat().st_size
+    works, full = os.dup(journal._file), os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, journal._file)
+    journal.append(*[{"m": {"loss": math.nan}, "s": step} for step in range(3, 6)])
+    assert [r["s"] for r in journal.overflow] == [3, 4, 5]
+    os.dup2(works, journal._file)
+    assert journal.recover()
+    assert [r["s"] for r in records(journal.path)[1:]] == [0, 1, 2, 3, 4, 5]
+
+
 def test_a_folder_that_vanished_is_made_again(tmp_path):
     journal = Journal(tmp_path / "gone", ABOUT)
     (tmp_path / "file").write_text("")

@@ -51,6 +51,30 @@ def test_every_steps_loss_and_rate_are_in_mlflow_equal_to_the_values(uri):
     assert logger.name == logger.experiment_id == run.info.experiment_id
 
 
+class Renaming(JournaledMLFlowLogger):
+    """Gives metrics other names, one call at a time."""
+
+    def log_metrics(self, metrics, step=None):
+        super().log_metrics({f"mine/{name}": value for name, value in metrics.items()}, step)
+
+
+def test_a_logger_with_a_way_of_its_own_gets_step_by_step_what_another_gets_in_blocks(uri):
+    for kind, name in ((JournaledMLFlowLogger, "train/loss"), (Renaming, "mine/train/loss")):
+        logger, module = kind("e", tracking_uri=uri), Spied()
+        trainer([AdaptiveLearningRate()], logger, max_steps=40).fit(module, loader())
+        assert series(uri, logger.run_id, name) == list(enumerate(module.losses))
+
+
+def test_a_block_without_steps_opens_no_run_again(uri):
+    logger = JournaledMLFlowLogger("e", tracking_uri=uri)
+    logger.log_block([({"a": 1.0}, 0), ({"a": 2.0}, 1)])
+    logger.finalize("success")
+    logger.log_block([])
+    run = only_run(uri)
+    assert run.info.status == "FINISHED"
+    assert series(uri, run.info.run_id, "a") == [(0, 1.0), (1, 2.0)]
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [(RuntimeError("boom"), "FAILED"), (KeyboardInterrupt(), "KILLED")],
