@@ -59,6 +59,22 @@ def of_controller(controller):
     return least(step, losses())
 
 
+def of_blocks(controller):
+    """Return the cost of a loss that is judged together with others, as a callback does."""
+    state, count = controller.init(), 0
+
+    def judge(seen):
+        nonlocal state
+        state, _ = controller.judge(state, seen)
+
+    best = float("inf")
+    for block in losses():
+        seen = [Observation(count + i, loss, 1.0) for i, loss in enumerate(block)]
+        best = min(best, least(judge, [[seen]]) / len(seen))
+        count += len(seen)
+    return best
+
+
 def of_detector(detector):
     """Return the cost of one update."""
     state = detector.init()
@@ -120,6 +136,7 @@ def main():
     torch.set_num_threads(1)
     rows = [
         ("`Controller.update`, all detectors, `Guard`", of_controller(Controller(policy=Guard()))),
+        (f"`Controller.judge`, {BLOCK} losses, for each of them", of_blocks(Controller())),
         ("`Controller.update`, all detectors, `Hold`", of_controller(Controller(policy=Hold()))),
         *((f"{name} alone", of_detector(d)) for name, d in default_detectors().items()),
         ("training step of the smallest model, torch alone", of_torch()),
