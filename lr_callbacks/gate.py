@@ -33,6 +33,7 @@ class StepGate:
         reduce: combines the verdict over ranks, so that all decide alike: a tensor of one element,
             1 for finite, to the minimum over the ranks; None for a single process.
         left_out: called after a step was left out on the host.
+        unseen: called before a step whose gradients nobody has looked at, with all of them there.
         deferred: select on the device rather than read; None for where that saves waiting.
     """
 
@@ -43,13 +44,15 @@ class StepGate:
         buffers: Buffers | None = None,
         reduce: Callable[[Tensor], Tensor] | None = None,
         left_out: Callable[[], object] = lambda: None,
+        unseen: Callable[[Optimizer], object] = lambda optimizer: None,
         deferred: bool | None = None,
     ) -> None:
         self.optimizer, self._buffers = optimizer, buffers
-        self._reduce, self._left_out, self._deferred = reduce, left_out, deferred
+        self._reduce, self._deferred = reduce, deferred
+        self._left_out, self._unseen = left_out, unseen
         self._native = type(optimizer).__module__.startswith("torch.optim")
-        self._single = self._native and not isinstance(optimizer, LBFGS)
-        self._selects = self._single and deferred is not False  # where the verdict allows it
+        self.single = self._native and not isinstance(optimizer, LBFGS)
+        self._selects = self.single and deferred is not False  # where the verdict allows it
         self._open = False
         self._ok: Flag = True
         self._looked = False
@@ -111,7 +114,7 @@ class StepGate:
         def step(_: Optimizer, closure: Callable[[], Any] | None = None, **named: Any) -> Any:
             if self._open:
                 return self._inner(**named) if closure is None else self._inner(closure, **named)
-            if closure is not None and not self._single:
+            if closure is not None and not self.single:
                 return self._undo(closure, **named)
             loss = None
             if closure is not None:
@@ -119,6 +122,7 @@ class StepGate:
                 if isinstance(loss, Tensor):
                     self.watch(loss)
             if not self._looked:
+                self._unseen(self.optimizer)
                 self.look()
             # Whether the verdict is read whatever the state: it lies here, or must be known here.
             here = not self._selects or (
@@ -156,7 +160,9 @@ class StepGate:
             if isinstance(loss, Tensor):
                 self.watch(loss)
             if not first:
-                first.append(self._local())
+                if not self._looked:
+                    self.look()
+                first.append(self._ok)
             self.forget()
             return loss
 
@@ -210,15 +216,11 @@ class StepGate:
             for key, value in state.items()
         )
 
-    def _local(self) -> Flag:
-        if not self._looked:
-            self.look()
-        found = getattr(self.optimizer, "found_inf", None)  # a GradScaler's own verdict
-        return self._ok if found is None else both(self._ok, (found == 0).all())
-
     def _verdict(self) -> Flag:
-        ok = self._local()
-        self._ok, self._looked = True, False
+        ok, self._ok, self._looked = self._ok, True, False
+        found = getattr(self.optimizer, "found_inf", None)  # a GradScaler's own verdict
+        if found is not None:
+            ok = both(ok, (found == 0).all())
         if self._reduce is None:
             return ok
         device = next(p.device for g in self.optimizer.param_groups for p in g["params"])

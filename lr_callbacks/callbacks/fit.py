@@ -69,7 +69,7 @@ class Fit:
         memory.slots = {}
         self.rates = Rates(trainer, module, chosen)
         skips = settings.skip if settings.skip is not None else bool(policy.slots)
-        self.gates = Gates(trainer, module, self.rates.scalers if skips else [])
+        self.gates = Gates(trainer, module, self.rates.scalers if skips else [], self._measure)
         watched = settings.monitor if settings.per == "step" else None
         self.recorder = Recorder(trainer, memory.counts, watched, prefix)
         self.window, self.block = LossWindow(watched), LossBlock()
@@ -100,13 +100,7 @@ class Fit:
     def before_step(self, optimizer: Optimizer) -> None:
         """Judge the gradients of a step that mixed precision may leave out without a word."""
         self.gates.look(optimizer)
-        if self._gradients is not None:
-            self._gradients.look(optimizer)
-        decision = self._memory.decision
-        asked = () if decision is self._answered else decision.measure
-        if asked or self._asked:
-            self.measures.take(asked)
-            self._asked = asked
+        self._measure(optimizer)
         for scaler in self.rates.scalers if self._amp is not None else ():
             if scaler.optimizer is optimizer:
                 scaler.note()
@@ -139,6 +133,16 @@ class Fit:
             self._answered = self._memory.decision  # of a block, its first step is measured
         self.block.append(Pending(step, loss, names, used, scale, skipped, extra))
         return True
+
+    def _measure(self, optimizer: Optimizer) -> None:
+        """Measure weights and gradients as they are before a step, where that is wanted."""
+        if self._gradients is not None:
+            self._gradients.look(optimizer)
+        decision = self._memory.decision
+        asked = () if decision is self._answered else decision.measure
+        if asked or self._asked:
+            self.measures.take(asked)
+            self._asked = asked
 
     def _passed_over(self) -> bool:
         """Whether a step was completed that no optimizer in charge took."""

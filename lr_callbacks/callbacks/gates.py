@@ -1,6 +1,6 @@
 """The gates before the optimizer steps of a Trainer: a poisoned batch touches nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,23 +22,38 @@ class Gates:
         trainer: with more than one process, verdicts are combined over them.
         module: its buffers are restored along with a step that is left out.
         scalers: of the optimizers to be gated; none for letting everything through.
+        unseen: called before a step of an optimizer for which `look` was not called.
 
     Attributes:
         idle: the hooks in which there is nothing to do: no loss need be told before its backward
-            pass where each step brings that of its last batch along, or all are let through.
+            pass where each step brings that of its last batch along, or all are let through; no
+            gradient need be looked at before the step where nothing changes it until then.
     """
 
     def __init__(
-        self, trainer: Trainer, module: LightningModule, scalers: Sequence[LRScaler]
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        scalers: Sequence[LRScaler],
+        unseen: Callable[[Optimizer], object],
     ) -> None:
         self._buffers = Buffers(module) if scalers else None
         reduce = _least if trainer.world_size > 1 else None
         self._gates = [
-            StepGate(s.optimizer, buffers=self._buffers, reduce=reduce, left_out=s.leave_out)
+            StepGate(
+                s.optimizer,
+                buffers=self._buffers,
+                reduce=reduce,
+                left_out=s.leave_out,
+                unseen=unseen,
+            )
             for s in scalers
         ]
         told = not scalers or _brings_its_loss(trainer, module)
-        self.idle = ("on_before_backward",) if told else ()
+        self.idle = ["on_before_backward"] if told else []
+        once = bool(scalers) and all(gate.single for gate in self._gates)
+        if told and once and _keeps_gradients(trainer, module):
+            self.idle.append("on_before_optimizer_step")
 
     @property
     def acted(self) -> bool:
@@ -100,6 +115,16 @@ def _brings_its_loss(trainer: Trainer, module: LightningModule) -> bool:
     plugin = trainer.precision_plugin
     own = all(step.__module__.startswith(LIGHTNING) for step in (*given, plugin.optimizer_step))
     return own and module.automatic_optimization and getattr(plugin, "scaler", None) is None
+
+
+def _keeps_gradients(trainer: Trainer, module: LightningModule) -> bool:
+    """Whether nothing clips or else changes gradients between the backward pass and the step."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    hooks = [module.configure_gradient_clipping, trainer.precision_plugin.clip_gradients]
+    hooks += [part.on_before_optimizer_step for part in (module, *callbacks)]
+    ours = (*LIGHTNING, "lr_callbacks.")
+    own = all(hook.__module__.startswith(ours) for hook in hooks if callable(hook))
+    return own and not trainer.gradient_clip_val
 
 
 def _least(flag: Tensor) -> Tensor:

@@ -21,9 +21,12 @@ class Pending(NamedTuple):
     skipped: Tensor | bool = False
     extra: Mapping[str, Rate] = {}
 
-    def named(self) -> dict[str, float]:
-        """Return the rates by the names of their groups, read where they lie on a device."""
-        return dict(zip(self.names, map(float, self.rates), strict=False))
+    def read(self) -> "Measured":
+        """Return the step with numbers that lie on the host."""
+        step, loss, names, rates, scale, skipped, extra = self
+        by_name = dict(zip(names, map(float, rates), strict=False))
+        further = {name: float(value) for name, value in extra.items()} if extra else {}
+        return Measured(step, float(loss), by_name, scale, bool(skipped), further)
 
 
 class Measured(NamedTuple):
@@ -112,13 +115,9 @@ class LossBlock(list[Pending]):
         """Return and forget the steps, their losses averaged over the ranks; one host sync."""
         steps = self[:]
         self.clear()
-        if not steps:
-            return []
-        losses, skipped, extras = _on_host(steps, trainer)
-        return [
-            Measured(s.step, loss, s.named(), s.scale, out, extra)
-            for s, loss, out, extra in zip(steps, losses, skipped, extras, strict=True)
-        ]
+        here = trainer.strategy.root_device.type == "cpu" or len(steps) < 2
+        alone = trainer.world_size == 1 and here
+        return [step.read() for step in (steps if alone else _fetched(steps, trainer))]
 
 
 def validated(trainer: Trainer, monitor: str) -> float:
@@ -136,22 +135,24 @@ def validated(trainer: Trainer, monitor: str) -> float:
     return float(value)
 
 
-def _on_host(
-    steps: list[Pending], trainer: Trainer
-) -> tuple[list[float], list[bool], list[dict[str, float]]]:
+def _fetched(steps: list[Pending], trainer: Trainer) -> list[Pending]:
+    """Fetch what lies on a device at once, and average the losses over the ranks."""
+    if not steps:
+        return []
     device = trainer.strategy.root_device
-    if trainer.world_size == 1 and (device.type == "cpu" or len(steps) == 1):
-        extras = [{n: float(v) for n, v in s.extra.items()} if s.extra else {} for s in steps]
-        return [float(s.loss) for s in steps], [bool(s.skipped) for s in steps], extras
     wide = torch.float32 if device.type == "mps" else torch.float64
     losses = torch.stack([torch.as_tensor(s.loss).to(device, wide) for s in steps])
     if trainer.world_size > 1:
         losses = trainer.strategy.reduce(losses, reduce_op="mean")
     late = [s.skipped for s in steps if isinstance(s.skipped, Tensor)]
     late += [torch.as_tensor(value) for s in steps for value in s.extra.values()]
-    if not late:
-        return losses.tolist(), [bool(s.skipped) for s in steps], [{} for _ in steps]
-    read = iter(torch.cat([losses, torch.stack([v.to(losses) for v in late])]).tolist())
+    if late:
+        losses = torch.cat([losses, torch.stack([v.to(losses) for v in late])])
+    read = iter(losses.tolist())
     means = [next(read) for _ in steps]
     skipped = [next(read) > 0 if isinstance(s.skipped, Tensor) else s.skipped for s in steps]
-    return means, skipped, [{name: next(read) for name in s.extra} for s in steps]
+    extras = [{name: next(read) for name in s.extra} for s in steps]
+    return [
+        s._replace(loss=loss, skipped=out, extra=extra)
+        for s, loss, out, extra in zip(steps, means, skipped, extras, strict=True)
+    ]

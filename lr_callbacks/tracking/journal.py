@@ -127,12 +127,15 @@ class Journal:
 
 def _line(record: dict[str, Any]) -> bytes:
     """Return a record as a line of JSON; finite metrics, which most are, faster than `json`."""
-    values = record.get("m", {}).values()
-    plain = len(record) == 3 and {*map(type, values)} == {float} and math.isfinite(sum(values))
-    if not plain:
-        return _encode(record).encode() + b"\n"
-    pairs = ",".join([f"{_quoted(name)}:{value!r}" for name, value in record["m"].items()])
-    return f'{{"s":{record["s"]},"m":{{{pairs}}},"t":{record["t"]}}}\n'.encode()
+    pairs = []
+    for name, value in record.get("m", {}).items():
+        if value.__class__ is not float or value - value != 0:  # an integer, NaN, infinity
+            break
+        pairs.append(f"{_quoted(name)}:{value!r}")
+    else:
+        if pairs and len(record) == 3:
+            return f'{{"s":{record["s"]},"m":{{{",".join(pairs)}}},"t":{record["t"]}}}\n'.encode()
+    return _encode(record).encode() + b"\n"
 
 
 def read(path: Path, offset: int = 0) -> Iterator[Line]:

@@ -4,12 +4,14 @@ import pickle
 
 import pytest
 import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import LambdaCallback, LearningRateMonitor
 from trainers import Kept, Regression, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate, Hold, RunReport
 from lr_callbacks.callbacks.hooks import EACH_BATCH
 
-USED = {"on_before_optimizer_step", "on_train_batch_end"}
+LOSS, GRADIENTS, END = "on_before_backward", "on_before_optimizer_step", "on_train_batch_end"
 
 
 class Spy(pl.Callback):
@@ -52,24 +54,72 @@ class Stepping(Regression):
         super().optimizer_step(*arguments)
 
 
+class Clipping(Regression):
+    """It may change gradients that were looked at."""
+
+    def configure_gradient_clipping(self, *arguments, **named):
+        super().configure_gradient_clipping(*arguments, **named)
+
+
+class Changing(Regression):
+    """It may change gradients before anything looks at them, or after."""
+
+    def on_before_optimizer_step(self, optimizer):
+        super().on_before_optimizer_step(optimizer)
+
+
+class Foreign(torch.optim.SGD):
+    """An optimizer that may evaluate its closure when it likes."""
+
+
+class WithForeign(Regression):
+    def configure_optimizers(self):
+        return Foreign(self.parameters(), lr=0.1)
+
+
 @pytest.mark.parametrize(
     ("watched", "module", "called"),
     [
-        (AdaptiveLearningRate(), Regression(), USED),
-        (AdaptiveLearningRate(Hold()), Regression(), USED),
-        (AdaptiveLearningRate(), Stepping(), {*USED, "on_before_backward"}),
-        (Telling(), Regression(), {*USED, "on_before_backward"}),
-        (Counting(Hold()), Regression(), {*USED, "on_after_backward"}),
+        (AdaptiveLearningRate(), Regression(), {END}),
+        (AdaptiveLearningRate(Hold()), Regression(), {GRADIENTS, END}),
+        (AdaptiveLearningRate(), Stepping(), {LOSS, GRADIENTS, END}),
+        (AdaptiveLearningRate(), Clipping(), {GRADIENTS, END}),
+        (AdaptiveLearningRate(), Changing(), {GRADIENTS, END}),
+        (AdaptiveLearningRate(), WithForeign(), {GRADIENTS, END}),
+        (Telling(), Regression(), {LOSS, END}),
+        (Counting(Hold()), Regression(), {"on_after_backward", GRADIENTS, END}),
         (RunReport(), Regression(), set()),
     ],
-    ids=["callback", "no gate", "another's step", "subclass of it", "subclass", "report"],
-)
+    ids=[
+        "callback", "no gate", "another's step", "another's clipping", "another's hook",
+        "foreign optimizer", "subclass of it", "subclass", "report",
+    ],
+)  # fmt: skip
 def test_only_hooks_in_which_something_is_done_are_called(watched, module, called):
     spy, kept = Spy(watched), Kept()
     trainer([watched, spy], kept).fit(module, loader())
     assert spy.called == called
     assert all(callable(getattr(watched, name)) for name in EACH_BATCH)  # when it is over
     assert all(callable(getattr(pickle.loads(pickle.dumps(watched)), n)) for n in EACH_BATCH)
+
+
+@pytest.mark.parametrize(
+    ("others", "settings", "called"),
+    [
+        ([], {"gradient_clip_val": 1.0}, {GRADIENTS, END}),
+        ([], {"gradient_clip_val": 0.0}, {END}),
+        ([RunReport(), LearningRateMonitor()], {}, {END}),
+        ([LambdaCallback(on_before_optimizer_step=lambda *_: None)], {}, {GRADIENTS, END}),
+    ],
+    ids=["clipped", "clipped by nothing", "others that do not look", "another that may change"],
+)
+def test_gradients_are_looked_at_in_their_hook_where_they_may_change_later(
+    others, settings, called
+):
+    watched = AdaptiveLearningRate()
+    spy = Spy(watched)
+    trainer([*others, watched, spy], Kept(), **settings).fit(Regression(), loader())
+    assert spy.called == called
 
 
 def test_a_subclass_is_called_at_every_batch_and_may_ask_its_parent():
