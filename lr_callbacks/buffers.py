@@ -18,17 +18,16 @@ class Buffers:
 
     def refresh(self) -> None:
         """Look for buffers anew and keep them as they are."""
-        self._live = [b for b in self._module.buffers() if not b.is_inference()]
-        self._kept = [b.detach().clone() for b in self._live]
-        self._versions = [b._version for b in self._live]
+        self.live = [b for b in self._module.buffers() if not b.is_inference()]
+        self._kept = [b.detach().clone() for b in self.live]
+        self._versions = [b._version for b in self.live]
         norms = (m for m in self._module.modules() if isinstance(m, _NormBase))
         # Batch norm writes its statistics without raising their version.
         self._silent = {id(b) for m in norms for b in m.buffers(recurse=False)}
 
     def keep(self, ok: Tensor | None = None) -> None:
         """Keep the present values; where ``ok`` is given and false, go back to the old ones."""
-        changed = self._live and self._changed()
-        if changed:
+        if changed := self._changed():
             self._copy(changed, ok)
 
     @torch.no_grad()
@@ -37,7 +36,7 @@ class Buffers:
             for live, kept in changed:
                 torch.where(ok, live, kept, out=live.data)
         torch._foreach_copy_([kept for _, kept in changed], [live for live, _ in changed])
-        self._versions = [b._version for b in self._live]
+        self._versions = [b._version for b in self.live]
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -45,8 +44,8 @@ class Buffers:
         for live, kept in self._changed():
             # Not through `live`: the graph of another loss may hold its version.
             live.data.copy_(kept)
-        self._versions = [b._version for b in self._live]
+        self._versions = [b._version for b in self.live]
 
     def _changed(self) -> list[tuple[Tensor, Tensor]]:
-        known = zip(self._live, self._kept, self._versions, strict=True)
+        known = zip(self.live, self._kept, self._versions, strict=True)
         return [(b, k) for b, k, v in known if b._version != v or id(b) in self._silent]

@@ -1,6 +1,7 @@
 """Leaving out an optimizer step whose loss or gradients are not finite."""
 
 import functools
+import math
 import types
 from collections.abc import Callable
 from typing import Any
@@ -56,7 +57,7 @@ class StepGate:
         self._open = False
         self._ok: Flag = True
         self._looked = False
-        self._passed: Flag | None = None
+        self.passed: Flag | None = None
         self._late: list[tuple[Tensor, list[Tensor]]] = []
         self._built: dict[int, int] = {}
         self._inner = optimizer.step
@@ -71,8 +72,7 @@ class StepGate:
 
     def look(self) -> None:
         """Judge the gradients as they are now, before they are clipped, rather than at the step."""
-        read = self._deferred is not True
-        finite = gradients_finite(self.optimizer, read=read)
+        finite = gradients_finite(self.optimizer, read=self._deferred is not True)
         self._ok = finite if self._ok is True else both(self._ok, finite)
         self._looked = True
 
@@ -83,11 +83,11 @@ class StepGate:
     @property
     def acted(self) -> bool:
         """Whether a step was let through or left out since the last `take`."""
-        return self._passed is not None
+        return self.passed is not None
 
     def take(self) -> Flag | None:
         """Return whether the last step was let through, None without a step since the last call."""
-        passed, self._passed = self._passed, None
+        passed, self.passed = self.passed, None
         return passed
 
     def settle(self) -> None:
@@ -119,34 +119,36 @@ class StepGate:
             loss = None
             if closure is not None:
                 loss = closure() if torch.is_grad_enabled() else torch.enable_grad()(closure)()
-                if isinstance(loss, Tensor):
+                # Without a call where the verdict stays as it is: a step would notice each.
+                if isinstance(loss, Tensor) and not (
+                    loss.is_cpu and loss.numel() == 1 and math.isfinite(loss.item())
+                ):
                     self.watch(loss)
             if not self._looked:
                 self._unseen(self.optimizer)
-                self.look()
+                finite = gradients_finite(self.optimizer, read=self._deferred is not True)
+                if finite is not True:
+                    self._ok = both(self._ok, finite)
             # Whether the verdict is read whatever the state: it lies here, or must be known here.
             here = not self._selects or (
                 self._deferred is None and not isinstance(self._ok, Tensor)
             )
             if not here and self._selectable():
                 returned = self._select(**named)
+            elif self._verdict():
+                used = () if here else list(with_gradient(self.optimizer))
+                returned = self._inner(**named)
+                for p in used:
+                    self._built[id(p)] = len(self.optimizer.state.get(p, ()))
+                self.passed = True if self.passed is None else self.passed
+                if self._buffers is not None and self._buffers.live:
+                    self._buffers.keep()
             else:
-                returned = self._branch(here=here, **named)
+                returned = None
+                self._leave_out()
             return returned if closure is None else loss
 
         return step
-
-    def _branch(self, *, here: bool, **named: Any) -> Any:
-        """Read the verdict, then step or not."""
-        if not bool(self._verdict()):
-            self._leave_out()
-            return None
-        used = () if here else list(with_gradient(self.optimizer))
-        returned = self._inner(**named)
-        for p in used:
-            self._built[id(p)] = len(self.optimizer.state.get(p, ()))
-        self._pass(True)
-        return returned
 
     def _undo(self, closure: Callable[[], Any], **named: Any) -> Any:
         """Step, and undo it: this optimizer may move weights before or between evaluations.
@@ -228,12 +230,12 @@ class StepGate:
         return self._reduce(flag.float()) > 0
 
     def _pass(self, ok: Flag) -> None:
-        self._passed = ok if self._passed is None else both(self._passed, ok)
+        self.passed = ok if self.passed is None else both(self.passed, ok)
         if self._buffers is not None:
             self._buffers.keep(ok if isinstance(ok, Tensor) else None)
 
     def _leave_out(self) -> None:
-        self._passed = False
+        self.passed = False
         self.optimizer._opt_called = True  # type: ignore[attr-defined] # or schedulers warn
         if self._buffers is not None:
             self._buffers.restore()

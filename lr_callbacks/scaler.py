@@ -128,8 +128,11 @@ class LRScaler:
         return _Written(scheduled, rate, rate._version if isinstance(rate, Tensor) else 0)
 
     def _before_step(self, *_: object) -> None:
-        self.note()
         self.steps += 1
+        if self.scales:
+            self.apply()
+        groups = self.optimizer.param_groups  # as in `rates`, whose call a step would notice
+        self.stepped = [g["lr"] if g["lr"].__class__ is float else _copy(g["lr"]) for g in groups]
 
     def _after_step(self, *_: object) -> None:
         if self._written:

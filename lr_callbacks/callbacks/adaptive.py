@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -112,43 +111,33 @@ class AdaptiveLearningRate(Callback):
         self._resumed = False
         memory, policy = self._memory, self.controller.policy
         self._fit = Fit(trainer, pl_module, self.settings, policy, memory, self._read)
-        hide_idle(self, AdaptiveLearningRate, *self._fit.gates.idle)
+        hide_idle(self, AdaptiveLearningRate, *self._fit.steps.gates.idle)
         self._apply()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the rates in force."""
         fit = self._running()
         fit.rates.apply()
-        fit.gates.keep(anew=True)
+        fit.steps.gates.keep(anew=True)
 
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
         """Judge the coming step by the loss."""
-        (self._fit or self._running()).gates.watch(loss)
+        (self._fit or self._running()).steps.gates.watch(loss)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """Judge the coming step by its gradients, which may be clipped next."""
-        (self._fit or self._running()).before_step(optimizer)
+        (self._fit or self._running()).steps.before_step(optimizer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Fold in the loss of the step that the batch completed, if it completed one."""
-        fit = self._fit or self._running()
-        if trainer.fit_loop._skip_backward:  # a pass for the statistics of averaged weights
-            return
-        fit.window.add(trainer, outputs)
-        if not fit.close_step(outputs):
-            fit.rates.apply()
-        elif fit.due():
+        if (self._fit or self._running()).steps.end_batch(outputs):
             self._read()
-        else:
-            if time.monotonic() > fit.deadline:
-                fit.record()
-            fit.rates.apply()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judge the weights before they are validated and perhaps saved as the best."""
@@ -213,7 +202,7 @@ class AdaptiveLearningRate(Callback):
     def _read(self) -> None:
         """Record and fold the steps that are waiting, in order."""
         fit, probing = self._running(), self._memory.decision.probing
-        fit.record()
+        fit.steps.record()
         waiting, self._memory.unread = self._memory.unread, []
         while waiting:
             waiting = waiting[self._fold(fit, waiting[:1] if probing else waiting) :]
@@ -228,7 +217,7 @@ class AdaptiveLearningRate(Callback):
     def _fold(self, fit: Fit, steps: list[Measured]) -> int:
         """Decide on steps, record the decisions and carry them out; return how many it took."""
         memory = self._memory
-        observations = [fit.measures.observation(measured) for measured in steps]
+        observations = [fit.steps.measures.observation(measured) for measured in steps]
         memory.state, decisions = self.controller.judge(memory.state, observations)
         for measured, decision in zip(steps, decisions, strict=False):
             memory.decision = decision

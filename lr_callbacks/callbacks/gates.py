@@ -25,6 +25,7 @@ class Gates:
         unseen: called before a step of an optimizer for which `look` was not called.
 
     Attributes:
+        gates: one for each of the scalers.
         idle: the hooks in which there is nothing to do: no loss need be told before its backward
             pass where each step brings that of its last batch along, or all are let through; no
             gradient need be looked at before the step where nothing changes it until then.
@@ -39,7 +40,7 @@ class Gates:
     ) -> None:
         self._buffers = Buffers(module) if scalers else None
         reduce = _least if trainer.world_size > 1 else None
-        self._gates = [
+        self.gates = [
             StepGate(
                 s.optimizer,
                 buffers=self._buffers,
@@ -51,18 +52,18 @@ class Gates:
         ]
         told = not scalers or _brings_its_loss(trainer, module)
         self.idle = ["on_before_backward"] if told else []
-        once = bool(scalers) and all(gate.single for gate in self._gates)
+        once = bool(scalers) and all(gate.single for gate in self.gates)
         if told and once and _keeps_gradients(trainer, module):
             self.idle.append("on_before_optimizer_step")
 
     @property
     def acted(self) -> bool:
         """Whether a step was let through or left out since the last `take`."""
-        return any(gate.acted for gate in self._gates)
+        return any(gate.acted for gate in self.gates)
 
     def watch(self, loss: Tensor) -> None:
         """Judge the next step by a loss that is about to be differentiated."""
-        for gate in self._gates:
+        for gate in self.gates:
             gate.watch(loss)
 
     def watch_late(self, outputs: Any) -> None:
@@ -73,7 +74,7 @@ class Gates:
 
     def look(self, optimizer: Optimizer) -> None:
         """Judge the step that follows by the gradients before they are clipped."""
-        for gate in self._gates:
+        for gate in self.gates:
             if gate.optimizer is optimizer:
                 gate.look()
             else:  # what was watched belongs to the optimizer that steps now
@@ -82,7 +83,7 @@ class Gates:
     def take(self) -> Flag | None:
         """Return whether the steps since the last call were let through, None without any."""
         passed: Flag | None = None
-        for gate in self._gates:
+        for gate in self.gates:
             flag = gate.take()
             if flag is None:
                 gate.forget()
@@ -92,7 +93,7 @@ class Gates:
 
     def settle(self) -> None:
         """Correct what steps left out on the device counted on the host."""
-        for gate in self._gates:
+        for gate in self.gates:
             gate.settle()
 
     def keep(self, *, anew: bool = False) -> None:
@@ -102,7 +103,7 @@ class Gates:
 
     def close(self) -> None:
         """Give the optimizers their steps back."""
-        for gate in self._gates:
+        for gate in self.gates:
             gate.close()
 
 

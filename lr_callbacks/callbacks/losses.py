@@ -48,12 +48,15 @@ class LossWindow:
 
     Args:
         monitor: the name of the loss in what `training_step` returns or logs; None for ``loss``.
+
+    Attributes:
+        count: batches taken for the step under way.
     """
 
     def __init__(self, monitor: str | None = None) -> None:
         self._monitor = monitor
         self._total: Tensor | float | None = None
-        self._count = 0
+        self.count = 0
         self._seen = False
 
     def add(self, trainer: Trainer, outputs: Any) -> None:
@@ -65,13 +68,13 @@ class LossWindow:
         if self._monitor and loss is None:
             loss = trainer.callback_metrics.get(self._monitor)
             if not trainer.lightning_module.automatic_optimization:
-                self._total, self._count = None, 0
+                self._total, self.count = None, 0
         if not isinstance(loss, Tensor):
             return
         self._seen = True
         value = loss.item() if loss.is_cpu else loss.detach().reshape(())
         self._total = value if self._total is None else self._total + value
-        self._count += 1
+        self.count += 1
 
     def close(self, trainer: Trainer, module: LightningModule) -> Tensor | float | None:
         """Return the mean over the window, and begin a new one; None if no batch had a loss.
@@ -79,8 +82,8 @@ class LossWindow:
         Raises:
             ValueError: the very first step has no loss.
         """
-        total, count = self._total, self._count
-        self._total, self._count = None, 0
+        total, count = self._total, self.count
+        self._total, self.count = None, 0
         if total is None:
             if not self._seen:
                 self._refuse(trainer, module)

@@ -30,6 +30,7 @@ class Rates:
 
     Attributes:
         scalers: of the optimizers, in their order.
+        names: of all groups, as the last `stepped` saw them.
         effective: whether an optimizer scales its rate itself, as the last `stepped` saw them.
         loss: the last one read, for the progress bar; None before it.
     """
@@ -40,7 +41,7 @@ class Rates:
         self._trainer, self._module = trainer, module
         self._bar = trainer.progress_bar_callback
         self.scalers = [LRScaler(optimizer) for optimizer in optimizers]
-        self._names: list[str] = []
+        self.names: list[str] = []
         self.effective = False
         self.loss: float | None = None
         self._wrap()
@@ -74,10 +75,10 @@ class Rates:
         rates: list[Rate] = []
         for scaler in self.scalers:
             rates += scaler.stepped
-        if len(rates) != len(self._names):  # finetuning adds groups on the way
-            self._names = self._named()
-            self.effective = bool(effective_rates(self.scalers, self._names))
-        return self._names, rates
+        if len(rates) != len(self.names):  # finetuning adds groups on the way
+            self.names = self._named()
+            self.effective = bool(effective_rates(self.scalers, self.names))
+        return self.names, rates
 
     def now(self) -> dict[str, float]:
         """Return the rates in force, by name."""

@@ -43,3 +43,8 @@ class Settings:
         require(known, "snapshots", '"device", "cpu" or "auto"', self.snapshots)
         known = self.checkpoint in ("probing", "always", "never")
         require(known, "checkpoint", '"probing", "always" or "never"', self.checkpoint)
+
+    @property
+    def watched(self) -> str | None:
+        """The name of a loss to follow at each step; None for the one that is returned."""
+        return self.monitor if self.per == "step" else None

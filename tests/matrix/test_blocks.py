@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from trainers import Kept, Regression, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate, Guard, Hold
-from lr_callbacks.callbacks.fit import UNWRITTEN
+from lr_callbacks.callbacks.steps import UNWRITTEN
 from lr_callbacks.core import Decision
 
 STEPS = 60
