@@ -45,7 +45,7 @@ class Model(pl.LightningModule):
     def __init__(self, turns, logs):
         super().__init__()
         torch.manual_seed(0)
-        self.net = nn.Sequential(nn.Linear(64, 160), nn.ReLU(), nn.Linear(160, 10))
+        self.net = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
         self.turns, self.logs = turns, logs
 
     def on_train_batch_start(self, batch, batch_idx):
