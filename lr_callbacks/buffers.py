@@ -10,6 +10,9 @@ class Buffers:
 
     Args:
         module: the buffers that it has at the call of `refresh`, which the constructor makes.
+
+    Attributes:
+        live: the buffers themselves.
     """
 
     def __init__(self, module: nn.Module) -> None:

@@ -36,6 +36,10 @@ class StepGate:
         left_out: called after a step was left out on the host.
         unseen: called before a step whose gradients nobody has looked at, with all of them there.
         deferred: select on the device rather than read; None for where that saves waiting.
+
+    Attributes:
+        single: whether a step evaluates its closure once, before it moves a weight.
+        passed: whether the steps since the last `take` were let through; None without any.
     """
 
     def __init__(
@@ -80,13 +84,8 @@ class StepGate:
         """Drop what was watched and looked at: no step came of it, or that of another optimizer."""
         self._ok, self._looked = True, False
 
-    @property
-    def acted(self) -> bool:
-        """Whether a step was let through or left out since the last `take`."""
-        return self.passed is not None
-
     def take(self) -> Flag | None:
-        """Return whether the last step was let through, None without a step since the last call."""
+        """Return ``passed``, and forget it."""
         passed, self.passed = self.passed, None
         return passed
 

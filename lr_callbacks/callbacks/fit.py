@@ -41,7 +41,7 @@ class Fit:
         memory: Memory,
         judge: Callable[[], None],
     ) -> None:
-        self.trainer, self.module, self.settings = trainer, module, settings
+        self.trainer, self.settings = trainer, settings
         self._memory = memory
         chosen, prefix = _chosen(trainer, settings)
         self.snapshots = make_snapshots(trainer, module, settings, policy, chosen)

@@ -59,7 +59,7 @@ class Gates:
     @property
     def acted(self) -> bool:
         """Whether a step was let through or left out since the last `take`."""
-        return any(gate.acted for gate in self.gates)
+        return any(gate.passed is not None for gate in self.gates)
 
     def watch(self, loss: Tensor) -> None:
         """Judge the next step by a loss that is about to be differentiated."""
