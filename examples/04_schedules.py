@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from lr_callbacks.tracking.figure import draw
-from lr_callbacks.tracking.journal import history
+from lr_callbacks.tracking.history import history
 
 SCHEDULES = ("constant", "cosine", "wsd", "onecycle")
 TRAIN = [Path(sys.executable).parent / "lr-train", "-m", f"schedule={','.join(SCHEDULES)}",

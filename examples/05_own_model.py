@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lr_callbacks import AdaptiveLearningRate, JournaledMLFlowLogger
 from lr_callbacks.tracking.figure import draw
-from lr_callbacks.tracking.journal import history
+from lr_callbacks.tracking.history import history
 
 
 class Classifier(pl.LightningModule):

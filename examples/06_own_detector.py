@@ -16,7 +16,7 @@ from lr_callbacks.app.build import optimizer
 from lr_callbacks.app.curves import Constant
 from lr_callbacks.detectors import default_detectors
 from lr_callbacks.tracking.figure import draw
-from lr_callbacks.tracking.journal import history
+from lr_callbacks.tracking.history import history
 from lr_callbacks.zoo.data import Bundled
 from lr_callbacks.zoo.models import linear
 from lr_callbacks.zoo.task import Task

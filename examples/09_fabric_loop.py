@@ -12,7 +12,7 @@ from torch import nn
 
 from lr_callbacks import Buffers, Controller, Guard, LRScaler, Observation, Snapshots, StepGate
 from lr_callbacks.tracking.figure import draw
-from lr_callbacks.tracking.journal import History
+from lr_callbacks.tracking.history import History
 
 
 def main(folder=Path()):

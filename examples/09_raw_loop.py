@@ -19,7 +19,7 @@ from lr_callbacks import (
     Snapshots,
 )
 from lr_callbacks.tracking.figure import draw
-from lr_callbacks.tracking.journal import history
+from lr_callbacks.tracking.history import history
 
 
 def main(folder=Path()):

@@ -15,7 +15,7 @@ from lr_callbacks.detectors import default_detectors
 from lr_callbacks.terminal import EXIT_CODES, show, show_json
 from lr_callbacks.tracking.curve import Point, load
 from lr_callbacks.tracking.figure import draw
-from lr_callbacks.tracking.journal import History
+from lr_callbacks.tracking.history import History
 
 _COLUMNS = ("step", "condition", "action", "loss", "scale", "reason")
 

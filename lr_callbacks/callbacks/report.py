@@ -18,8 +18,8 @@ from rich.table import Table
 from lr_callbacks.callbacks.hooks import hide_idle, show_idle
 from lr_callbacks.tracking.context import describe_data
 from lr_callbacks.tracking.figure import draw
+from lr_callbacks.tracking.history import History, whole
 from lr_callbacks.tracking.interactive import page
-from lr_callbacks.tracking.journal import History, whole
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
 from lr_callbacks.verdict import LAST, divergence
 

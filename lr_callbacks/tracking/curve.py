@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from lr_callbacks.tracking.journal import header, history
+from lr_callbacks.tracking.history import history
+from lr_callbacks.tracking.journal import header
 
 #: A metric or column of losses where none is named.
 LOSS = "train/loss"

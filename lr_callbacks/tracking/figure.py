@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lr_callbacks.tracking.journal import History
+from lr_callbacks.tracking.history import History
 
 Series = Sequence[tuple[int, float]]
 

@@ -6,7 +6,7 @@ from importlib.resources import files
 from typing import Any
 
 from lr_callbacks.tracking.figure import COLOURS, Series, extremes, finite, scheduled
-from lr_callbacks.tracking.journal import History
+from lr_callbacks.tracking.history import History
 
 #: Decisions that are told; a run with more has other worries.
 DECISIONS = 500

@@ -11,7 +11,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from lr_callbacks.cli import main
-from lr_callbacks.tracking.journal import SUFFIX, history
+from lr_callbacks.tracking.history import history
+from lr_callbacks.tracking.journal import SUFFIX
 
 BIN = Path(sys.executable).parent
 

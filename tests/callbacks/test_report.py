@@ -13,7 +13,7 @@ from trainers import Regression, Script, loader, trainer
 from lr_callbacks import AdaptiveLearningRate, Hold, JournaledMLFlowLogger, RunReport
 from lr_callbacks.callbacks.report import _command, verdict
 from lr_callbacks.core import Condition, Decision
-from lr_callbacks.tracking.journal import History
+from lr_callbacks.tracking.history import History
 
 TROUBLE = Decision(scale=0.5, condition=Condition.SPIKING, reason="spike (9.1 > 6.7)")
 

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from lr_callbacks.tracking.figure import draw
-from lr_callbacks.tracking.journal import History
+from lr_callbacks.tracking.history import History
 
 
 def run(losses, decisions=(), scales=()):

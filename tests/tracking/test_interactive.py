@@ -4,8 +4,8 @@ import json
 import math
 import re
 
+from lr_callbacks.tracking.history import History
 from lr_callbacks.tracking.interactive import page
-from lr_callbacks.tracking.journal import History
 
 
 def content(html):

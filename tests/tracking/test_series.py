@@ -5,7 +5,8 @@ import random
 
 import pytest
 
-from lr_callbacks.tracking.journal import Journal, whole
+from lr_callbacks.tracking.history import whole
+from lr_callbacks.tracking.journal import Journal
 from lr_callbacks.tracking.series import TAIL, WINDOWS, Series
 
 
