@@ -60,12 +60,10 @@ class RunReport(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say on the run which data it learns from, and where it was resumed."""
         hide_idle(self)
-        dataset = getattr(trainer.train_dataloader, "dataset", None)
-        if dataset is not None:
-            named = getattr(getattr(trainer, "datamodule", None), "name", None)
-            described = describe_data(dataset, named if isinstance(named, str) else None)
-            for logger in _loggers(trainer):
-                logger.log_dataset(described)
+        try:
+            _describe(trainer)
+        except Exception as error:  # of a data set of any kind
+            rank_zero_warn(f"The training's data could not be described: {error!r}")
         if self._resumes:
             self._resumes = False
             for logger in _loggers(trainer):
@@ -97,6 +95,15 @@ def _loggers(trainer: Trainer) -> list[JournaledMLFlowLogger]:
     if not trainer.is_global_zero:
         return []
     return [logger for logger in trainer.loggers if isinstance(logger, JournaledMLFlowLogger)]
+
+
+def _describe(trainer: Trainer) -> None:
+    dataset = getattr(trainer.train_dataloader, "dataset", None)
+    if dataset is not None:
+        named = getattr(getattr(trainer, "datamodule", None), "name", None)
+        described = describe_data(dataset, named if isinstance(named, str) else None)
+        for logger in _loggers(trainer):
+            logger.log_dataset(described)
 
 
 def report(logger: JournaledMLFlowLogger, journal: Path) -> None:

@@ -70,10 +70,13 @@ def describe_data(dataset: Any, name: str | None = None) -> dict[str, str]:
     digest = hashlib.sha256(type(dataset).__qualname__.encode())
     try:
         size = len(dataset)
-    except TypeError:  # a stream
+    except Exception:  # a stream; some raise what they like
         size = -1
     digest.update(str(size).encode())
-    for tensor in getattr(dataset, "tensors", ()):
+    held = getattr(dataset, "tensors", ())
+    for tensor in held if isinstance(held, list | tuple) else ():
+        if not hasattr(tensor, "detach"):
+            continue
         flat = tensor.detach().reshape(-1)
         sample = flat[:: max(1, flat.numel() // SAMPLED)].cpu().double().numpy()
         digest.update(repr(tuple(tensor.shape)).encode() + sample.tobytes())

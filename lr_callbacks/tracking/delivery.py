@@ -3,31 +3,49 @@
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from time import sleep
+from typing import Any, TypeVar
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from lr_callbacks.tracking import store
+from lr_callbacks.tracking.plain import text
+
+E = TypeVar("E", Metric, Param, RunTag)
 
 log = logging.getLogger(__name__)
 
 #: MLflow's limits: metrics, parameters and tags in one call, characters in a value.
 METRICS, PARAMS, TAGS, CHARACTERS = 1000, 100, 100, 6000
+
+#: Times that a record is tried which the store answers with an error, while it takes others; and
+#: seconds between those of a file, whose store may be another one.
+TRIES, PAUSE = 3, 2.0
+
+#: The tag that counts the records of a run that its store refused.
+REFUSED = "lr_callbacks.refused"
+
 _PERMANENT = {
     "INVALID_PARAMETER_VALUE",
     "RESOURCE_DOES_NOT_EXIST",
     "INVALID_STATE",
     "BAD_REQUEST",
 }
+#: A database that is locked, a server that is busy: no record is to blame.
+_LATER = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED"}
 
 
 class Delivery:
     """Tells records to MLflow in their order.
+
+    A record is set aside if the store refuses it for good, or if it answers it with an error again
+    and again and in between takes another one.
 
     Args:
         client: of the store.
@@ -40,7 +58,6 @@ class Delivery:
         # MLflow orders the history in a database itself, and writes down every point newer than the
         # ones before as its run's latest: oldest first, that takes a fifth of the time.
         self._newest_first = client.tracking_uri.startswith("sqlite")
-        self._tries = 0
 
     def __call__(self, run: str, records: Iterable[dict[str, Any]]) -> str | None:
         """Send records to a run.
@@ -49,86 +66,120 @@ class Delivery:
             The status that they gave the run, if they gave it one.
 
         Raises:
-            OSError, MlflowException: the store does not answer; send the same records again.
+            Exception: the store does not answer; send the same records again.
         """
-        records = list(records)
-        metrics = [
-            Metric(name, float(value), r["t"], r["s"])
-            for r in (reversed(records) if self._newest_first else records)
-            for name, value in r.get("m", {}).items()
-        ]
-        self._metrics(run, metrics)
+        records, before = list(records), self.rejected
+        points = [p for record in records for p in self._points(record)]
+        self._metrics(run, points[::-1] if self._newest_first else points)
         status = None
         for record in records:
-            try:
-                status = self._other(run, record) or status
-            except MlflowException as error:
-                if not permanent(error):
-                    raise
-                self._set_aside(error, record)
-        self._tries = 0
+            status = self._other(run, record) or status
+        if self.rejected > before:
+            with suppress(Exception):  # the run itself may be gone
+                self.client.set_tag(run, REFUSED, str(self.rejected))
         return status
 
+    def _points(self, record: dict[str, Any]) -> list[Metric]:
+        try:
+            named, step, time = record.get("m", {}), record.get("s", 0), record.get("t", 0)
+            return [Metric(text(n), float(v), int(time), int(step)) for n, v in named.items()]
+        except (AttributeError, OverflowError, TypeError, ValueError) as error:  # no line of ours
+            self._set_aside(error, record)
+            return []
+
     def _metrics(self, run: str, metrics: list[Metric]) -> None:
-        """Send metrics; where the store refuses some for good, halve until only they are left."""
         for start in range(0, len(metrics), METRICS):
-            part = metrics[start : start + METRICS]
+            self._send(
+                run,
+                metrics[start : start + METRICS],
+                lambda part: self.client.log_batch(run, metrics=part, synchronous=True),
+                lambda metric: {"m": {metric.key: metric.value}, "s": metric.step},
+            )
+
+    def _send(
+        self, run: str, parts: list[E], call: Callable[[list[E]], Any], told: Callable[[E], Any]
+    ) -> None:
+        """Send parts together; where the store refuses some, halve until only they are left."""
+        error = self._refusal(run, partial(call, parts)) if parts else None
+        if error is None:
+            self.sent += sum(isinstance(part, Metric) for part in parts)
+        elif len(parts) == 1 or (permanent(error) and not store.active(self.client, run)):
+            for part in parts:
+                self._set_aside(error, told(part))
+        else:
+            middle = len(parts) // 2
+            self._send(run, parts[:middle], call, told)
+            self._send(run, parts[middle:], call, told)
+
+    def _refusal(self, run: str, call: Callable[[], Any], pause: float = 0.0) -> Exception | None:
+        """Make a call; return why the store refuses it, while it takes others.
+
+        Raises:
+            Exception: the store takes nothing at present.
+        """
+        found: Exception | None = None
+        for attempt in range(TRIES):
+            sleep(pause if attempt else 0.0)
             try:
-                self.client.log_batch(run, metrics=part, synchronous=True)
-                self.sent += len(part)
-            except MlflowException as error:
-                if not permanent(error):
-                    raise
-                if len(part) == 1 or not store.active(self.client, run):
-                    for metric in part:
-                        self._set_aside(error, {"m": {metric.key: metric.value}, "s": metric.step})
-                else:
-                    middle = len(part) // 2
-                    self._metrics(run, part[:middle])
-                    self._metrics(run, part[middle:])
+                call()
+                return None
+            except Exception as error:
+                found = error
+            if permanent(found):
+                break
+            if isinstance(found, MlflowException) and found.error_code in _LATER:
+                raise found
+            try:
+                self.client.set_tag(run, REFUSED, str(self.rejected))
+            except Exception:
+                raise found from None
+        return found
 
     def _other(self, run: str, record: dict[str, Any]) -> str | None:
-        client = self.client
-        if "p" in record:
+        """Send what is no metric; return the status that it gives the run, if any."""
+        client, status, calls = self.client, None, []
+        if isinstance(record.get("p"), dict):
             self._params(client, run, record["p"])
-        if "g" in record:
-            tags = [RunTag(key, str(value)[:CHARACTERS]) for key, value in record["g"].items()]
-            for start in range(0, len(tags), TAGS):
-                client.log_batch(run, tags=tags[start : start + TAGS], synchronous=True)
+        if isinstance(record.get("g"), dict):
+            self._tags(client, run, record["g"])
         if "i" in record:
-            client.log_inputs(run, [_input(record["i"])])
-        if "a" in record and os.path.exists(record["a"][0]):
-            self._artifact(client, run, record)
+            calls.append(lambda: client.log_inputs(run, [_input(record["i"])]))
         if "open" in record:
-            client.update_run(run, status="RUNNING")
-            return "RUNNING"
+            status = "RUNNING"
+            calls.append(lambda: client.update_run(run, status="RUNNING"))
         if "end" in record:
-            client.set_terminated(run, record["end"], record["t"])
-            return str(record["end"])
+            status = str(record["end"])
+            calls.append(lambda: client.set_terminated(run, record["end"], record["t"]))
         if "drop" in record:
-            client.delete_run(run)
-            return "DELETED"
-        return None
+            status = "DELETED"
+            calls.append(lambda: client.delete_run(run))
+        refusals = [self._refusal(run, call) for call in calls]
+        if "a" in record:
+            refusals.append(self._refusal(run, partial(self._artifact, run, record), PAUSE))
+        for error in refusals:
+            if error is not None:
+                self._set_aside(error, record)
+        return None if any(refusals) else status
 
-    def _artifact(self, client: MlflowClient, run: str, record: dict[str, Any]) -> None:
-        """Upload a file; one that fails three times is set aside, so that metrics can go on."""
-        try:
-            path, folder, remove = record["a"]
-            client.log_artifact(run, path, folder)
+    def _artifact(self, run: str, record: dict[str, Any]) -> None:
+        """Upload a file that is still there, and remove it where that was asked for."""
+        path, folder, remove = record["a"]
+        if os.path.exists(path):
+            self.client.log_artifact(run, path, None if folder is None else text(folder))
             if remove:
                 os.remove(path)
-        except Exception as error:  # of any of the stores that MLflow knows
-            self._tries += 1
-            if self._tries < 3:
-                raise
-            self._set_aside(error, record)
 
-    def _params(self, client: MlflowClient, run: str, params: dict[str, str]) -> None:
+    def _params(self, client: MlflowClient, run: str, params: dict[str, Any]) -> None:
         """Add parameters; one that changed since is kept under a further name."""
-        known = dict(client.get_run(run).data.params)
-        new = []
-        for key, value in params.items():
-            value, name, count = value[:CHARACTERS], key, 1
+        held: list[dict[str, str]] = []
+        error = self._refusal(run, lambda: held.append(dict(client.get_run(run).data.params)))
+        if error is not None:
+            self._set_aside(error, {"p": params})
+            return
+        known, new = held[0], []
+        for key, given in params.items():
+            value, key, count = text(given)[:CHARACTERS], text(key), 1
+            name = key
             while name in known and known[name] != value:
                 count += 1
                 name = f"{key}.{count}"
@@ -136,24 +187,39 @@ class Delivery:
                 known[name] = value
                 new.append(Param(name, value))
         for start in range(0, len(new), PARAMS):
-            client.log_batch(run, params=new[start : start + PARAMS], synchronous=True)
+            self._send(
+                run,
+                new[start : start + PARAMS],
+                lambda part: client.log_batch(run, params=part, synchronous=True),
+                lambda param: {"p": {param.key: param.value}},
+            )
+
+    def _tags(self, client: MlflowClient, run: str, given: dict[str, Any]) -> None:
+        tags = [RunTag(text(key), text(value)[:CHARACTERS]) for key, value in given.items()]
+        for start in range(0, len(tags), TAGS):
+            self._send(
+                run,
+                tags[start : start + TAGS],
+                lambda part: client.log_batch(run, tags=part, synchronous=True),
+                lambda tag: {"g": {tag.key: tag.value}},
+            )
 
     def _set_aside(self, error: Exception, record: dict[str, Any]) -> None:
         said = (str(error) or repr(error)).splitlines()[0]
         if not self.rejected:
-            log.warning("MLflow refuses a record, kept in %s: %s", self.aside.name, said)
+            log.warning("MLflow refuses a record, kept in %s: %s", self.aside.name, text(said))
         self.rejected += 1
         with suppress(OSError), self.aside.open("a") as file:
             file.write(json.dumps({**record, "error": said}) + "\n")
 
 
-def _input(described: dict[str, str]) -> DatasetInput:
+def _input(described: dict[str, Any]) -> DatasetInput:
     profile = json.dumps({"num_rows": int(described["size"])})
-    name, digest = described["name"], described["digest"]
+    name, digest = text(described["name"]), text(described["digest"])
     dataset = Dataset(name, digest, "local", json.dumps({"name": name}), profile=profile)
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
-def permanent(error: MlflowException) -> bool:
+def permanent(error: Exception) -> bool:
     """Whether the store would refuse the same call again."""
-    return error.error_code in _PERMANENT
+    return isinstance(error, MlflowException) and error.error_code in _PERMANENT

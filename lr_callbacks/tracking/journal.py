@@ -26,6 +26,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lr_callbacks.tracking.plain import plain
+
 #: Version of the format, in the first line.
 FORMAT = 1
 SUFFIX = ".journal.jsonl"
@@ -121,15 +123,18 @@ class Journal:
 
 def _line(record: dict[str, Any]) -> bytes:
     """Return a record as a line of JSON; finite metrics, which most are, faster than `json`."""
-    pairs = []
-    for name, value in record.get("m", {}).items():
+    pairs, named = [], record.get("m")
+    for name, value in named.items() if isinstance(named, dict) else ():
         if value.__class__ is not float or value - value != 0:  # an integer, NaN, infinity
             break
         pairs.append(f"{_quoted(name)}:{value!r}")
     else:
-        if pairs and len(record) == 3:
+        if pairs and len(record) == 3 and record["s"].__class__ is int:
             return f'{{"s":{record["s"]},"m":{{{",".join(pairs)}}},"t":{record["t"]}}}\n'.encode()
-    return _encode(record).encode() + b"\n"
+    try:
+        return _encode(record).encode() + b"\n"
+    except Exception:  # keys of any type, a container that holds itself, a value's own method
+        return _encode(plain(record)).encode() + b"\n"
 
 
 def read(path: Path, offset: int = 0) -> Iterator[Line]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning_fabric.loggers.logger import rank_zero_experiment
-from lightning_fabric.utilities.logger import _convert_params, _flatten_dict
 from mlflow.tracking import MlflowClient
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import MLFlowLogger
@@ -19,6 +18,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from lr_callbacks.tracking import store
 from lr_callbacks.tracking.checkpoints import stage
 from lr_callbacks.tracking.context import context_tags, warn_of_autologging
+from lr_callbacks.tracking.plain import text
 from lr_callbacks.tracking.recording import Recording
 
 #: The environment variable by which a sweep tells its jobs their parent run.
@@ -79,7 +79,8 @@ class JournaledMLFlowLogger(MLFlowLogger):
         store.prepare(uri)
         super().__init__(
             experiment_name=experiment_name,
-            run_name=run_name or f"{time.strftime('%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}",
+            run_name=text(run_name or "")
+            or f"{time.strftime('%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}",
             tracking_uri=uri,
             tags=dict(tags or {}),
             save_dir=save_dir,
@@ -145,7 +146,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Write numbers, or tensors of one element, to the journal; ``step`` is 0 where None."""
-        self._recorder().write_metrics((metrics, step or 0))
+        self._recorder().write_metrics((metrics, 0 if step is None else step))
 
     @rank_zero_only
     def log_block(self, steps: Sequence[tuple[Mapping[str, Any], int]]) -> None:
@@ -155,8 +156,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
         """Write parameters, up to 6,000 characters of each; all go into ``config.yaml`` too."""
-        converted = _convert_params(params)
-        self._recorder().write_params(_flatten_dict(converted), converted)
+        self._recorder().write_params(params)
 
     @rank_zero_only
     def log_graph(self, model: Any, input_array: Any = None) -> None:
@@ -171,7 +171,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
     @rank_zero_only
     def log_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags of the run."""
-        self._recorder().write({"g": {key: str(value) for key, value in tags.items()}})
+        self._recorder().write({"g": {text(key): text(value) for key, value in tags.items()}})
 
     @rank_zero_only
     def log_dataset(self, described: Mapping[str, str]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lr_callbacks.tracking.names import Extremes, Names
+from lr_callbacks.tracking.plain import number, text
 
 log = logging.getLogger(__name__)
 
@@ -25,17 +26,23 @@ class Metrics:
         self._prefix = prefix
         self._names = Names()
         self._extremes = Extremes()
+        self._no_numbers: set[str] = set()
         self._last_step = 0
 
     def __call__(self, metrics: Mapping[str, Any], step: int) -> dict[str, float]:
-        """Return plain numbers by their names in MLflow; strings are left out with a warning."""
+        """Return plain numbers by their names in MLflow; what is no number is left out.
+
+        That is reported the first time that it befalls a name.
+        """
         clean: dict[str, float] = {}
-        for name, given in metrics.items():
-            if isinstance(given, str):
-                log.warning("Discarding metric with string value %s=%s.", name, given)
+        for key, given in metrics.items():
+            name = key if type(key) is str else text(key)
+            value = given if type(given) is float else number(given)
+            if value is None:
+                self._leave_out(name, given)
                 continue
             named = self._names[f"{self._prefix}-{name}" if self._prefix else name]
-            clean[named] = value = float(given)
+            clean[named] = value
             if not math.isfinite(value):
                 clean["health/nonfinite"] = 1.0
                 self.first_nonfinite = self.first_nonfinite or f"{named} at step {step}"
@@ -49,6 +56,12 @@ class Metrics:
         """Close the last window of the extremes, if one is open; its step and its metrics."""
         extremes = self._extremes.close()
         return None if extremes is None else (self._last_step, self._named(*extremes))
+
+    def _leave_out(self, name: str, given: Any) -> None:
+        if name not in self._no_numbers:
+            self._no_numbers.add(name)
+            kind = "string" if isinstance(given, str) else type(given).__name__
+            log.warning("Discarding metric with %s value %s=%s.", kind, text(name), text(given))
 
     def _named(self, low: float, high: float) -> dict[str, float]:
         loss = self._names[f"{self._prefix}-{LOSS}" if self._prefix else LOSS]

@@ -22,7 +22,7 @@ class Names(dict[str, str]):
         clean = "/".join(part for part in parts if part not in ("", ".", "..")) or "_"
         if clean.startswith(".."):  # MLflow takes it for a way out of the folder
             clean = f"_{clean[1:]}"
-        plain, salt = clean, name.encode()
+        plain, salt = clean, name.encode(errors="backslashreplace")
         while clean in self._taken:
             clean = f"{plain}_{zlib.crc32(salt):08x}"
             salt += b"+"

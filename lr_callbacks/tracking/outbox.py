@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 from lr_callbacks.tracking import store
 from lr_callbacks.tracking.delivery import METRICS, Delivery, permanent
 from lr_callbacks.tracking.journal import Line, read
+from lr_callbacks.tracking.plain import text
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +46,14 @@ class Outbox:
         """Learn what was acknowledged, perhaps by another process."""
         try:
             ack = json.loads(self.ack_path.read_text())
-        except (OSError, ValueError):
+            offset, size = ack.get("offset"), self.path.stat().st_size
+        except (OSError, ValueError, AttributeError):
             return
-        self.offset, self.ended, self.failure = ack["offset"], ack["ended"], ack["failure"]
-        self.run_id = ack["run_id"] or self.run_id
-        self.experiment_id = ack["experiment_id"]
+        # What another program left there says nothing: to send all again changes nothing.
+        self.offset = offset if type(offset) is int and 0 <= offset <= size else 0
+        self.ended, self.failure = ack.get("ended") is True, ack.get("failure")
+        self.run_id = ack.get("run_id") or self.run_id
+        self.experiment_id = ack.get("experiment_id")
 
     @property
     def sent(self) -> int:
@@ -82,22 +86,33 @@ class Outbox:
             log.warning("The run %s to go on with is gone; a new one begins.", self.run_id)
             self.run_id = None
         if self.run_id is None:
-            experiment = store.experiment_id(client, about["experiment"], about["artifacts"])
+            artifacts = about["artifacts"] and text(about["artifacts"])
+            experiment = store.experiment_id(client, text(about["experiment"]), artifacts)
             found = store.find_run(client, experiment, about["run"])
-            if found is None:
-                tags = {**about["tags"], "lr_callbacks.run": about["run"]}
-                run = client.create_run(experiment, about["t"], tags, about["run_name"])
-                found = str(run.info.run_id)
-            self.run_id = found
+            self.run_id = found or self._create(client, experiment)
         self.experiment_id = str(client.get_run(self.run_id).info.experiment_id)
         self._acknowledge(self.offset)
         return self.run_id
+
+    def _create(self, client: MlflowClient, experiment: str) -> str:
+        """Create the run; tags that the store refuses cost neither the run nor the other tags."""
+        began, own = self.about["t"], {"lr_callbacks.run": self.about["run"]}
+        tags = {text(key): text(value) for key, value in (self.about["tags"] or {}).items()}
+        name = self.about["run_name"] and text(self.about["run_name"])
+        try:
+            return str(client.create_run(experiment, began, {**tags, **own}, name).info.run_id)
+        except MlflowException as error:
+            if not permanent(error):
+                raise
+        run = str(client.create_run(experiment, began, own).info.run_id)
+        self._delivery()(run, [{"g": {**tags, "mlflow.runName": name}}])
+        return run
 
     def send(self) -> bool:
         """Send one batch; False when nothing was waiting.
 
         Raises:
-            OSError, MlflowException: the store does not answer; nothing is lost, call again.
+            Exception: the store does not answer; nothing is lost, call again.
         """
         batch, end = _batch(read(self.path, self.offset))
         if end is None:
@@ -114,7 +129,7 @@ class Outbox:
         small batches without a pause, each of which costs MLflow as much as some hundred points.
 
         Raises:
-            OSError, MlflowException: as `send`.
+            Exception: as `send`.
         """
         self.open()
         end = self.path.stat().st_size if self.path.exists() else 0
@@ -126,11 +141,8 @@ class Outbox:
 
     def failed(self, error: Exception) -> None:
         """Tell those who read the acknowledgement that the store does not take the rest now."""
-        said = (str(error) or repr(error)).splitlines()[0]
-        if isinstance(error, MlflowException) and permanent(error):
-            said = f"refuses the run ({said})"
-        else:
-            said = f"does not answer ({said})"
+        said = text(str(error) or repr(error)).splitlines()[0]
+        said = f"{'refuses the run' if permanent(error) else 'does not answer'} ({said})"
         if self.failure != said:
             self.failure = said
             self._acknowledge(self.offset)
@@ -182,7 +194,8 @@ def _batch(lines: Iterator[Line]) -> tuple[list[dict[str, Any]], int | None]:
     batch: list[dict[str, Any]] = []
     count, end = 0, None
     for record, after in islice(lines, METRICS):
-        count += len(record.get("m", {}))
+        named = record.get("m", {})
+        count += len(named) if isinstance(named, dict) else 1
         if count > METRICS and batch:
             break
         batch.append(record)

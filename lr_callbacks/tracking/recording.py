@@ -1,6 +1,5 @@
 """One process's record of a run: its journal, and the thread that sends it."""
 
-import json
 import logging
 import os
 import sys
@@ -11,11 +10,13 @@ from typing import Any
 
 import yaml
 from filelock import FileLock
+from lightning_fabric.utilities.logger import _convert_params, _flatten_dict
 
 from lr_callbacks.tracking.journal import Journal, read
 from lr_callbacks.tracking.locks import lock
 from lr_callbacks.tracking.metrics import Metrics
 from lr_callbacks.tracking.names import Names
+from lr_callbacks.tracking.plain import integer, plain, text
 from lr_callbacks.tracking.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -56,22 +57,29 @@ class Recording:
         if about.get("run_id") or about.get("resumes"):
             self.journal.append({"open": True})
 
-    def write_metrics(self, *steps: tuple[Mapping[str, Any], int]) -> None:
+    def write_metrics(self, *steps: tuple[Mapping[str, Any], Any]) -> None:
         """Append the metrics of steps, and a tag the first time that one is not finite."""
         told = self._metrics.first_nonfinite
-        self.write(*[{"s": step, "m": self._metrics(metrics, step)} for metrics, step in steps])
+        whole = [(m, s if type(s) is int else integer(s)) for m, s in steps]
+        self.write(*[{"s": step, "m": self._metrics(metrics, step)} for metrics, step in whole])
         if self._metrics.first_nonfinite is not told:
             self.write({"g": {"first_nonfinite": self._metrics.first_nonfinite}})
 
-    def write_params(self, params: Mapping[str, Any], whole: Mapping[str, Any]) -> None:
+    def write_params(self, params: Any) -> None:
         """Append parameters under names that MLflow takes, and all of them as a file."""
-        self.write({"p": {self._param_names[key]: str(v) for key, v in params.items()}})
-        self._config.update(json.loads(json.dumps(whole, default=str)))
+        try:
+            converted = _convert_params(params)
+            flat = _flatten_dict(converted)
+        except Exception as error:  # no mapping, or one that holds itself
+            log.warning("Hyperparameters are recorded as one text: %s", text(error))
+            converted = flat = {"hyperparameters": params}
+        self.write({"p": {self._param_names[text(key)]: text(v) for key, v in flat.items()}})
+        self._config.update(plain(converted))
         path = self.files / "config.yaml"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(yaml.safe_dump(self._config, sort_keys=False))
-        except (OSError, yaml.YAMLError) as error:
+            path.write_text(yaml.safe_dump(self._config, sort_keys=False), encoding="utf-8")
+        except (OSError, ValueError, yaml.YAMLError) as error:
             log.warning("The configuration could not be kept as %s: %s", path, error)
             return
         self.write_file(path, None)

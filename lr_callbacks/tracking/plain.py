@@ -1,0 +1,63 @@
+"""Values of any kind as what a journal, MLflow and YAML can hold. Standard library only."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+#: Containers within containers that are followed; deeper ones, and those that hold themselves,
+#: become text.
+DEPTH = 20
+
+
+def text(value: object) -> str:
+    """Return the text of a value, such that any store can hold it.
+
+    What no encoding has (a half of a surrogate pair, as in file names that are not UTF-8) and zero
+    bytes are written as escapes.
+
+    >>> text(0.5), text("caf\\udce9")
+    ('0.5', 'caf\\\\udce9')
+    """
+    try:
+        said = str(value)
+    except Exception:  # the value's own method
+        said = f"<{type(value).__name__}>"
+    return said.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
+def plain(value: Any, depth: int = DEPTH) -> Any:
+    """Return a value as JSON knows it: keys become text, numbers of NumPy and torch plain ones.
+
+    >>> plain({1: (2.5, {"a"}), None: 1 + 2j})
+    {'1': [2.5, ['a']], 'None': '(1+2j)'}
+    """
+    if value is None or type(value) in (bool, int, float):
+        return value
+    if depth and isinstance(value, Mapping):
+        return {text(key): plain(held, depth - 1) for key, held in value.items()}
+    if depth and isinstance(value, list | tuple | set | frozenset):
+        return [plain(held, depth - 1) for held in value]
+    for kind in (int, float):
+        if isinstance(value, kind):  # of a class of its own
+            return kind(value)
+    try:
+        found = value.item()
+    except Exception:  # more than one element, or no number at all
+        found = None
+    return found if type(found) in (bool, int, float) else text(value)
+
+
+def number(value: Any) -> float | None:
+    """Return a number, or a tensor of one element, as a float; None for what is neither."""
+    if isinstance(value, str | bytes):
+        return None
+    try:
+        return float(value)
+    except Exception:  # of whatever library the value is
+        return None
+
+
+def integer(value: Any) -> int:
+    """Return the number of a step, 0 for what is none."""
+    found = number(value)
+    return int(found) if found is not None and math.isfinite(found) else 0
