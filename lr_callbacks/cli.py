@@ -8,6 +8,7 @@ from pathlib import Path
 from lr_callbacks import replay
 from lr_callbacks.app import compare
 from lr_callbacks.terminal import EXIT_CODES, show, show_json
+from lr_callbacks.tracking import store
 from lr_callbacks.tracking.journal import SUFFIX, header
 from lr_callbacks.tracking.sync import Synced, sync
 
@@ -114,10 +115,11 @@ def _ui(folder: Path, port: int) -> int:
         print(f"no journal and no mlflow.db under {folder}", file=sys.stderr)
         return 1
     uri = about["uri"] if about else f"sqlite:///{(folder / 'mlflow.db').resolve()}"
-    base = uri if uri.startswith("http") else f"http://127.0.0.1:{port}"
-    print(f"{base}/#/experiments{_newest(uri)}?workflowType=machine_learning", flush=True)
-    if uri.startswith("http"):
+    if not store.local_database(uri):  # it has an interface of its own
+        print(f"{uri}/#/experiments{_newest(uri)}?workflowType=machine_learning", flush=True)
         return 0
+    base = f"http://127.0.0.1:{port}"
+    print(f"{base}/#/experiments{_newest(uri)}?workflowType=machine_learning", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
     try:

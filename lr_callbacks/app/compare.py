@@ -89,8 +89,8 @@ def compare(uri: str, sweep: str, metric: str) -> list[Job]:
         ValueError: there is no such sweep, or no job has the metric.
         OSError: no server answers.
     """
-    store.reachable(uri)
     client = MlflowClient(uri)
+    store.reachable(client)
     parent = _parent(client, sweep)
     query = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
     runs = list(client.search_runs([parent.info.experiment_id], query, max_results=5000))

@@ -57,9 +57,9 @@ def finished(config: DictConfig) -> Finished | None:
     given = logger.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     uri = store.resolve(given, Path(HydraConfig.get().runtime.cwd))
     try:
-        store.reachable(uri)
         store.prepare(uri)
         client = MlflowClient(uri)
+        store.reachable(client)
         experiment = client.get_experiment_by_name(logger.experiment_name)
         if experiment is None:
             return None

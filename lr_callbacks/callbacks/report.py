@@ -3,6 +3,7 @@
 import csv
 import gzip
 import math
+import shlex
 import shutil
 import sys
 from collections import Counter
@@ -21,6 +22,7 @@ from lr_callbacks.tracking.figure import draw
 from lr_callbacks.tracking.history import History, whole
 from lr_callbacks.tracking.interactive import page
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
+from lr_callbacks.tracking.store import local_database
 from lr_callbacks.verdict import LAST, divergence
 
 #: Where a checkpoint says which run it belongs to.
@@ -218,7 +220,9 @@ def where(logger: JournaledMLFlowLogger) -> str:
     address = f"{page}?workflowType=machine_learning"
     if uri.startswith("http"):
         return f"{uri}/{address}"
-    command = f"{_command('mlflow')} ui --backend-store-uri {uri}"
+    if not local_database(uri):
+        return f"run {logger.run_id} of experiment {logger.experiment_id} at {uri}"
+    command = f"{_command('mlflow')} ui --backend-store-uri {shlex.quote(uri)}"
     return f"{command}\nthen open http://127.0.0.1:5000/{address}"
 
 

@@ -36,7 +36,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
     Args:
         experiment_name: created where missing.
         run_name: None for the time and a random suffix.
-        tracking_uri: ``sqlite:///PATH`` or ``http://HOST:PORT``; None for ``mlflow.db`` here.
+        tracking_uri: any address of MLflow's but a folder; None for ``mlflow.db`` here.
         tags: of the run.
         save_dir: kept for compatibility; see the property.
         log_model: upload checkpoints, as in Lightning's logger.

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import math
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
@@ -18,6 +20,9 @@ from lr_callbacks.tracking.journal import Line, read
 from lr_callbacks.tracking.plain import text
 
 log = logging.getLogger(__name__)
+
+#: Seconds for which an answer of the store counts. MLflow's client would wait for minutes for one.
+FRESH = 1.0
 
 
 class Outbox:
@@ -40,6 +45,7 @@ class Outbox:
         self.ended = False
         self.failure: str | None = None  # of the last attempt, in one line
         self._connected: Delivery | None = None
+        self._answered = -math.inf  # when the store did, by `time.monotonic`
         self.refresh()
 
     def refresh(self) -> None:
@@ -150,8 +156,8 @@ class Outbox:
     def deliver(self, records: Iterable[dict[str, Any]]) -> None:
         """Send records that need not be in the journal, in their order."""
         run = self.open()
-        store.reachable(self.about["uri"])
         status = self._delivery()(run, records)
+        self._answered = time.monotonic()
         if status is not None:
             self.ended = status != "RUNNING"
 
@@ -167,10 +173,12 @@ class Outbox:
 
     def _delivery(self) -> Delivery:
         if self._connected is None:
-            store.reachable(self.about["uri"])
             store.prepare(self.about["uri"])
             client = MlflowClient(self.about["uri"])
             self._connected = Delivery(client, self.path.with_suffix(".rejected"))
+        if time.monotonic() > self._answered + FRESH:
+            store.reachable(self._connected.client, text(self.about["experiment"]))
+            self._answered = time.monotonic()
         return self._connected
 
     def _acknowledge(self, offset: int) -> None:

@@ -1,47 +1,67 @@
 """The MLflow store: which one, whether it can be used, and its first initialisation."""
 
+import re
 import sqlite3
-import urllib.request
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from filelock import FileLock
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.tracking import MlflowClient
+from mlflow.tracking._tracking_service.utils import _tracking_store_registry
+from mlflow.utils.rest_utils import http_request
+from mlflow.utils.uri import get_uri_scheme
 
-_SERVERS = ("http", "https", "databricks", "postgresql", "mysql", "mssql")
+#: The parts of the address of an sqlite file: what comes before the path, and after it.
+_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)(?!file:)([^?]+)(.*)")
+
+#: Seconds within which a server must say that it is there.
+PATIENCE = 5.0
 
 
 def resolve(tracking_uri: str | None, folder: Path) -> str:
     """Return an absolute address of the store.
 
     Args:
-        tracking_uri: ``sqlite:///…``, ``http://…``, another database's address, or None for
+        tracking_uri: whatever MLflow has a store for, but a folder: ``sqlite:///…``, ``http://…``,
+            another database's address, ``databricks``, the scheme of a plugin; or None for
             ``mlflow.db`` in ``folder``.
         folder: what relative paths are relative to.
 
     Raises:
         ValueError: MLflow knows no such address, or the file cannot be written.
     """
-    if not tracking_uri:
-        tracking_uri = "sqlite:///mlflow.db"
-    scheme = tracking_uri.partition(":")[0].partition("+")[0].lower()
-    if scheme in _SERVERS and ":" in tracking_uri:
-        return tracking_uri.rstrip("/")
-    if not tracking_uri.startswith("sqlite:///"):
-        raise ValueError(
-            f"`tracking_uri` must be sqlite:///PATH, http(s)://HOST:PORT or a database's address, "
-            f"got {tracking_uri!r}."
-        )
-    path = (folder / tracking_uri.removeprefix("sqlite:///")).resolve()
-    _check_file(path)
-    return f"sqlite:///{path}"
+    given = str(tracking_uri or "sqlite:///mlflow.db")
+    if found := _FILE.fullmatch(given):
+        path = (folder / found[2]).resolve()
+        _check_file(path)
+        return f"{found[1]}{path}{found[3]}"
+    try:
+        _tracking_store_registry.get_store_builder(given)  # type: ignore[no-untyped-call]
+        known = given == "databricks" or _scheme(given) not in ("", "file", "sqlite")
+    except MlflowException:
+        known = False
+    rule = "sqlite:///PATH, http(s)://HOST:PORT or another address that MLflow has a store for"
+    if not known:
+        raise ValueError(f"`tracking_uri` must be {rule}, no folder, got {given!r}.")
+    return given.rstrip("/") if given.startswith("http") else given
 
 
 def local_file(uri: str) -> Path | None:
     """Return the file of an sqlite store, None for any other."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    found = _FILE.fullmatch(uri)
+    return Path(found[2]) if found else None
+
+
+def local_database(uri: str) -> bool:
+    """Whether MLflow's own server can be started on a store, as it can on databases."""
+    return _scheme(uri) in DATABASE_ENGINES
+
+
+def _scheme(uri: str) -> str:
+    return str(get_uri_scheme(uri))  # type: ignore[no-untyped-call]
 
 
 def prepare(uri: str) -> None:
@@ -64,15 +84,31 @@ def prepare(uri: str) -> None:
             raise ValueError(f"MLflow cannot use the store {path}: {said}") from error
 
 
-def reachable(uri: str) -> None:
-    """Ask a server for its health, in at most five seconds.
+def reachable(client: MlflowClient, experiment: str = "Default") -> None:
+    """Ask a server for an experiment, as MLflow's client does but not for minutes.
+
+    Address, credentials and certificates are those of the client. What the server answers is not
+    looked at: the next call tells. Other stores are not asked.
 
     Raises:
-        OSError: no server answers there.
+        OSError: no server answers there, or it is out of order.
     """
-    if uri.startswith("http"):
-        with urllib.request.urlopen(f"{uri}/health", timeout=5):
-            return
+    credentials = getattr(client._tracking_client.store, "get_host_creds", None)
+    if credentials is None:
+        return
+    asked = {"params": {"experiment_name": experiment}, "timeout": PATIENCE, "max_retries": 0}
+    try:
+        answer = http_request(  # type: ignore[no-untyped-call]
+            credentials(),
+            "/api/2.0/mlflow/experiments/get-by-name",
+            "GET",
+            retry_timeout_seconds=PATIENCE,
+            **asked,
+        )
+    except Exception as error:  # of MLflow, of a plugin for credentials, of Databricks' client
+        raise OSError((str(error) or repr(error)).splitlines()[0]) from error
+    if answer.status_code >= 500:
+        raise OSError(f"{answer.status_code} {answer.reason}")
 
 
 def experiment_id(client: MlflowClient, name: str, artifacts: str | None) -> str:

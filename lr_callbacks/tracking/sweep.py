@@ -58,9 +58,9 @@ class MultirunParent(Callback):
         overrides = " ".join(config.hydra.overrides.task)
         try:
             self.tracking_uri = store.resolve(self.tracking_uri, folder)
-            store.reachable(self.tracking_uri)
             store.prepare(self.tracking_uri)
             client = MlflowClient(self.tracking_uri)
+            store.reachable(client)
             artifacts = store.artifact_folder(self.tracking_uri, self.experiment_name)
             experiment = store.experiment_id(client, self.experiment_name, artifacts)
             name = f"sweep {time.strftime('%m%d-%H%M%S')}"

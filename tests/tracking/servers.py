@@ -1,10 +1,12 @@
 """A real MLflow server on the loopback, and a proxy before it that fails on demand."""
 
+import http.client
 import os
 import pwd
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -12,6 +14,7 @@ import threading
 import time
 import urllib.request
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from jobs import wait_for
@@ -156,3 +159,64 @@ class Proxy:
                 sink.sendall(data)
         with suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
+
+
+class Gateway:
+    """A reverse proxy before an MLflow server: a prefix, credentials, TLS, no health route.
+
+    Args:
+        port: of the server.
+        prefix: of the path under which its API is, and nothing else.
+        authorization: the header without which the answer is 401; None for letting all in.
+        certificate: path of a PEM file with key and certificate; None for plain HTTP.
+    """
+
+    def __init__(self, port, prefix="", authorization=None, certificate=None):
+        class Forward(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def forward(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                if authorization not in (None, self.headers.get("Authorization")):
+                    self.answer(401, b"who are you?")
+                elif not self.path.startswith(f"{prefix}/api/"):
+                    self.answer(404, b"no such page")
+                else:
+                    self.pass_on(body)
+
+            def pass_on(self, body):
+                there = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+                kept = {k: v for k, v in self.headers.items() if k.lower() == "content-type"}
+                path = self.path.removeprefix(prefix)
+                there.request(self.command, path, body or None, kept)
+                reply = there.getresponse()
+                self.answer(reply.status, reply.read())
+                there.close()
+
+            def answer(self, status, content):
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_):
+                pass
+
+            do_GET = do_POST = do_PATCH = do_PUT = forward
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Forward)
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        scheme = "http" if certificate is None else "https"
+        self.address = f"127.0.0.1:{self.server.server_port}"
+        self.uri = f"{scheme}://{self.address}{prefix}"
+        self._thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+        self._thread.join()

@@ -33,7 +33,13 @@ def test_a_fresh_store_is_initialised_once_by_four_processes_at_once(tmp_path):
         ("sqlite:///runs/a.db", "sqlite:///{}/runs/a.db"),
         ("sqlite:////{}/b.db", "sqlite:///{}/b.db"),
         ("http://127.0.0.1:5000/", "http://127.0.0.1:5000"),
-        ("postgresql+psycopg2://u@h/db", "postgresql+psycopg2://u@h/db"),
+        ("http://127.0.0.1:5000/prefix/", "http://127.0.0.1:5000/prefix"),
+        ("https://user:word@host/mlflow", "https://user:word@host/mlflow"),
+        ("postgresql+psycopg2://u@h/db?sslmode=require",) * 2,
+        ("sqlite:///c.db?timeout=30", "sqlite:///{}/c.db?timeout=30"),
+        ("sqlite+pysqlite:///d.db", "sqlite+pysqlite:///{}/d.db"),
+        ("databricks", "databricks"),
+        ("databricks://profile", "databricks://profile"),
     ],
 )
 def test_an_address_becomes_absolute(tmp_path, given, resolved):
@@ -41,10 +47,23 @@ def test_an_address_becomes_absolute(tmp_path, given, resolved):
     assert store.resolve(given, tmp_path) == resolved.format(tmp_path)
 
 
-@pytest.mark.parametrize("address", ["mlruns", "file:///tmp/x", "sqlite:/x.db", "ftp://host"])
+@pytest.mark.parametrize(
+    "address",
+    ["mlruns", "file:///tmp/x", "sqlite:/x.db", "ftp://host", "sqlite://", "databricks-uc"],
+)
 def test_an_address_that_mlflow_does_not_serve_is_refused(tmp_path, address):
     with pytest.raises(ValueError, match=r"`tracking_uri` must be sqlite:///PATH.*got"):
         store.resolve(address, tmp_path)
+
+
+def test_an_sqlite_file_with_options_is_locked_and_initialised_by_its_own_name(tmp_path):
+    uri = store.resolve("sqlite:///made.db?timeout=30", tmp_path)
+    assert store.local_file(uri) == tmp_path / "made.db"
+    store.prepare(uri)
+    assert sorted(path.name for path in tmp_path.glob("made*") if "-" not in path.name) == [
+        "made.db",
+        "made.db.lock",
+    ]
 
 
 def test_a_path_that_cannot_be_written_is_refused(tmp_path):
