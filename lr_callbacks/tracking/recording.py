@@ -48,6 +48,8 @@ class Recording:
     ) -> None:
         self.pid = os.getpid()
         self.ended = self._closed = self._told = False
+        self._status: str | None = None  # that the run ended with, perhaps before it went on
+        self._handled, self._fatal = _mark(sys.exc_info()[1]), _mark(_fatal())
         self._lock: FileLock | None = None
         self.journal = Journal(folder, about, self._claim)
         self.writer = Writer(self.journal, handover)
@@ -99,7 +101,7 @@ class Recording:
         Raises:
             RuntimeError: MLflow failed, and ``strict`` asked to stop.
         """
-        journal = self.journal
+        journal, self._fatal = self.journal, _mark(_fatal())
         if self.ended and records:  # for instance `trainer.test` after `fit`
             self.ended = False
             journal.append({"open": True})
@@ -116,7 +118,8 @@ class Recording:
 
     def end(self, status: str) -> None:
         """Give the run its status and send what waits, for at most ``drain_timeout`` seconds."""
-        self._write_end(status)
+        error = sys.exc_info()[1]
+        self._write_end(final_status(status, None if _mark(error) == self._handled else error))
         if not self.writer.drain(self._drain_timeout):
             log.warning(
                 "MLflow did not take everything within %.0f s; `lr-callbacks sync %s` sends the "
@@ -131,7 +134,9 @@ class Recording:
             return
         self._closed, self._strict = True, False
         if not self.ended:
-            self._write_end("failed" if hasattr(sys, "last_value") else "success")
+            error = _fatal()
+            died = error is not None and _mark(error) != self._fatal
+            self._write_end(final_status("failed", error) if died else self._status or "FINISHED")
         self.writer.close(self._drain_timeout if self.writer.failure is None else 0.0)
         self.journal.close()
         if self._lock is not None:
@@ -156,17 +161,28 @@ class Recording:
     def _write_end(self, status: str) -> None:
         if rest := self._metrics.rest():
             self.write({"s": rest[0], "m": rest[1]})
-        self.write({"end": final_status(status)})
-        self.ended = True
+        self.write({"end": status})
+        self.ended, self._status = True, status
 
 
-def final_status(status: str) -> str:
+def final_status(status: str, error: BaseException | None) -> str:
     """Return MLflow's status for Lightning's, and tell an interruption from a failure.
 
-    Lightning calls both ``failed``; the exception that is being handled knows better.
+    Args:
+        status: Lightning calls both ``failed``.
+        error: what ended the run, which knows better.
     """
-    error = sys.exc_info()[1] or getattr(sys, "last_value", None)
     interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-    if interrupted or type(error).__name__ == "SIGTERMException":
+    if status == "failed" and (interrupted or type(error).__name__ == "SIGTERMException"):
         return "KILLED"
     return _STATUS.get(status, status.upper())
+
+
+def _fatal() -> BaseException | None:
+    """Return the exception that nobody caught: that of a script, or of a cell of a notebook."""
+    return getattr(sys, "last_value", None)
+
+
+def _mark(error: BaseException | None) -> tuple[int, int] | None:
+    """Tell an exception from those before the run, without holding its frames and their memory."""
+    return None if error is None else (id(error), id(error.__traceback__))
