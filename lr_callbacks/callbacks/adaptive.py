@@ -54,8 +54,7 @@ class AdaptiveLearningRate(Callback):
 
     Raises:
         ValueError: a setting is impossible (at construction), or the Trainer's are: no optimizer, a
-            strategy that shards weights, no room for the snapshots (at the start of ``fit``), or no
-            loss (after the first batch).
+            strategy that shards weights, no room for the snapshots (at the start of ``fit``).
 
     >>> from pytorch_lightning import Trainer
     >>> trainer = Trainer(callbacks=[AdaptiveLearningRate()], logger=False)  # doctest: +SKIP
@@ -147,7 +146,8 @@ class AdaptiveLearningRate(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fold in what validation logged, where that is followed."""
         if self._fit is not None and self.settings.per == "validation":
-            self._fold(self._fit, [self._fit.validation()])
+            if (measured := self._fit.validation()) is not None:
+                self._fold(self._fit, [measured])
             self._apply()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

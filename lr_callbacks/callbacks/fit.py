@@ -7,6 +7,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.trainer.states import TrainerStatus
 from torch.optim import Optimizer
 
+from lr_callbacks.callbacks.awaited import Awaited
 from lr_callbacks.callbacks.losses import Measured, validated
 from lr_callbacks.callbacks.rates import Rates
 from lr_callbacks.callbacks.recorder import Recorder
@@ -15,6 +16,9 @@ from lr_callbacks.callbacks.settings import Settings
 from lr_callbacks.callbacks.slots import make_snapshots
 from lr_callbacks.callbacks.steps import Steps
 from lr_callbacks.core import START, Decision, Policy
+
+#: Validations without the value to be followed after which that is reported.
+VALIDATIONS = 3
 
 
 class Fit:
@@ -42,7 +46,8 @@ class Fit:
         judge: Callable[[], None],
     ) -> None:
         self.trainer, self.settings = trainer, settings
-        self._memory = memory
+        self._memory, self._module = memory, module
+        self._awaited = Awaited(settings.monitor, VALIDATIONS, "validation_step")
         chosen, prefix = _chosen(trainer, settings)
         self.snapshots = make_snapshots(trainer, module, settings, policy, chosen)
         self.snapshots.load_state_dict(memory.slots)
@@ -61,9 +66,13 @@ class Fit:
         broken = self.trainer.state.status == TrainerStatus.INTERRUPTED
         return self.trainer.world_size == 1 or not broken
 
-    def validation(self) -> Measured:
-        """Return what the validation that ended logged, as of the last step."""
+    def validation(self) -> Measured | None:
+        """Return what the validation that ended logged, as of the last step; None if nothing."""
         loss = validated(self.trainer, str(self.settings.monitor))
+        if loss is None:
+            self._awaited.missed(self.trainer, self._module)
+            return None
+        self._awaited.came()
         return Measured(self.steps.made, loss, self.rates.now(), self.rates.scale)
 
     def carry_out(self, decision: Decision) -> None:
@@ -92,6 +101,8 @@ class Fit:
         self.steps.close()
         self.rates.close()
         self.trainer.__dict__.pop("save_checkpoint", None)
+        for awaited in (self.steps.awaited, self._awaited):
+            awaited.close(self.trainer, self._module)
 
     def _judge_before_saving(self, judge: Callable[[], None]) -> None:
         save = self.trainer.save_checkpoint

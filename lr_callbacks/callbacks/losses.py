@@ -7,7 +7,11 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
+from lr_callbacks.callbacks.awaited import Awaited
 from lr_callbacks.scaler import Rate
+
+#: Steps without a loss after which that is reported.
+PATIENCE = 100
 
 
 class Pending(NamedTuple):
@@ -51,13 +55,14 @@ class LossWindow:
 
     Attributes:
         count: batches taken for the step under way.
+        awaited: reports where no step has a loss.
     """
 
     def __init__(self, monitor: str | None = None) -> None:
         self._monitor = monitor
         self._total: Tensor | float | None = None
         self.count = 0
-        self._seen = False
+        self.awaited = Awaited(monitor, PATIENCE)
 
     def add(self, trainer: Trainer, outputs: Any) -> None:
         """Take the loss of one batch, if it has one."""
@@ -69,46 +74,27 @@ class LossWindow:
             loss = trainer.callback_metrics.get(self._monitor)
             if not trainer.lightning_module.automatic_optimization:
                 self._total, self.count = None, 0
-        if not isinstance(loss, Tensor):
+        if isinstance(loss, Tensor) and loss.numel() == 1:
+            value = loss.item() if loss.is_cpu else loss.detach().reshape(())
+        elif isinstance(loss, int | float):
+            value = float(loss)
+        else:
             return
-        self._seen = True
-        value = loss.item() if loss.is_cpu else loss.detach().reshape(())
+        self.awaited.came()
         self._total = value if self._total is None else self._total + value
         self.count += 1
 
     def close(self, trainer: Trainer, module: LightningModule) -> Tensor | float | None:
-        """Return the mean over the window, and begin a new one; None if no batch had a loss.
-
-        Raises:
-            ValueError: the very first step has no loss.
-        """
+        """Return the mean over the window, and begin a new one; None if no batch had a loss."""
         total, count = self._total, self.count
         self._total, self.count = None, 0
         if total is None:
-            if not self._seen:
-                self._refuse(trainer, module)
+            self.awaited.missed(trainer, module)
             return None
         # Lightning divided each loss by the planned length, which the last window may not reach.
         divided = module.automatic_optimization and self._monitor in (None, "loss")
         planned = trainer.accumulate_grad_batches if divided else 1
         return total if count == planned else total * (planned / count)
-
-    def _refuse(self, trainer: Trainer, module: LightningModule) -> None:
-        if self._monitor:
-            known = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
-            raise ValueError(
-                f"`monitor={self._monitor!r}` was neither returned by `training_step` before its "
-                f"first step nor logged there with `self.log`; logged: {known}."
-            )
-        if module.automatic_optimization:
-            raise ValueError(
-                "`training_step` returned no loss for the first batch; return the loss as a "
-                "tensor, or a dict with the key 'loss', so that the rate can follow it."
-            )
-        raise ValueError(
-            "`training_step` returned no loss for the first batch; under manual optimization "
-            "return one, or name a logged one with `monitor=`, so that the rate can follow it."
-        )
 
 
 class LossBlock(list[Pending]):
@@ -123,16 +109,11 @@ class LossBlock(list[Pending]):
         return [step.read() for step in (steps if alone else _fetched(steps, trainer))]
 
 
-def validated(trainer: Trainer, monitor: str) -> float:
-    """Return what validation logged as ``monitor``, averaged over the ranks.
-
-    Raises:
-        ValueError: it logged no such value.
-    """
+def validated(trainer: Trainer, monitor: str) -> float | None:
+    """Return what validation logged as ``monitor``, averaged over the ranks, if it did."""
     value = trainer.callback_metrics.get(monitor)
     if value is None:
-        known = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
-        raise ValueError(f"`monitor={monitor!r}` was not logged by validation; logged: {known}.")
+        return None
     if trainer.world_size > 1:
         value = trainer.strategy.reduce(value.detach().clone(), reduce_op="mean")
     return float(value)

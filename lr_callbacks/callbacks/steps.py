@@ -61,6 +61,7 @@ class Steps:
         self.gates = Gates(trainer, module, rates.scalers if skips else [], self._measure)
         self.measures = Measures(module, trainer.estimated_stepping_batches)
         self._window, self._block = LossWindow(settings.watched), LossBlock()
+        self.awaited = self._window.awaited
         measured = settings.log_gradients
         self._gradients = GradientLog(trainer, module, rates) if measured else None
         on_host, alone = trainer.strategy.root_device.type == "cpu", trainer.world_size == 1

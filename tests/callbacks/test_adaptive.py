@@ -201,16 +201,6 @@ def test_a_training_without_an_optimizer_is_refused():
         trainer([AdaptiveLearningRate()]).fit(module, loader())
 
 
-def test_a_training_step_without_a_loss_is_refused():
-    module = Regression()
-    module.training_step = lambda batch, batch_idx: None
-    with (
-        pytest.warns(UserWarning, match="returned `None`"),
-        pytest.raises(ValueError, match="`training_step` returned no loss"),
-    ):
-        trainer([AdaptiveLearningRate()]).fit(module, loader())
-
-
 def test_weights_that_are_not_finite_at_the_start_are_refused():
     module = Regression()
     with torch.no_grad():
