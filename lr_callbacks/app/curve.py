@@ -12,6 +12,7 @@ from typing import Any
 from torch.optim import Optimizer, lr_scheduler
 
 from lr_callbacks.core import require
+from lr_callbacks.horizon import planned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +55,12 @@ class Curve(abc.ABC):
             return (step + 1) / (warm + 1)
         return self.shape(min(1.0, (step - warm) / max(1, horizon - warm)))
 
-    def __call__(self, optimizer: Optimizer, steps: int, epochs: int) -> dict[str, Any]:
-        """Return Lightning's configuration over so many optimizer steps, or epochs."""
-        horizon = self.horizon or (steps if self.interval == "step" else epochs)
+    def __call__(self, optimizer: Optimizer, steps: float, epochs: float) -> dict[str, Any]:
+        """Return Lightning's configuration over so many optimizer steps, or epochs.
+
+        Where those are not known, infinite or -1 as of a stream, the schedule takes `UNBOUNDED`.
+        """
+        horizon = self.horizon or planned(steps if self.interval == "step" else epochs)
         # A partial keeps nothing of itself in checkpoints: the present configuration counts.
         scheduler = lr_scheduler.LambdaLR(optimizer, partial(self.factor, horizon))
         return {"scheduler": scheduler, "interval": self.interval, "frequency": 1}

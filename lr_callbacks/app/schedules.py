@@ -10,6 +10,7 @@ from torch.optim import Optimizer, lr_scheduler
 
 from lr_callbacks.app.curve import between, check_gamma, check_horizon, check_interval
 from lr_callbacks.core import require
+from lr_callbacks.horizon import planned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +33,13 @@ class OneCycle:
         check_horizon(self.horizon)
         between("warm_up", self.warm_up, 0, 1, "between 0 and 1")
 
-    def __call__(self, optimizer: Optimizer, steps: int, epochs: int) -> dict[str, Any]:
+    def __call__(self, optimizer: Optimizer, steps: float, epochs: float) -> dict[str, Any]:
         """Return Lightning's configuration over so many optimizer steps."""
         rates = [float(group["lr"]) for group in optimizer.param_groups]
         scheduler = _EndlessOneCycle(
             optimizer,
             rates,
-            total_steps=(self.horizon or steps) + 2,
+            total_steps=(self.horizon or planned(steps)) + 2,
             pct_start=self.warm_up,
             cycle_momentum="momentum" in optimizer.defaults or "betas" in optimizer.defaults,
         )
@@ -82,7 +83,7 @@ class Plateau:
         require(self.cooldown >= 0, "schedule.cooldown", "0 or more", self.cooldown)
         between("floor", self.floor, 0, 1, "at least 0 and below 1", low=True)
 
-    def __call__(self, optimizer: Optimizer, steps: int, epochs: int) -> dict[str, Any]:
+    def __call__(self, optimizer: Optimizer, steps: float, epochs: float) -> dict[str, Any]:
         """Return Lightning's configuration."""
         scheduler = lr_scheduler.ReduceLROnPlateau(
             optimizer,
@@ -132,7 +133,7 @@ class Greedy:
         between("floor", self.floor, 0, 1, "above 0 and at most 1", high=True)
         require(1 <= self.ceiling < math.inf, "schedule.ceiling", "at least 1", self.ceiling)
 
-    def __call__(self, optimizer: Optimizer, steps: int, epochs: int) -> dict[str, Any]:
+    def __call__(self, optimizer: Optimizer, steps: float, epochs: float) -> dict[str, Any]:
         """Return Lightning's configuration."""
         told = {"scheduler": GreedyLR(optimizer, self), "interval": self.interval}
         told |= {"frequency": self.frequency, "reduce_on_plateau": True}

@@ -18,6 +18,7 @@ from lr_callbacks.callbacks.saved import Memory, from_plain, to_plain
 from lr_callbacks.callbacks.settings import Settings
 from lr_callbacks.controller import Controller
 from lr_callbacks.core import Detector, Policy
+from lr_callbacks.horizon import estimated_steps
 from lr_callbacks.policies import Guard
 
 
@@ -118,6 +119,7 @@ class AdaptiveLearningRate(Callback):
         fit = self._running()
         fit.rates.apply()
         fit.steps.gates.keep(anew=True)
+        fit.steps.measures.horizon = estimated_steps(trainer)
 
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor

@@ -22,10 +22,13 @@ class Measures:
     Args:
         module: its parameters and their gradients are measured.
         horizon: optimizer steps of the whole training; infinite where unbounded.
+
+    Attributes:
+        horizon: as given; of a stream it is learnt when an epoch has passed.
     """
 
     def __init__(self, module: nn.Module, horizon: float) -> None:
-        self._horizon = horizon
+        self.horizon = horizon
         self._parameters = [p for p in module.parameters() if p.requires_grad]
         self._before: list[Tensor] = []
         self._measured: tuple[Value, Value] | None = None
@@ -49,11 +52,11 @@ class Measures:
         """Return all that is known of a step, and forget what was measured for it."""
         step, loss, _, scale, skipped, _ = measured
         if not self._of:
-            return Observation(step, loss, scale, skipped, self._horizon)
+            return Observation(step, loss, scale, skipped, self.horizon)
         norm, descent = self._of.get(step, (math.nan, math.nan))
         # Also what was measured of steps that are never judged.
         self._of = {later: known for later, known in self._of.items() if later > step}
-        return Observation(step, loss, scale, skipped, self._horizon, float(norm), float(descent))
+        return Observation(step, loss, scale, skipped, self.horizon, float(norm), float(descent))
 
     def forget(self) -> None:
         """Forget the last update: the weights were changed by a rollback."""

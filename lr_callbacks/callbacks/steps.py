@@ -20,6 +20,7 @@ from lr_callbacks.callbacks.saved import Memory
 from lr_callbacks.callbacks.settings import Settings
 from lr_callbacks.core import Decision
 from lr_callbacks.gate import StepGate
+from lr_callbacks.horizon import estimated_steps
 from lr_callbacks.scaler import LRScaler, Rate
 
 #: Steps whose losses are judged together: reading each would stall an accelerator, and on the host
@@ -59,7 +60,7 @@ class Steps:
         self._memory, self._loop = memory, trainer.fit_loop.epoch_loop
         self._rates, self._recorder = rates, recorder
         self.gates = Gates(trainer, module, rates.scalers if skips else [], self._measure)
-        self.measures = Measures(module, trainer.estimated_stepping_batches)
+        self.measures = Measures(module, estimated_steps(trainer))
         self._window, self._block = LossWindow(settings.watched), LossBlock()
         self.awaited = self._window.awaited
         measured = settings.log_gradients

@@ -1,6 +1,5 @@
 """The training of the bundled configurations: a model, its loss, an optimizer, a schedule."""
 
-import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import is_dataclass, replace
@@ -12,10 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from lr_callbacks.horizon import estimated_epochs, estimated_steps, planned
 from lr_callbacks.verdict import LAST
-
-#: Steps over which a schedule runs when the Trainer's length is not bounded.
-UNBOUNDED = 1000
 
 
 class Task(LightningModule):
@@ -110,11 +107,9 @@ class Task(LightningModule):
         # Schedule-Free optimizers refuse to step before they are told that a training begins.
         getattr(optimizer, "train", _nothing)()
         self.trainer.fit_loop.setup_data()  # the number of batches is not known before
-        steps = self.trainer.estimated_stepping_batches
-        steps = int(steps) if steps != float("inf") else UNBOUNDED
-        batches = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
-        epochs = math.ceil(steps / math.ceil(batches)) if math.isfinite(batches) else 1
-        schedule = self._schedule(optimizer, max(1, steps), max(1, epochs))
+        steps = planned(estimated_steps(self.trainer))
+        epochs = min(planned(estimated_epochs(self.trainer)), steps)
+        schedule = self._schedule(optimizer, steps, epochs)
         if schedule is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": schedule}
