@@ -20,8 +20,9 @@ from lr_callbacks.tracking.history import History
 _COLUMNS = ("step", "condition", "action", "loss", "scale", "reason")
 
 EXAMPLES = """\
-CURVE is a CSV file with the columns step,loss (and lr, if known), a journal, or the id of an
-MLflow run. Nothing is trained: the curve does not answer to what would have been decided.
+CURVE is a CSV file with the columns step,loss (and lr, if known), also one of Lightning's CSVLogger
+or an export of TensorBoard or Weights & Biases; a journal; or the id of an MLflow run. Nothing is
+trained: the curve does not answer to what would have been decided.
 
 settings:
   policy=NAME           {policies}
@@ -111,7 +112,8 @@ def replay(controller: Controller, points: Sequence[Point]) -> list[Decision]:
     """Return what would have been decided after each recorded step."""
     state, scale, decisions = controller.init(), 1.0, []
     for point in points:
-        state, decision = controller.update(state, Observation(point.step, point.loss, scale))
+        observation = Observation(point.step, point.loss, scale, point.skipped)
+        state, decision = controller.update(state, observation)
         scale = decision.scale
         decisions.append(decision)
     return decisions

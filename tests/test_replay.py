@@ -6,12 +6,18 @@ import sys
 
 import pytest
 from mlflow.tracking import MlflowClient
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
+from trainers import Regression, loader, trainer
 
+from lr_callbacks import AdaptiveLearningRate, JournaledMLFlowLogger, RunReport
 from lr_callbacks.cli import main
 from lr_callbacks.detectors import Spike
 from lr_callbacks.policies import Guard, Hold
-from lr_callbacks.replay import build
+from lr_callbacks.replay import build, replay
+from lr_callbacks.replay import table as run_table
 from lr_callbacks.tracking.curve import Point, load
+from lr_callbacks.tracking.history import history
 from lr_callbacks.tracking.journal import Journal
 
 LOSSES = [1 + 0.01 * math.sin(t * t) + (8.0 if t in (60, 61) else 0.0) for t in range(120)]
@@ -77,6 +83,101 @@ def test_a_journal_is_read_with_its_scheduled_rates(journal):
     assert [p.loss for p in points] == LOSSES
     assert points[59] == Point(59, LOSSES[59], 0.05)
     assert points[60] == Point(60, LOSSES[60], 0.1)
+
+
+NAN = "nan"
+TABLES = {
+    "empty cells": ("step,loss,val\n0,1,\n1,,2\n1,3,\n2, ,\n2,4\n", [(0, 1), (1, 3), (2, 4)]),
+    "a written nan": (f"step,loss\n0,1\n1,{NAN}\n2,inf\n", [(0, 1), (1, math.nan), (2, math.inf)]),
+    "tensorboard": ("Wall time,Step,Value\n1.7e9,10,0.5\n1.7e9,20,0.25\n", [(10, 0.5), (20, 0.25)]),
+    "wandb": (
+        '"Step","sunny-1 - train/loss","sunny-1 - train/loss__MIN","sunny-1 - train/loss__MAX"\n'
+        '"4","0.5","0.5","0.5"\n"9","0.25","0.2","0.3"\n',
+        [(4, 0.5), (9, 0.25)],
+    ),
+    "wandb history": (
+        "_step,_timestamp,train_loss,trainer/global_step\n0,1,0.5,49\n1,2,,49\n2,3,0.25,99\n",
+        [(49, 0.5), (99, 0.25)],
+    ),
+    "by step and epoch": (
+        "epoch,step,train_loss_epoch,train_loss_step\n0,0,,2\n0,1,,1\n0,1,1.5,\n",
+        [(0, 2), (1, 1)],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_tables_of_other_programs_are_read_and_empty_cells_are_no_losses(tmp_path, kind):
+    text, expected = TABLES[kind]
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    assert repr([(p.step, p.loss) for p in load(str(path))]) == repr(
+        [(step, float(loss)) for step, loss in expected]
+    )
+
+
+def test_a_table_of_several_runs_asks_for_one(tmp_path):
+    path = tmp_path / "wandb.csv"
+    path.write_text('"Step","a - train/loss","b - train/loss"\n"0","1","2"\n')
+    with pytest.raises(ValueError, match="several columns of losses, name one: 'a - train/loss', "):
+        load(str(path))
+    assert load(str(path), "b - train/loss") == [Point(0, 2.0)]
+
+
+class Poisoned(Regression):
+    """Overflows in the backward pass at some steps, where the loss itself is finite."""
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        if self.global_step in (7, 9):
+            loss = loss + 0 * (self.model.weight.sum() - self.model.weight.sum().detach()).sqrt()
+        return loss
+
+
+@pytest.mark.parametrize("kind", ["csv", "journal", "mlflow"])
+def test_a_replay_of_what_the_callback_recorded_tells_what_was_decided(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    table = CSVLogger(tmp_path)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    store = JournaledMLFlowLogger("e", tracking_uri=uri, drain_timeout=120)
+    callback = AdaptiveLearningRate(Hold(), skip=True)
+    callbacks = [callback, LearningRateMonitor("step")]
+    made = trainer(callbacks, [table, store], max_steps=20, log_every_n_steps=1)
+    made.fit(Poisoned(poison=[12]), loader())
+    files = {
+        "csv": f"{table.log_dir}/metrics.csv",
+        "journal": str(store.journal_path),
+        "mlflow": store.run_id,
+    }
+    points = load(files[kind], None, uri)
+    assert [p.step for p in points] == list(range(20))
+    assert [p.step for p in points if p.skipped] == [7, 9, 12]
+    assert [p.rate for p in points] == pytest.approx([0.05] * 20)
+    said = [(step, row["condition"]) for step, row in history(store.journal_path).decisions]
+    rows = run_table(points, replay(build(["policy=hold"]), points))
+    assert [(step, row["condition"]) for step, row in rows] == said
+    assert said
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* is not empty")
+def test_a_resumed_run_is_replayed_once_without_what_was_trained_in_vain(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for steps, ckpt in ((7, None), (12, "saved/at.ckpt")):
+        logger = JournaledMLFlowLogger("e", drain_timeout=120)
+        saves = ModelCheckpoint(tmp_path / "saved", "at", every_n_train_steps=4)
+        callbacks = [AdaptiveLearningRate(), RunReport(), saves]
+        made = trainer(callbacks, logger, max_steps=steps, enable_checkpointing=True)
+        made.fit(Regression(), loader(), ckpt_path=ckpt)
+        logger._recording.close()
+    for curve in (str(logger.journal_path), logger.run_id):
+        assert [p.step for p in load(curve)] == list(range(12))
+
+
+def test_a_followed_value_is_what_is_replayed(tmp_path):
+    journal = Journal(tmp_path, {"run": "r"})
+    for step in range(5):
+        journal.append({"m": {"watched/critic": float(step), "lr/sgd": 0.1}, "s": step})
+    assert [p.loss for p in load(str(journal.path))] == [0, 1, 2, 3, 4]
 
 
 def test_a_run_is_read_from_the_store_with_its_nonfinite_losses(stored, capsys):

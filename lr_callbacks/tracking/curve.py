@@ -4,30 +4,41 @@ import csv
 import math
 import re
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from lr_callbacks.tracking.history import history
+from lr_callbacks.tracking.history import LOSS, History, records
 from lr_callbacks.tracking.journal import header
 
-#: A metric or column of losses where none is named.
-LOSS = "train/loss"
+#: Columns of losses and of steps where none is named: of a plain table, of Lightning's CSVLogger,
+#: of what TensorBoard and Weights & Biases export.
+LOSSES = (LOSS, "loss", "train_loss", "train/loss_step", "train_loss_step", "Value")
+STEPS = ("step", "trainer/global_step", "global_step", "_step", "Step")
+
+#: Between the name of a run and that of its metric in a table of Weights & Biases.
+OF = " - "
 
 
 class Point(NamedTuple):
-    """One recorded step: its number, its loss, its learning rate where that is known."""
+    """One recorded step: its number, its loss, its learning rate where that is known.
+
+    A step that was ``skipped``, since loss or gradients were not finite, changed no weights.
+    """
 
     step: int
     loss: float
     rate: float | None = None
+    skipped: bool = False
 
 
 def load(curve: str, name: str | None = None, tracking_uri: str | None = None) -> list[Point]:
     """Read a recorded loss curve.
 
     Args:
-        curve: path of a CSV file with a header (``step,loss``, perhaps ``lr``), path of a journal,
-            or id of an MLflow run.
+        curve: path of a CSV file with a header (``step,loss``, perhaps ``lr``; also of Lightning's
+            CSVLogger, of TensorBoard, of Weights & Biases), path of a journal, or id of an MLflow
+            run. A cell without content is no loss.
         name: column or metric of the losses; else ``train/loss`` or ``loss``.
         tracking_uri: MLflow's store for a run id; else what ``MLFLOW_TRACKING_URI`` says, or
             ``mlflow.db`` in the present folder.
@@ -45,7 +56,7 @@ def load(curve: str, name: str | None = None, tracking_uri: str | None = None) -
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise ValueError(f"{curve} cannot be read: {error}.") from error
     elif re.fullmatch(r"[0-9a-f]{32}", curve):
-        points = _run(curve, name or LOSS, tracking_uri)
+        points = _run(curve, name, tracking_uri)
     elif path.is_dir():
         raise ValueError(f"{curve} is a folder; name a CSV file or a journal in it.")
     else:
@@ -56,41 +67,73 @@ def load(curve: str, name: str | None = None, tracking_uri: str | None = None) -
 
 
 def _journal(path: Path, name: str | None) -> list[Point]:
-    run = history(path)
-    losses = run.series.get(name or LOSS)
+    series: dict[str, list[tuple[int, float]]] = {}
+    for record in records(path):
+        for key, value in record.get("m", {}).items():
+            series.setdefault(key, []).append((record["s"], float(value)))
+    losses = series.get(name or History({}, series, [], 0, 0).loss)
     if losses is None:
-        raise ValueError(f"{path} has no metric {name or LOSS!r}; it has {_some(run.series)}.")
-    scales = dict(next((s for n, s in run.series.items() if n.startswith("scale/")), []))
-    rates = dict(next((s for n, s in run.series.items() if n.startswith("lr/")), []))
+        raise ValueError(f"{path} has no metric {name or LOSS!r}; it has {_some(series)}.")
+    return _points(losses, series)
+
+
+def _points(
+    losses: list[tuple[int, float]], series: Mapping[str, list[tuple[int, float]]]
+) -> list[Point]:
+    """Put losses together with rates and skipped steps, as `AdaptiveLearningRate` records them."""
+    rates = dict(next((s for n, s in series.items() if n.startswith(("lr/", "lr-"))), []))
+    scales = dict(next((s for n, s in series.items() if n.startswith("scale/")), []))
+    skipped = {step for n, s in series.items() if _SKIPPED.fullmatch(n) for step, _ in s}
     points, scale = [], 1.0
     for step, loss in losses:
         scale = scales.get(step, scale)
         rate = rates.get(step)
-        points.append(Point(step, loss, None if rate is None else rate / scale))
+        points.append(Point(step, loss, None if rate is None else rate / scale, step in skipped))
     return points
+
+
+_SKIPPED = re.compile(r"events/(.+/)?skipped")
 
 
 def _table(path: Path, name: str | None) -> list[Point]:
+    series: dict[str, list[tuple[int, float]]] = {}
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file)
-        columns = rows.fieldnames or []
-        wanted = [name] if name else [LOSS, "loss"]
-        column = next((c for c in wanted if c in columns), None)
-        if column is None:
-            raise ValueError(f"{path} has no column {wanted[-1]!r}; it has {_some(columns)}.")
-        points = []
+        columns = list(rows.fieldnames or [])
+        column = _column(path, columns, name)
+        counted = next((c for c in STEPS if c in columns), None)
+        kinds = ("lr/", "lr-", "scale/", "events/")
+        wanted = [c for c in columns if c in (column, "lr") or c.startswith(kinds)]
         for number, row in enumerate(rows):
             try:
-                step = int(float(row["step"])) if row.get("step") else number
-                loss = float(row[column] or math.nan)
-                rate = float(row["lr"]) if row.get("lr") else None
+                step = int(float(row[counted])) if counted and _filled(row[counted]) else number
+                for key in wanted:
+                    if _filled(row[key]):
+                        series.setdefault(key, []).append((step, float(row[key])))
             except (TypeError, ValueError, OverflowError) as error:
                 raise ValueError(f"{path}, line {rows.line_num}: {error}.") from error
-            points.append(Point(step, loss, rate))
-    return points
+    if "lr" in series:
+        series = {"lr/": series.pop("lr"), **series}
+    return _points(series.get(column, []), series)
 
 
-def _run(run_id: str, name: str, tracking_uri: str | None) -> list[Point]:
+def _column(path: Path, columns: list[str], name: str | None) -> str:
+    """Find the column of the losses."""
+    wanted = [name] if name else list(LOSSES)
+    for known in wanted:
+        found = [c for c in columns if c == known or c.endswith(f"{OF}{known}")]
+        if len(found) > 1:
+            raise ValueError(f"{path} has several columns of losses, name one: {_some(found)}.")
+        if found:
+            return found[0]
+    raise ValueError(f"{path} has no column {name or 'loss'!r}; it has {_some(columns)}.")
+
+
+def _filled(cell: str | None) -> bool:
+    return bool(cell and cell.strip())
+
+
+def _run(run_id: str, name: str | None, tracking_uri: str | None) -> list[Point]:
     import os
 
     from mlflow.exceptions import MlflowException
@@ -105,13 +148,28 @@ def _run(run_id: str, name: str, tracking_uri: str | None) -> list[Point]:
     client = MlflowClient(store.resolve(uri, Path.cwd()))
     try:
         metrics = client.get_run(run_id).data.metrics
+        name = name or History({}, {key: [] for key in metrics}, [], 0, 0).loss
         if name not in metrics:
             raise ValueError(f"run {run_id} has no metric {name!r}; it has {_some(metrics)}.")
-        found = client.get_metric_history(run_id, name)
+        kinds = ("lr/", "scale/", "events/")
+        series = {
+            key: _lasting(client.get_metric_history(run_id, key))
+            for key in metrics
+            if key == name or key.startswith(kinds)
+        }
     except MlflowException as error:
         raise ValueError(f"MLflow: {str(error).splitlines()[0]}") from error
-    found.sort(key=lambda metric: (metric.step, metric.timestamp))
-    return [Point(metric.step, _infinite(metric.value)) for metric in found]
+    return _points(series[name], series)
+
+
+def _lasting(metrics: Iterable[Any]) -> list[tuple[int, float]]:
+    """Order the points of a metric, without those that a resumed training did anew."""
+    points: list[tuple[int, float]] = []
+    for metric in sorted(metrics, key=lambda metric: (metric.timestamp, metric.step)):
+        if points and metric.step <= points[-1][0]:
+            points = [point for point in points if point[0] < metric.step]
+        points.append((metric.step, _infinite(metric.value)))
+    return points
 
 
 def _infinite(value: float) -> float:

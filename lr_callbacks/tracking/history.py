@@ -1,7 +1,7 @@
 """A run as its journals tell it: every series, every decision. Standard library only."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,29 +64,36 @@ def whole(path: Path) -> History:
         journals is left out.
     """
     last = header(path) or {}
+    series: dict[str, Series] = {}
+    decisions: list[tuple[int, dict[str, Any]]] = []
+    began = ended = last["t"]
+    for record in records(path):
+        began, ended = min(began, record["t"]), record["t"]
+        for name, value in record.get("m", {}).items():
+            series.setdefault(name, Series()).add(record["s"], float(value))
+        if "d" in record:
+            decisions.append((record["s"], record["d"]))
+    thinned = {name: kept.points() for name, kept in series.items()}
+    counts = {name: kept.count for name, kept in series.items()}
+    return History(last, thinned, decisions, began, ended, counts)
+
+
+def records(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a run from a journal and those before it, but what was done in vain."""
+    last = header(path) or {}
     parts = [path]
     for other in path.parent.glob(f"*{SUFFIX}"):
         about = header(other) or {}
-        if about.get("run") == last["run"] and about["t"] < last["t"]:
+        same = about.get("run") == last.get("run") is not None
+        if same and about["t"] < last["t"]:
             parts.append(other)
     parts.sort(key=lambda part: (header(part) or {})["t"])
     resumed = [_first_step(part) for part in parts]
-    series: dict[str, Series] = {}
-    decisions: list[tuple[int, dict[str, Any]]] = []
-    ended = last["t"]
     for number, part in enumerate(parts, 1):
         until = min(resumed[number:], default=math.inf)
         for record, _ in read(part):
-            ended = record["t"]
-            if record.get("s", 0) >= until:
-                continue
-            for name, value in record.get("m", {}).items():
-                series.setdefault(name, Series()).add(record["s"], float(value))
-            if "d" in record:
-                decisions.append((record["s"], record["d"]))
-    thinned = {name: kept.points() for name, kept in series.items()}
-    counts = {name: kept.count for name, kept in series.items()}
-    return History(last, thinned, decisions, (header(parts[0]) or {})["t"], ended, counts)
+            if record.get("s", 0) < until:
+                yield record
 
 
 def _first_step(path: Path) -> float:
