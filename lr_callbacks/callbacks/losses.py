@@ -1,6 +1,7 @@
 """The losses of steps: summed over accumulated batches, read late, averaged over ranks."""
 
 from collections.abc import Mapping, Sequence
+from time import time
 from typing import Any, NamedTuple
 
 import torch
@@ -98,7 +99,25 @@ class LossWindow:
 
 
 class LossBlock(list[Pending]):
-    """Keeps the losses of the last steps on the device until they are read together."""
+    """Keeps the losses of the last steps on the device until they are read together.
+
+    Attributes:
+        times: when each step was put here, in seconds since 1970.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: list[float] = []
+
+    def append(self, step: Pending) -> None:
+        """Put a step that was made just now."""
+        super().append(step)
+        self.times.append(time())
+
+    def clear(self) -> None:
+        """Forget the steps."""
+        super().clear()
+        self.times = []
 
     def read(self, trainer: Trainer) -> list[Measured]:
         """Return and forget the steps, their losses averaged over the ranks; one host sync."""

@@ -44,11 +44,22 @@ class Recorder:
         self._prefix = prefix
         self._loggers: list[Any] = list(trainer.loggers) if trainer.is_global_zero else []
         self._scale: float | None = None
+        for logger in self._loggers:
+            if hasattr(logger, "reserve") and at_once(logger.__class__, "log_block", "log_metrics"):
+                logger.reserve(self._loss)
 
-    def steps(self, block: Sequence[Measured]) -> None:
-        """Record the losses and the rates of optimizer steps, and the scale where it changed."""
-        wanted = [m for m in block if self._loggers or m.skipped]
-        self._log([(self._metrics(measured), measured.step) for measured in wanted])
+    def steps(self, block: Sequence[Measured], times: Sequence[float] = ()) -> None:
+        """Record the losses and the rates of optimizer steps, and the scale where it changed.
+
+        Args:
+            block: the steps.
+            times: when each was made, in seconds since 1970.
+        """
+        if self._loggers:
+            self._log([(self._metrics(measured), measured.step) for measured in block], times)
+        else:
+            for measured in block:
+                self._metrics(measured)  # which counts the events
 
     def abandon(self, steps: Sequence[Measured]) -> None:
         """Record that the weights of steps were left behind by a rollback decided meanwhile."""
@@ -91,11 +102,13 @@ class Recorder:
             metrics |= self._count("skipped")
         return metrics
 
-    def _log(self, block: Sequence[tuple[dict[str, float], int]]) -> None:
+    def _log(
+        self, block: Sequence[tuple[dict[str, float], int]], times: Sequence[float] = ()
+    ) -> None:
         for logger in self._loggers if block else ():
             try:
                 if at_once(logger.__class__, "log_block", "log_metrics"):
-                    logger.log_block(block)
+                    logger.log_block(block, times)
                 else:
                     for metrics, step in block:
                         logger.log_metrics(metrics, step)

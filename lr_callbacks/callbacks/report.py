@@ -48,16 +48,21 @@ class RunReport(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Write into the checkpoint which run it belongs to."""
-        for logger in _loggers(trainer):
-            checkpoint[RUN] = logger.identity()
+        if loggers := _loggers(trainer):
+            checkpoint[RUN] = [logger.identity() for logger in loggers]
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Go on with the run of the checkpoint, where the logger was given no other."""
+        known = checkpoint.get(RUN, [])
+        known = [known] if isinstance(known, dict) else list(known)
         for logger in _loggers(trainer):
-            if RUN in checkpoint:
-                self._resumes = logger.resume(checkpoint[RUN])
+            own = logger.identity()
+            same = [i for i in known if all(i.get(k, own[k]) == own[k] for k in ("uri", "name"))]
+            if same:
+                known.remove(same[0])
+                self._resumes = logger.resume(same[0]) or self._resumes
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say on the run which data it learns from, and where it was resumed."""

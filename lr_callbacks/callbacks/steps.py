@@ -110,8 +110,9 @@ class Steps:
 
     def record(self) -> None:
         """Read the steps that wait, with one host sync, and record them; judging may wait."""
+        times = self._block.times
         block = self._block.read(self._trainer)
-        self._recorder.steps(block)
+        self._recorder.steps(block, times)
         for measured in block:
             self._rates.loss = measured.loss
             if measured.skipped:

@@ -1,9 +1,10 @@
 """Checkpoints as artifacts, laid out as Lightning's MLflow logger does."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -36,7 +37,7 @@ def stage(callback: ModelCheckpoint, logged: dict[str, float], folder: Path) -> 
         folder: where the copies go.
     """
     for time, path, score, _ in _scan_checkpoints(callback, logged):
-        name = Path(path).stem
+        name = _folder(path, logged)
         place = folder / f"{len(logged)}-{int(time * 1000)}" / name
         place.mkdir(parents=True, exist_ok=True)
         if Path(path).is_dir():
@@ -49,6 +50,18 @@ def stage(callback: ModelCheckpoint, logged: dict[str, float], folder: Path) -> 
         logged[path] = time
         for file in (copy, place / "metadata.yaml", place / "aliases.txt"):
             yield Staged(file, name)
+
+
+def _folder(path: str, logged: Mapping[str, float]) -> str:
+    """Name the folder of a checkpoint's artifacts: two of one name get one each."""
+    stem, parent = Path(path).stem, Path(path).parent.name
+    same = [known for known in [*logged, path] if Path(known).stem == stem]
+    if same[0] == path:
+        return stem
+    beside = [known for known in same[1:] if Path(known).parent.name == parent]
+    return (
+        f"{parent}/{stem}" if beside[0] == path else f"{parent}-{crc32(path.encode()):08x}/{stem}"
+    )
 
 
 def _metadata(callback: ModelCheckpoint, path: str, score: Any) -> dict[str, Any]:

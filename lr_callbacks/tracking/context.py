@@ -31,6 +31,21 @@ def context_tags(tags: Mapping[str, Any], parent: str | None) -> dict[str, str]:
     return resolved
 
 
+def describe_run(logger: Any) -> dict[str, Any]:
+    """Return what a journal's first line says of the run of a `JournaledMLFlowLogger`."""
+    return {
+        "uri": logger._tracking_uri,
+        "experiment": logger._experiment_name,
+        "artifacts": logger._artifact_location,
+        "run": logger._identity,
+        "run_id": logger._run_id,
+        "resumes": logger._resumes,
+        "run_name": logger._run_name,
+        "prefix": logger._prefix,
+        "tags": context_tags(logger.tags or {}, logger._parent_run_id),
+    }
+
+
 def warn_of_autologging(run_id: str | None) -> None:
     """Say that MLflow's autologging makes a second run of a training, where it does.
 

@@ -148,18 +148,20 @@ def _run(run_id: str, name: str | None, tracking_uri: str | None) -> list[Point]
     client = MlflowClient(store.resolve(uri, Path.cwd()))
     try:
         metrics = client.get_run(run_id).data.metrics
-        name = name or History({}, {key: [] for key in metrics}, [], 0, 0).loss
+        prefix = next((key[: -len(LOSS)] for key in metrics if key.endswith(f"-{LOSS}")), "")
+        prefix = "" if LOSS in metrics else prefix  # that of the logger
+        name = name or prefix + History({}, {key: [] for key in metrics}, [], 0, 0).loss
         if name not in metrics:
             raise ValueError(f"run {run_id} has no metric {name!r}; it has {_some(metrics)}.")
         kinds = ("lr/", "scale/", "events/")
         series = {
-            key: _lasting(client.get_metric_history(run_id, key))
+            key.removeprefix(prefix): _lasting(client.get_metric_history(run_id, key))
             for key in metrics
-            if key == name or key.startswith(kinds)
+            if key == name or key.removeprefix(prefix).startswith(kinds)
         }
     except MlflowException as error:
         raise ValueError(f"MLflow: {str(error).splitlines()[0]}") from error
-    return _points(series[name], series)
+    return _points(series[name.removeprefix(prefix)], series)
 
 
 def _lasting(metrics: Iterable[Any]) -> list[tuple[int, float]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lr_callbacks.tracking.journal import SUFFIX, header, read
+from lr_callbacks.tracking.names import Names
 from lr_callbacks.tracking.series import Series
 
 #: The series of the training loss, and what stands before the name of another that is followed.
@@ -44,7 +45,7 @@ def history(path: Path) -> History:
     series: dict[str, list[tuple[int, float]]] = {}
     decisions: list[tuple[int, dict[str, Any]]] = []
     began = ended = 0
-    for record, _ in read(path):
+    for record in _unprefixed(path):
         if "format" in record:
             about, began = record, record["t"]
         for name, value in record.get("m", {}).items():
@@ -91,14 +92,26 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
     resumed = [_first_step(part) for part in parts]
     for number, part in enumerate(parts, 1):
         until = min(resumed[number:], default=math.inf)
-        for record, _ in read(part):
+        for record in _unprefixed(part):
             if record.get("s", 0) < until:
                 yield record
 
 
+def _unprefixed(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a journal, their metrics without the logger's prefix."""
+    prefix = ""
+    for record, _ in read(path):
+        if "format" in record and record.get("prefix"):
+            prefix = Names()[f"{record['prefix']}-"]
+        if prefix and "m" in record:
+            named = {name.removeprefix(prefix): value for name, value in record["m"].items()}
+            record = {**record, "m": named}
+        yield record
+
+
 def _first_step(path: Path) -> float:
     """Return the first step whose loss a journal holds, infinity without one."""
-    for record, _ in read(path):
+    for record in _unprefixed(path):
         if any(name == LOSS or name.startswith(WATCHED) for name in record.get("m", ())):
             return float(record["s"])
     return math.inf

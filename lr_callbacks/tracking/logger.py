@@ -17,7 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from lr_callbacks.tracking import store
 from lr_callbacks.tracking.checkpoints import stage
-from lr_callbacks.tracking.context import context_tags, warn_of_autologging
+from lr_callbacks.tracking.context import describe_run, warn_of_autologging
 from lr_callbacks.tracking.plain import text
 from lr_callbacks.tracking.recording import Recording
 
@@ -38,12 +38,11 @@ class JournaledMLFlowLogger(MLFlowLogger):
         run_name: None for the time and a random suffix.
         tracking_uri: any address of MLflow's but a folder; None for ``mlflow.db`` here.
         tags: of the run.
-        save_dir: kept for compatibility; see the property.
+        save_dir, synchronous: for compatibility; see the property; logging never blocks.
         log_model: upload checkpoints, as in Lightning's logger.
         prefix: put before each metric's name.
         artifact_location: of a new experiment; None for a folder beside an sqlite store.
         run_id: log to this run instead of a new one; it is set to RUNNING again.
-        synchronous: for compatibility; logging never blocks.
         journal_dir: None for ``journals`` beside an sqlite store, or in the present folder.
         drain_timeout: seconds that the end of a run may wait for MLflow.
         handover: seconds until a process of its own sends the journal; None for a thread of ours.
@@ -94,6 +93,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
         self._parent_run_id = parent_run_id or os.environ.get(PARENT)
         self._identity = uuid.uuid4().hex  # of the run, in every process that logs to it
         self._given, self._resumes, self._recording = run_id is not None, False, None
+        self._checkpoint_callbacks: dict[int, ModelCheckpoint] = {}
 
     @property
     def tracking_uri(self) -> str:
@@ -149,9 +149,14 @@ class JournaledMLFlowLogger(MLFlowLogger):
         self._recorder().write_metrics((metrics, 0 if step is None else step))
 
     @rank_zero_only
-    def log_block(self, steps: Sequence[tuple[Mapping[str, Any], int]]) -> None:
-        """Write the metrics of several steps at once."""
-        self._recorder().write_metrics(*steps)
+    def reserve(self, name: str) -> None:
+        """Keep a metric's name for `log_block`; others that use it get ``<name>_module``."""
+        self._recorder().reserve(name)
+
+    @rank_zero_only
+    def log_block(self, steps: Sequence[tuple[Any, int]], times: Sequence[float] = ()) -> None:
+        """Write the metrics of several steps at once, each with its time in seconds since 1970."""
+        self._recorder().write_metrics(*steps, own=True, times=times)
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
@@ -186,7 +191,8 @@ class JournaledMLFlowLogger(MLFlowLogger):
     def identity(self) -> dict[str, str | None]:
         """Say which run this is, for a checkpoint; never waits."""
         known = self._recording.writer.outbox.run_id if self._recording else None
-        return {"uri": self.tracking_uri, "run": self._identity, "run_id": known or self._run_id}
+        run = {"run": self._identity, "run_id": known or self._run_id}
+        return {"uri": self.tracking_uri, "name": self._experiment_name, **run}
 
     def resume(self, identity: Mapping[str, str | None]) -> bool:
         """Go on with the run of a checkpoint, unless this logger was given another one.
@@ -200,50 +206,44 @@ class JournaledMLFlowLogger(MLFlowLogger):
         same = identity["run"] == self._identity
         if same or identity["uri"] != self.tracking_uri or self._given:
             return same
-        known = str(identity["run"])
         begun, self._recording = self._recording, None
-        self._identity, self._run_id, self._experiment_id = known, identity["run_id"], None
-        self._resumes = True
+        self._identity, self._run_id = str(identity["run"]), identity["run_id"]
+        self._experiment_id, self._resumes = None, True
         if begun is not None:
             begun.hand_to(self._recorder())
         return True
+
+    def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
+        """Upload checkpoints now or, those of every callback, at the end, as `log_model` says."""
+        super().after_save_checkpoint(checkpoint_callback)
+        if kept := self._checkpoint_callback:
+            self._checkpoint_callbacks[id(kept)] = kept
 
     @rank_zero_only
     def finalize(self, status: str = "success") -> None:
         """Send what waits, for at most ``drain_timeout`` seconds, and give the run its status."""
         if self._recording is None or self._recording.pid != os.getpid():
             return
-        if self._checkpoint_callback:
-            self._scan_and_log_checkpoints(self._checkpoint_callback)
+        for callback in self._checkpoint_callbacks.values():
+            self._scan_and_log_checkpoints(callback)
         self._recording.end(status)
 
     def _recorder(self) -> Recording:
         """Return this process's recording; another process opens its own, of the same run."""
         if self._recording is not None and self._recording.pid == os.getpid():
             return self._recording
-        about = {
-            "uri": self._tracking_uri,
-            "experiment": self._experiment_name,
-            "artifacts": self._artifact_location,
-            "run": self._identity,
-            "run_id": self._run_id,
-            "resumes": self._resumes,
-            "run_name": self._run_name,
-            "tags": context_tags(self.tags or {}, self._parent_run_id),
-        }
-        recording = Recording(
+        about = describe_run(self)
+        self._recording = recording = Recording(
             self.journal_dir, about, prefix=self._prefix, drain_timeout=self.drain_timeout,
             handover=self.handover, strict=self.strict,
         )  # fmt: skip
         weakref.finalize(self, recording.close)  # also at the exit of the process
-        self._recording = recording
         return recording
 
     def _scan_and_log_checkpoints(self, checkpoint_callback: ModelCheckpoint) -> None:
         """Hand checkpoints to the journal as files instead of uploading them in the training."""
-        recording = self._recorder()
-        place = recording.files / "checkpoints"
-        for file, folder in stage(checkpoint_callback, self._logged_model_time, place):
+        recording, logged = self._recorder(), self._logged_model_time
+        for file, folder in stage(checkpoint_callback, logged, recording.files / "checkpoints"):
             recording.write_file(file, folder, remove=True)
 
     def __getstate__(self) -> dict[str, Any]:

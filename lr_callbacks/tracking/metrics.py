@@ -23,16 +23,20 @@ class Metrics:
 
     def __init__(self, prefix: str = "") -> None:
         self.first_nonfinite: str | None = None
+        self.own: set[str] = set()  # names of the package's own series
         self._prefix = prefix
         self._names = Names()
         self._extremes = Extremes()
         self._no_numbers: set[str] = set()
         self._last_step = 0
 
-    def __call__(self, metrics: Mapping[str, Any], step: int) -> dict[str, float]:
+    def __call__(
+        self, metrics: Mapping[str, Any], step: int, *, own: bool = False
+    ) -> dict[str, float]:
         """Return plain numbers by their names in MLflow; what is no number is left out.
 
-        That is reported the first time that it befalls a name.
+        That is reported the first time that it befalls a name. What is not the package's ``own``
+        gets another name where it has that of a series that is.
         """
         clean: dict[str, float] = {}
         for key, given in metrics.items():
@@ -41,6 +45,8 @@ class Metrics:
             if value is None:
                 self._leave_out(name, given)
                 continue
+            if not own and name in self.own:
+                name = f"{name}_module"
             named = self._names[f"{self._prefix}-{name}" if self._prefix else name]
             clean[named] = value
             if not math.isfinite(value):
@@ -50,6 +56,8 @@ class Metrics:
                 self._last_step = step
                 if (extremes := self._extremes.add(value)) is not None:
                     clean |= self._named(*extremes)
+        if own:
+            self.own |= metrics.keys()
         return clean
 
     def rest(self) -> tuple[int, dict[str, float]] | None:

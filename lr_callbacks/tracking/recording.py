@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -59,11 +59,23 @@ class Recording:
         if about.get("run_id") or about.get("resumes"):
             self.journal.append({"open": True})
 
-    def write_metrics(self, *steps: tuple[Mapping[str, Any], Any]) -> None:
+    def reserve(self, name: str) -> None:
+        """Keep a metric's name for what is written as the package's own."""
+        self._metrics.own.add(name)
+
+    def write_metrics(
+        self,
+        *steps: tuple[Mapping[str, Any], Any],
+        own: bool = False,
+        times: Sequence[float] = (),
+    ) -> None:
         """Append the metrics of steps, and a tag the first time that one is not finite."""
         told = self._metrics.first_nonfinite
         whole = [(m, s if type(s) is int else integer(s)) for m, s in steps]
-        self.write(*[{"s": step, "m": self._metrics(metrics, step)} for metrics, step in whole])
+        records = [{"s": s, "m": self._metrics(metrics, s, own=own)} for metrics, s in whole]
+        for record, seconds in zip(records, times, strict=False):
+            record["t"] = int(seconds * 1000)
+        self.write(*records)
         if self._metrics.first_nonfinite is not told:
             self.write({"g": {"first_nonfinite": self._metrics.first_nonfinite}})
 
