@@ -1,15 +1,17 @@
 """The figure of a run: its loss, its rate in force and scheduled, every decision explained."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from lr_callbacks.tracking.history import History
 
 Series = Sequence[tuple[int, float]]
+Decisions = Sequence[tuple[int, dict[str, Any]]]
 
 #: Colour of each condition, darker the worse.
 COLOURS = {
@@ -18,7 +20,8 @@ COLOURS = {
     "diverging": "#d7301f",
     "nonfinite": "#7f0000",
 }
-POINTS, REASONS = 1500, 14
+#: Points of a series, reasons and marked decisions at most: a run with more is drawn as fast.
+POINTS, REASONS, MARKS = 1500, 14, 2000
 
 
 def draw(runs: Mapping[str, History]) -> Figure:
@@ -34,12 +37,14 @@ def draw(runs: Mapping[str, History]) -> Figure:
     figure = Figure(figsize=(10, 6.4), layout="constrained")
     loss_axes, rate_axes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     told: list[str] = []
+    count = 0
     for index, (label, run) in enumerate(runs.items()):
         loss = run.series.get(run.loss, [])
         colour = ("#2166ac", "#999999", "#1b7837", "#c51b7d")[index % 4]
         _loss(loss_axes, loss, label, colour)
         _rates(rate_axes, run, label if len(runs) > 1 else "", colour)
         told += _mark((loss_axes, rate_axes), loss, run.decisions, len(told))
+        count += len(run.decisions)
     shown = [value for r in runs.values() for _, value in finite(r.series.get(r.loss, []))]
     if shown and min(shown) > 0:
         loss_axes.set_yscale("log")
@@ -52,8 +57,8 @@ def draw(runs: Mapping[str, History]) -> Figure:
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="best", frameon=False, fontsize=8)
     if told:
-        more = [f"… and {len(told) - REASONS} more"] if len(told) > REASONS else []
-        text = "\n".join(told[:REASONS] + more)
+        more = [f"… and {count - len(told)} more"] if count > len(told) else []
+        text = "\n".join(told + more)
         figure.supxlabel(text, fontsize=8, ha="left", x=0.02, family="monospace")
     return figure
 
@@ -95,28 +100,36 @@ def scheduled(rate: Series, scales: Series) -> list[tuple[int, float]]:
 
 
 def _mark(
-    panels: tuple[Axes, Axes], loss: Series, decisions: list[tuple[int, dict[str, Any]]], told: int
-) -> list[str]:
-    lines, levels = [], dict(loss)
-    for number, (step, row) in enumerate(decisions, told + 1):
-        colour = COLOURS.get(row["condition"], "#4d4d4d")
+    panels: tuple[Axes, Axes], loss: Series, decisions: Decisions, told: int
+) -> Iterator[str]:
+    """Mark decisions, each colour's at once; number and tell the first while there is room."""
+    levels = dict(loss)
+    width = math.ceil(len(decisions) / MARKS) or 1
+    marked: dict[str, list[tuple[int, float]]] = {}
+    for step, row in decisions[::width]:
+        # A long series is thinned.
+        level = levels[step] if step in levels else float(row.get("loss", math.nan))
+        marked.setdefault(COLOURS.get(row["condition"], "#4d4d4d"), []).append((step, level))
+    for colour, points in marked.items():
         for axes in panels:
-            axes.axvline(step, color=colour, lw=0.8, alpha=0.5)
-        level = levels.get(step, row.get("loss", math.nan))  # a long series is thinned
-        if math.isfinite(level):
-            panels[0].plot(step, level, "o", ms=4, color=colour)
-        if number <= REASONS:
-            panels[0].annotate(
-                str(number),
-                (step, 1),
-                xycoords=("data", "axes fraction"),
-                ha="center",
-                va="bottom",
-                fontsize=7,
-                color=colour,
-            )
-        lines.append(f"{number:>2} step {step}: {row['reason']} → scale {row['scale']:.3g}")
-    return lines
+            lines = [((step, 0.0), (step, 1.0)) for step, _ in points]
+            edges = axes.get_xaxis_transform()
+            drawn = LineCollection(lines, colors=colour, lw=0.8, alpha=0.5, transform=edges)
+            axes.add_collection(drawn, autolim=False)
+        dots = [point for point in points if math.isfinite(point[1])]
+        if dots:
+            panels[0].plot(*zip(*dots, strict=True), "o", ms=4, color=colour)
+    for number, (step, row) in enumerate(decisions[: max(0, REASONS - told)], told + 1):
+        panels[0].annotate(
+            str(number),
+            (step, 1),
+            xycoords=("data", "axes fraction"),
+            ha="center",
+            va="bottom",
+            fontsize=7,
+            color=COLOURS.get(row["condition"], "#4d4d4d"),
+        )
+        yield f"{number:>2} step {step}: {row['reason']} → scale {row['scale']:.3g}"
 
 
 def finite(series: Series) -> list[tuple[int, float]]:

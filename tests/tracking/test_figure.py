@@ -47,6 +47,22 @@ def test_the_reason_of_each_decision_is_listed_and_the_rest_counted():
     assert "… and 26 more" in many.get_supxlabel()
 
 
+@pytest.mark.parametrize("count", [40, 2_000, 60_000])
+def test_any_number_of_decisions_is_marked_by_a_bounded_number_of_objects(count, tmp_path):
+    rows = [{"condition": c, "reason": "r", "scale": 0.5} for c in ("spiking", "nonfinite")]
+    decisions = [(t, rows[t % 3 == 0]) for t in range(count)]
+    figure = draw({"loss": run([(t, 1.0 + t % 7) for t in range(count)], decisions)})
+    for axes in figure.axes:
+        assert len(axes.get_children()) < 60
+        marks = [
+            len(lines.get_segments()) for lines in axes.collections if lines.get_alpha() == 0.5
+        ]
+        assert min(count, 1000) <= sum(marks) <= 2000
+        assert axes.get_xlim()[1] < 1.1 * count
+    assert f"… and {count - 14} more" in figure.get_supxlabel()
+    figure.savefig(tmp_path / "figure.png")
+
+
 def test_the_scheduled_rate_is_the_rate_in_force_without_the_scale():
     losses = [(t, 1.0) for t in range(10)]
     figure = draw({"loss": run(losses, scales=[(0, 1.0), (5, 0.25)])})
