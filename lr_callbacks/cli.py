@@ -4,13 +4,15 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lr_callbacks import replay
 from lr_callbacks.app import compare
 from lr_callbacks.terminal import EXIT_CODES, show, show_json
-from lr_callbacks.tracking import store
 from lr_callbacks.tracking.journal import SUFFIX, header
-from lr_callbacks.tracking.sync import Synced, sync
+
+if TYPE_CHECKING:
+    from lr_callbacks.tracking.sync import Synced
 
 EPILOG = f"""\
 examples:
@@ -83,6 +85,8 @@ def _command(arguments: list[str] | None) -> int:
 
 def _sync(folder: Path, *, as_json: bool) -> int:
     """Send the journals; lines in a pipe come as each is done, a table or JSON at the end."""
+    from lr_callbacks.tracking.sync import sync  # which loads MLflow
+
     lines = not (as_json or sys.stdout.isatty())
     found: list[Synced] = []
     for done in sync(folder):
@@ -108,6 +112,8 @@ def _ui(folder: Path, port: int) -> int:
     for jobs of language models: they take two cores for half a minute, and show nothing of a run.
     """
     import subprocess
+
+    from lr_callbacks.tracking import store
 
     journals = sorted(folder.rglob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime)
     about = next((a for path in reversed(journals) if (a := header(path))), None)

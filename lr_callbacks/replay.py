@@ -14,7 +14,6 @@ from lr_callbacks.core import Decision, Observation
 from lr_callbacks.detectors import default_detectors
 from lr_callbacks.terminal import EXIT_CODES, show, show_json
 from lr_callbacks.tracking.curve import Point, load
-from lr_callbacks.tracking.figure import draw
 from lr_callbacks.tracking.history import History
 
 _COLUMNS = ("step", "condition", "action", "loss", "scale", "reason")
@@ -55,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(given: argparse.Namespace) -> int:
     """Print the table, write the figure, and return the exit code: 0, or 2 after one sentence."""
+    from lr_callbacks.tracking.figure import draw  # which loads matplotlib
+
     try:
         controller = build(given.settings)
         points = load(given.curve, given.loss, given.tracking_uri)

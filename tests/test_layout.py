@@ -146,6 +146,44 @@ def test_the_core_loads_without_torch_lightning_mlflow_or_hydra():
     assert told.returncode == 0, told.stderr
 
 
+HEAVY = ["torch", "pytorch_lightning", "lightning_fabric", "mlflow", "hydra", "matplotlib"]
+HEAVY += ["pandas", "sklearn"]
+
+
+def loaded(code):
+    """Return which of the heavy packages a program loads."""
+    tail = f"import sys; print('loaded', *({set(HEAVY)!r} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import atexit\natexit.register(lambda: exec({tail!r}))\n{code}"],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+@pytest.mark.parametrize("command", ["", "sync", "replay", "compare", "ui"])
+def test_the_help_of_a_command_loads_nothing_that_takes_seconds(command):
+    arguments = [*command.split(), "--help"]
+    assert loaded(f"from lr_callbacks.cli import main; main({arguments!r})") == set()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import lr_callbacks",
+        "import lr_callbacks.testing, lr_callbacks.simulate",
+        "from lr_callbacks import Search, Spike, Controller, Observation",
+    ],
+)
+def test_the_package_and_its_pure_parts_load_nothing_that_takes_seconds(code):
+    assert loaded(code) == set()
+
+
+@pytest.mark.parametrize("name", ["AdaptiveLearningRate", "StepGate", "LRScaler", "Snapshots"])
+def test_the_callback_and_what_it_stands_on_load_neither_mlflow_nor_hydra(name):
+    assert loaded(f"from lr_callbacks import {name}; {name}").isdisjoint({"mlflow", "hydra"})
+
+
 CONF = ROOT.parent / "conf"
 
 

@@ -8,16 +8,15 @@ import statistics
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from matplotlib.figure import Figure
-from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
-
-from lr_callbacks.app.resume import ASKED
 from lr_callbacks.terminal import EXIT_CODES, show, show_json
-from lr_callbacks.tracking import store
+from lr_callbacks.tracking.names import ASKED
+
+if TYPE_CHECKING:  # they take seconds, and its help needs none of them
+    from matplotlib.figure import Figure
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
 
 #: Overrides that tell no methods apart: the axis of the figure, repetitions, and the how.
 _AXIS, _SEEDS = "optimizer.lr", ("seed", "data.seed")
@@ -63,6 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(given: argparse.Namespace) -> int:
     """Compare the jobs of a sweep and return the exit code: 0 done, 1 there is nothing to."""
+    from mlflow.exceptions import MlflowException
+
     try:
         jobs = compare(_uri(given.uri, given.folder), given.sweep, given.metric)
         figure(jobs, given.metric).savefig(given.output, dpi=130)
@@ -89,6 +90,10 @@ def compare(uri: str, sweep: str, metric: str) -> list[Job]:
         ValueError: there is no such sweep, or no job has the metric.
         OSError: no server answers.
     """
+    from mlflow.tracking import MlflowClient
+
+    from lr_callbacks.tracking import store
+
     client = MlflowClient(uri)
     store.reachable(client)
     parent = _parent(client, sweep)
@@ -110,11 +115,13 @@ def compare(uri: str, sweep: str, metric: str) -> list[Job]:
     return sorted(jobs, key=lambda job: (job.method, job.rate, job.seed))
 
 
-def figure(jobs: Sequence[Job], metric: str) -> Figure:
+def figure(jobs: Sequence[Job], metric: str) -> "Figure":
     """Draw the metric against the initial rate: a line through the medians of each method.
 
     Runs that diverged or have no number are crosses at the upper edge.
     """
+    from matplotlib.figure import Figure
+
     methods = list(dict.fromkeys(job.method for job in jobs))
     drawn = Figure(figsize=(8, max(4.8, 1 + 0.18 * len(methods))), layout="constrained")
     axes = drawn.subplots()
@@ -153,7 +160,7 @@ def _medians(jobs: Iterable[Job]) -> tuple[list[float], list[float]]:
     return rates, [statistics.median(held[rate]) for rate in rates]
 
 
-def _parent(client: MlflowClient, sweep: str) -> Run:
+def _parent(client: "MlflowClient", sweep: str) -> "Run":
     experiments = [e.experiment_id for e in client.search_experiments()]
     query = "tags.`lr_callbacks.sweep` = 'parent'"
     order = ["attributes.start_time DESC"]
@@ -165,14 +172,14 @@ def _parent(client: MlflowClient, sweep: str) -> Run:
     raise ValueError(f"There is no sweep {sweep!r}; the newest are {names}.")
 
 
-def _asked(run: Run) -> dict[str, str]:
+def _asked(run: "Run") -> dict[str, str]:
     """Return the overrides of a job, by key."""
     given: list[str] = json.loads(run.data.tags.get(ASKED, "[]"))
     pairs = (override.partition("=") for override in given)
     return {key.lstrip("+"): value for key, _, value in pairs}
 
 
-def _job(run: Run, asked: dict[str, str], told: set[str], metric: str) -> Job:
+def _job(run: "Run", asked: dict[str, str], told: set[str], metric: str) -> Job:
     method = ", ".join(f"{key}={asked[key]}" for key in sorted(told & asked.keys()))
     try:
         rate = float(run.data.params.get("optimizer/lr", "nan"))
@@ -190,6 +197,8 @@ def _job(run: Run, asked: dict[str, str], told: set[str], metric: str) -> Job:
 
 
 def _uri(given: str | None, folder: Path) -> str:
+    from lr_callbacks.tracking import store
+
     asked = given or os.environ.get("MLFLOW_TRACKING_URI")
     if not asked and not (folder / "mlflow.db").exists():
         raise ValueError(f"There is no mlflow.db in {folder.absolute()}; give its folder or --uri.")

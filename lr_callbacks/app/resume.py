@@ -15,9 +15,10 @@ from pytorch_lightning.loggers import Logger
 
 from lr_callbacks.tracking import store
 from lr_callbacks.tracking.logger import PARENT, JournaledMLFlowLogger
+from lr_callbacks.tracking.names import ASKED
 
-#: Tags of each run: a digest of what it trained, and what the command line asked for.
-DIGEST, ASKED = "lr_callbacks.config", "lr_callbacks.overrides"
+#: The tag of each run with a digest of what it trained.
+DIGEST = "lr_callbacks.config"
 #: What changes no result: where it is recorded, and how a sweep goes about it.
 _APART = ("logger", "resume", "penalty", "fail_on_divergence", "optimized_metric")
 _APART_TRAINER = ("enable_progress_bar", "enable_model_summary", "default_root_dir")

@@ -5,6 +5,9 @@ import zlib
 
 _FORBIDDEN = re.compile(r"[^\w./: -]", re.ASCII)
 
+#: The tag of a run of `lr-train` with what the command line asked for.
+ASKED = "lr_callbacks.overrides"
+
 #: MLflow takes 250 characters; the rest is kept for telling equal names apart.
 LONGEST = 240
 
