@@ -4,9 +4,11 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import lr_callbacks
 
@@ -194,3 +196,14 @@ def test_a_configuration_file_opens_with_what_it_selects(path):
     lines = path.read_text().splitlines()
     comment = lines[1] if lines[0].startswith("# @package") else lines[0]
     assert re.fullmatch(r"# [A-Z].+\.|# .+; .+", comment)
+
+
+def test_no_requirement_admits_the_malicious_releases_of_lightning():
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())
+    groups = [project["project"]["dependencies"], *project["dependency-groups"].values()]
+    groups += project["project"]["optional-dependencies"].values()
+    wanted = [Requirement(line) for group in groups for line in group]
+    found = [r for r in wanted if r.name in ("lightning", "pytorch-lightning")]
+    assert {r.name for r in found} == {"lightning", "pytorch-lightning"}
+    for requirement in found:
+        assert not {"2.6.2", "2.6.3"} & set(requirement.specifier.filter(["2.6.2", "2.6.3"]))
