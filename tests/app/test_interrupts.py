@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
+from signals import interruptible
 
 from lr_callbacks.cli import main
 from lr_callbacks.tracking.history import history
@@ -26,6 +27,7 @@ def test_an_interrupted_training_says_so_and_keeps_every_step(tmp_path, capsys):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=interruptible,
     )
     try:
         deadline = time.monotonic() + 400
@@ -38,6 +40,7 @@ def test_an_interrupted_training_says_so_and_keeps_every_step(tmp_path, capsys):
         _, told = process.communicate(timeout=200)
     finally:
         process.kill()
+        process.wait()
     assert process.returncode == 130, told
     assert "Traceback" not in told
     (journal,) = tmp_path.rglob(f"*{SUFFIX}")

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import time
 
 import pytorch_lightning as pl
@@ -22,9 +23,14 @@ PROCESSES.set_forkserver_preload(
 
 def start(function, *arguments, **settings):
     """Start a function of this module in a process of its own."""
-    process = PROCESSES.Process(target=function, args=arguments, kwargs=settings)
+    process = PROCESSES.Process(target=_interruptible, args=(function, *arguments), kwargs=settings)
     process.start()
     return process
+
+
+def _interruptible(function, *arguments, **settings):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    function(*arguments, **settings)
 
 
 def wait_for(condition, seconds=240.0):

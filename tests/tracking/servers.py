@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from jobs import wait_for
+from signals import interruptible
 
 
 def free_port():
@@ -82,7 +83,10 @@ class Postgres:
         options["unix_socket_directories"] = self.folder
         flags = [flag for key, value in options.items() for flag in ("-c", f"{key}={value}")]
         self.process = subprocess.Popen(
-            [self.programs / "postgres", "-D", data, *flags], **quiet, **user
+            [self.programs / "postgres", "-D", data, *flags],
+            preexec_fn=interruptible,
+            **quiet,
+            **user,
         )
         wait_for(lambda: _listens(port))
         time.sleep(0.5)  # it listens a moment before it answers

@@ -245,6 +245,7 @@ def test_a_training_that_is_told_to_stop_ends_as_killed_with_all_its_points(
     wait_for(lambda: path.stat().st_size > 20_000)
     os.kill(job.pid, sent)
     job.join(300)
+    job.kill()
     run = only_run(uri)
     assert run.info.status == "KILLED"
     assert points(uri, run.info.run_id) == journal_points(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jobs import wait_for
 from servers import free_port
+from signals import interruptible
 
 from lr_callbacks import JournaledMLFlowLogger
 from lr_callbacks.cli import main
@@ -30,16 +31,22 @@ def test_the_newest_run_is_told_and_served_without_jobs(uri, tmp_path, monkeypat
     program = Path(sys.executable).with_name("lr-callbacks")
     command = [program, "ui", str(tmp_path), "--port", str(port)]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    page = f"#/experiments/{newest.experiment_id}/runs/{newest.run_id}"
-    line = process.stdout.readline().decode().strip()
-    assert line == f"http://127.0.0.1:{port}/{page}?workflowType=machine_learning"
-    wait_for(lambda: answers(port), 120)
-    assert not any("mlflow.server.jobs" in command for command in commands(process.pid))
-    os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(60) == 0
-    process.stdout.close()
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
+        preexec_fn=interruptible,
+    )  # fmt: skip
+    try:
+        page = f"#/experiments/{newest.experiment_id}/runs/{newest.run_id}"
+        line = process.stdout.readline().decode().strip()
+        assert line == f"http://127.0.0.1:{port}/{page}?workflowType=machine_learning"
+        wait_for(lambda: answers(port), 120)
+        assert not any("mlflow.server.jobs" in command for command in commands(process.pid))
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) == 0
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
 
 
 def commands(group):
