@@ -11,7 +11,14 @@ from typing import NamedTuple
 
 import pytorch_lightning as pl
 
-from lr_callbacks import AdaptiveLearningRate, Condition, Controller, JournaledMLFlowLogger, Reading
+from lr_callbacks import (
+    AdaptiveLearningRate,
+    Condition,
+    Controller,
+    JournaledMLFlowLogger,
+    Reading,
+    check_detector,
+)
 from lr_callbacks.app.build import optimizer
 from lr_callbacks.app.curves import Constant
 from lr_callbacks.detectors import default_detectors
@@ -37,15 +44,19 @@ class AboveFirst:
 
     def update(self, state, loss):
         first = loss if state.first is None else state.first
-        return AboveFirstState(first), Reading.judge(loss / first, self.factor, Condition.DIVERGING)
+        ratio = loss / first if first > 0 else 0.0
+        return AboveFirstState(first), Reading.judge(ratio, self.factor, Condition.DIVERGING)
 
     def rebase(self, state):
         return state
 
 
 def main(folder=Path()):
+    check_detector(AboveFirst())  # the battery: it finds what would break in a training
     own = {"above first": AboveFirst()}
-    for step, decision in enumerate(Controller(detectors=own).replay([2.0, 1.5, 1.2, 3.1])):
+    for step, decision in enumerate(
+        Controller(detectors=own).replay([2.0, 1.5, 1.2, 1.1, 1.0, 3.2])
+    ):
         print(step, decision.condition.name, decision.reason)
     pl.seed_everything(0)
     trainer = pl.Trainer(

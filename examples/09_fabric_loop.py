@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from lr_callbacks import Buffers, Controller, Guard, LRScaler, Observation, Snapshots, StepGate
+from lr_callbacks.outliers import NormLimit
 from lr_callbacks.tracking.figure import draw
 from lr_callbacks.tracking.history import History
 
@@ -27,9 +28,11 @@ def main(folder=Path()):
     optimizer = wrapped.optimizer
     controller, scaler = Controller(policy=Guard()), LRScaler(optimizer)
     state, snapshots = controller.init(), Snapshots(module, [optimizer])
-    gate = StepGate(optimizer, buffers=Buffers(module), left_out=scaler.leave_out)
-    snapshots.save("start")
+    gate = StepGate(optimizer, buffers=Buffers(module), left_out=scaler.note, outliers=NormLimit())
+    if not snapshots.save("start"):
+        raise ValueError("A weight is not finite at the start.")
 
+    unsaved = False  # whether the last snapshot was refused, which the policy must know
     run, skipped = History({}, {"train/loss": [], "lr/AdamW": []}, [], 0, 0), 0
     for step in range(300):
         rows = torch.randint(0, 256, (32,))
@@ -41,17 +44,21 @@ def main(folder=Path()):
         fabric.backward(loss)
         wrapped.step()
 
-        out = gate.take() is False
+        held = gate.hold  # older weights are compared on these batches
+        out = gate.take() is False and not held
         skipped += out
         mean = fabric.all_reduce(loss.detach()).item()
         run.series["train/loss"].append((step, mean))
-        run.series["lr/AdamW"].append((step, optimizer.param_groups[0]["lr"]))
-        observed = Observation(step, mean, scaler.scale, skipped=out)
+        run.series["lr/AdamW"].append((step, scaler.stepped[0]))
+        observed = Observation(
+            step, mean, scaler.scale, out, horizon=300, held=held, unsaved=unsaved
+        )
         state, decision = controller.update(state, observed)
+        gate.hold = decision.hold
+        unsaved = decision.save is not None and not snapshots.save(decision.save)
         if decision.restore:
-            snapshots.restore(decision.restore)
-        if decision.save:
-            snapshots.save(decision.save)
+            known = decision.restore in snapshots.slots
+            snapshots.restore(decision.restore if known else "start")
         scaler.apply(decision.scale)
         if decision.reason:
             fabric.print(f"step {step}: {decision.reason}")

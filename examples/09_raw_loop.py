@@ -34,23 +34,29 @@ def main(folder=Path()):
     controller = Controller(policy=Guard())
     state = controller.init()
     scaler, snapshots = LRScaler(optimizer), Snapshots(model, [optimizer])
-    snapshots.save("start")
+    if not snapshots.save("start"):
+        raise ValueError("A weight is not finite at the start.")
 
+    unsaved, decision = False, controller.opening()  # unsaved: the last snapshot was refused
     for step in range(400):
         rows = torch.randint(0, 256, (32,))
         loss = (model(x[rows]) - y[rows]).pow(2).mean()
         optimizer.zero_grad()
         loss.backward()
-        told = {"train/loss": loss.item(), "lr/SGD": optimizer.param_groups[0]["lr"]}
+        told = {"train/loss": loss.item(), "lr/SGD": scaler.rates()[0]}
         logger.log_metrics({**told, "scale/SGD": scaler.scale}, step)
-        optimizer.step()
+        if not decision.hold:  # else older weights are compared on these batches
+            optimizer.step()
         schedule.step()
 
-        state, decision = controller.update(state, Observation(step, loss.item(), scaler.scale))
+        observed = Observation(
+            step, loss.item(), scaler.scale, horizon=400, held=decision.hold, unsaved=unsaved
+        )
+        state, decision = controller.update(state, observed)
+        unsaved = decision.save is not None and not snapshots.save(decision.save)
         if decision.restore:
-            snapshots.restore(decision.restore)
-        if decision.save:
-            snapshots.save(decision.save)
+            known = decision.restore in snapshots.slots
+            snapshots.restore(decision.restore if known else "start")
         scaler.apply(decision.scale)
         if decision.reason:
             print(f"step {step}: {decision.reason}, scale {decision.scale:.3g}")

@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     from lr_callbacks.callbacks.adaptive import AdaptiveLearningRate
     from lr_callbacks.callbacks.report import RunReport
     from lr_callbacks.controller import Controller
-    from lr_callbacks.core import Condition, Decision, Observation, Reading
+    from lr_callbacks.core import Condition, Decision, Detector, Observation, Policy, Reading
     from lr_callbacks.detectors import Drift, Oscillation, Progress, Spike
     from lr_callbacks.gate import StepGate
-    from lr_callbacks.policies import Guard, Hold, Search
+    from lr_callbacks.policies import Guard, Hold, Ladder, Search
     from lr_callbacks.scaler import LRScaler
     from lr_callbacks.snapshots import Snapshots
+    from lr_callbacks.testing import check_detector, check_policy
     from lr_callbacks.tracking.logger import JournaledMLFlowLogger
     from lr_callbacks.tracking.sweep import MultirunParent
 
@@ -26,14 +27,17 @@ _HOMES = {
     "Condition": "core",
     "Controller": "controller",
     "Decision": "core",
+    "Detector": "core",
     "Drift": "detectors",
     "Guard": "policies",
     "Hold": "policies",
     "JournaledMLFlowLogger": "tracking.logger",
     "LRScaler": "scaler",
+    "Ladder": "policies",
     "MultirunParent": "tracking.sweep",
     "Observation": "core",
     "Oscillation": "detectors",
+    "Policy": "core",
     "Progress": "detectors",
     "Reading": "core",
     "RunReport": "callbacks.report",
@@ -41,6 +45,8 @@ _HOMES = {
     "Snapshots": "snapshots",
     "Spike": "detectors",
     "StepGate": "gate",
+    "check_detector": "testing",
+    "check_policy": "testing",
 }
 
 __all__ = [
@@ -49,14 +55,17 @@ __all__ = [
     "Condition",
     "Controller",
     "Decision",
+    "Detector",
     "Drift",
     "Guard",
     "Hold",
     "JournaledMLFlowLogger",
     "LRScaler",
+    "Ladder",
     "MultirunParent",
     "Observation",
     "Oscillation",
+    "Policy",
     "Progress",
     "Reading",
     "RunReport",
@@ -64,6 +73,8 @@ __all__ = [
     "Snapshots",
     "Spike",
     "StepGate",
+    "check_detector",
+    "check_policy",
 ]
 
 

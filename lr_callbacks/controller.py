@@ -17,6 +17,7 @@ from lr_callbacks.core import (
 )
 from lr_callbacks.detectors import default_detectors
 from lr_callbacks.policies import Guard
+from lr_callbacks.states import is_plain, like, listed
 
 
 class ControllerState(NamedTuple):
@@ -34,6 +35,10 @@ class Controller:
         policy: what to do about the rate.
         detectors: what to watch, by name; the names stand in reasons and readings.
 
+    Raises:
+        ValueError: one of them lacks a method or its `slots`, or begins with a state that no
+            checkpoint could give back.
+
     >>> [d.condition.name for d in Controller().replay([1.0, 0.9, float("nan")])]
     ['STABLE', 'STABLE', 'NONFINITE']
     """
@@ -42,11 +47,20 @@ class Controller:
     detectors: Mapping[str, Detector[Any]] = field(default_factory=default_detectors)
 
     def __post_init__(self) -> None:
-        for role, part in (("policy", self.policy), *self.detectors.items()):
-            known = callable(getattr(part, "init", None)) and callable(
-                getattr(part, "update", None)
-            )
-            require(known, role, "an object with `init` and `update`", part)
+        for name, part in self.detectors.items():
+            _require_methods(name, part, "init", "update", "rebase")
+        _require_methods("policy", self.policy, "init", "update")
+        slots = getattr(self.policy, "slots", None)
+        known = isinstance(slots, tuple | list) and all(isinstance(slot, str) for slot in slots)
+        require(known, "policy", "an object with `slots`, a tuple of names or ()", self.policy)
+        state = self.init()
+        for name, first in (
+            *zip(self.detectors, state.detectors, strict=True),
+            ("policy", state.policy),
+        ):
+            rule = "an object whose state is a tuple of plain numbers, strings and tuples"
+            again = like(first, listed(first)) if isinstance(first, tuple) else None
+            require(is_plain(first) and repr(again) == repr(first), name, rule, first)
 
     def init(self) -> ControllerState:
         """Return the state before any observation."""
@@ -67,29 +81,31 @@ class Controller:
     def judge(
         self, state: ControllerState, observations: Sequence[Observation]
     ) -> tuple[ControllerState, list[Decision]]:
-        """Fold in observations in order; up to a decision that restores or probes, if there is one.
+        """Fold in observations in order, up to a decision that saves, restores or probes.
 
-        A non-finite loss is divergence by definition; no detector sees it, nor the loss of a step
-        that was skipped. After a rollback the detectors forget the level of the loss, which
-        belonged to the weights that were left.
+        A non-finite loss is divergence; no detector sees it, nor the loss of a skipped step. After
+        a rollback the detectors forget the level of the loss, which other weights had.
 
         Returns:
             The state, and a decision for each observation that was folded in.
         """
-        losses = [o.loss for o in observations if math.isfinite(o.loss) and not o.skipped]
+        losses = [o.loss for o in observations if _belongs(o)]
         detectors, rows = self._read(state.detectors, losses)
         policy, decisions, read, restores = state.policy, list[Decision](), 0, False
+        readings: Mapping[str, Reading]
         for observation in observations:
-            if not math.isfinite(observation.loss):
+            if observation.held:
+                readings = {}
+            elif not math.isfinite(observation.loss):
                 readings = {"loss": NONFINITE}
             elif observation.skipped:
                 readings = {"gradient": NONFINITE}
             else:
                 readings, read = dict(zip(self.detectors, rows[read], strict=True)), read + 1
             policy, decision = self.policy.update(policy, observation, readings)
-            decisions.append(Decision(*decision[:-1], readings))  # `_replace` takes twice as long
+            decisions.append(decision._replace(readings=readings))
             restores = decision.restore is not None
-            if restores or decision.probing:
+            if restores or decision.probing or decision.save is not None:
                 break
         if read < len(losses):
             detectors, _ = self._read(state.detectors, losses[:read])
@@ -110,8 +126,8 @@ class Controller:
     def plain(self, state: ControllerState) -> dict[str, Any]:
         """Return ``state`` as builtins that JSON and `torch.load` with ``weights_only`` take."""
         names = list(self.detectors)
-        folded = {n: _listed(s) for n, s in zip(names, state.detectors, strict=True)}
-        return {"detectors": folded, "policy": [type(self.policy).__name__, _listed(state.policy)]}
+        folded = {n: listed(s) for n, s in zip(names, state.detectors, strict=True)}
+        return {"detectors": folded, "policy": [type(self.policy).__name__, listed(state.policy)]}
 
     def restore(self, saved: Mapping[str, Any]) -> tuple[ControllerState, list[str]]:
         """Rebuild a state from what `plain` gave; the present configuration wins.
@@ -123,18 +139,24 @@ class Controller:
         fresh: list[str] = []
         detectors = []
         for name, detector in self.detectors.items():
-            state = _like(detector.init(), saved["detectors"].get(name))
+            state = like(detector.init(), saved["detectors"].get(name))
             fresh += [name] if state is None else []
             detectors.append(detector.init() if state is None else state)
         kind, folded = saved["policy"]
-        policy = _like(self.policy.init(), folded if kind == type(self.policy).__name__ else None)
+        policy = like(self.policy.init(), folded if kind == type(self.policy).__name__ else None)
         fresh += ["policy"] if policy is None else []
-        return ControllerState(tuple(detectors), policy or self.policy.init()), fresh
+        policy = self.policy.init() if policy is None else policy
+        return ControllerState(tuple(detectors), policy), fresh
 
     def resumed(self, state: ControllerState) -> ControllerState:
         """Return the state to go on with when every snapshot but `START` is gone."""
         resumed = getattr(self.policy, "resumed", None)
         return state if resumed is None else state._replace(policy=resumed(state.policy))
+
+    def closing(self, state: ControllerState) -> str:
+        """Return the slot with which a training should end, where that is not the present state."""
+        closing = getattr(self.policy, "closing", None)
+        return "" if closing is None else str(closing(state.policy))
 
     def _read(
         self, states: tuple[tuple[Any, ...], ...], losses: list[float]
@@ -165,39 +187,47 @@ def folded(
 def plain(decision: Decision) -> list[Any]:
     """Return what outlasts a checkpoint of a decision, as builtins."""
     held = [decision.scale, decision.suspend_schedule, decision.probing]
-    return [*held, *decision.measure, decision.urgent]
+    return [*held, *decision.measure, decision.urgent, *(["hold"] if decision.hold else [])]
 
 
 def restored(saved: list[Any]) -> Decision:
     """Return the decision that `plain` gave."""
     scale, suspended, probing, *rest = saved
+    hold = "hold" in rest
+    rest = [value for value in rest if value != "hold"]
     measure = tuple(name for name in rest if isinstance(name, str))
-    decision = Decision(scale, suspend_schedule=suspended, probing=probing, measure=measure)
+    decision = Decision(
+        scale, suspend_schedule=suspended, probing=probing, measure=measure, hold=hold
+    )
     urgent = [limit for limit in rest if not isinstance(limit, str)]  # since format 2
     return decision._replace(urgent=urgent[0]) if urgent else decision
 
 
-def _listed(value: Any) -> Any:
-    return [_listed(item) for item in value] if isinstance(value, tuple | list) else value
+def row(decision: Decision, loss: float, action: str) -> dict[str, Any]:
+    """Return the row of the decisions table, as it is known when the decision is made.
 
-
-def _like(template: tuple[Any, ...], saved: Any) -> tuple[Any, ...] | None:
-    """Give ``saved`` lists the types of ``template``; None where they cannot be such a state.
-
-    Fields are only ever added at the end of a state: those that an older version did not have yet
-    begin as in a new run.
+    Its ``outcome`` is that of the decision at step ``settles``: who reads all rows moves it there.
     """
-    if not isinstance(saved, list) or len(saved) > len(template):
-        return None
-    saved = saved + _listed(template[len(saved) :])
-    fields: list[Any] = [
-        _like(like, item) if hasattr(like, "_fields") else _tupled(item)
-        for like, item in zip(template, saved, strict=True)
-    ]
-    if any(f is None and i is not None for f, i in zip(fields, saved, strict=True)):
-        return None
-    return type(template)(*fields)
+    return {
+        "condition": decision.condition.name.lower(),
+        "action": action,
+        "reason": decision.reason,
+        "seen": decision.seen,
+        "done": decision.done if decision.seen else decision.done or decision.reason,
+        "expected": decision.expected,
+        "outcome": decision.outcome,
+        "settles": decision.settles,
+        "mode": decision.mode,
+        "loss": loss,
+        "scale": decision.scale,
+    }
 
 
-def _tupled(value: Any) -> Any:
-    return tuple(_tupled(item) for item in value) if isinstance(value, list) else value
+def _require_methods(name: str, part: object, *methods: str) -> None:
+    known = all(callable(getattr(part, method, None)) for method in methods)
+    require(known, name, f"an object with `{'`, `'.join(methods)}`", part)
+
+
+def _belongs(observation: Observation) -> bool:
+    """Whether a loss is one of the training's own weights."""
+    return math.isfinite(observation.loss) and not (observation.skipped or observation.held)

@@ -9,7 +9,7 @@ per class.
 import functools
 import math
 from collections.abc import Mapping
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 
@@ -61,6 +61,11 @@ class Observation(NamedTuple):
         norm: Euclidean norm of all weights; NaN unless the last decision asked for it.
         descent: sign of ⟨gradient, −last update⟩, +1 while the last update still points downhill;
             NaN unless the last two decisions asked for it, and after a rollback.
+        scheduled: the scheduled rate over the rate with which the schedule began, or its peak.
+        held: the update was withheld because a decision said `Decision.hold`.
+        saved: the step after which the last `Decision.save` was really carried out, where that was
+            later than the step that was decided on; else None.
+        unsaved: the last `Decision.save` was refused, for a weight was not finite.
     """
 
     step: int
@@ -70,23 +75,48 @@ class Observation(NamedTuple):
     horizon: float = math.inf
     norm: float = math.nan
     descent: float = math.nan
+    scheduled: float = 1.0
+    held: bool = False
+    unsaved: bool = False
+    saved: int | None = None
+
+
+class Verdict(StrEnum):
+    """What came of an intervention. Its text stands in records."""
+
+    RECOVERED = "recovered"
+    WORSE = "recovered to a worse level"
+    STILL_HIGH = "still high"
+    HARMED = "weights harmed"
+    BAD_DATA = "bad data"
+    NEW_NORMAL = "new normal"
+    KEPT = "kept"
+    UNDONE = "undone"
 
 
 class Decision(NamedTuple):
     """What is to be done after one observation. Whoever holds the optimizer carries it out.
 
     Attributes:
-        scale: factor on the scheduled learning rate from the next step on, > 0.
+        scale: factor on the scheduled learning rate from the next step on, > 0; a decision without
+            it gives the scheduled rate back.
         condition: the most severe condition that the readings report.
         save: name of the slot into which weights and optimizer state are to be copied, or None.
-        restore: name of the slot to return to, or None. Carried out before ``save``.
+        restore: name of the slot to return to, or None. Carried out after ``save``.
+        hold: every update is withheld while this holds: losses of the same weights are compared.
         suspend_schedule: the rate in force is scale × initial rate while this holds.
         probing: the next losses decide an experiment and should be read without delay.
         measure: the measurements (`NORM`, `DESCENT`) that the next observation should hold.
         urgent: a loss above it should be judged without delay where it lies on the host; −inf for
             every loss, +inf for none.
-        stop: the training should end, for ``reason``.
-        reason: one clause for a person; empty when nothing changed.
+        stop: the training should end.
+        reason: one sentence for a person; empty when nothing changed.
+        seen, done: its two halves, what was observed and what is done about it, where the policy
+            tells them apart.
+        expected: what should come of it, to be compared with the outcome.
+        outcome: what came of the decision at step ``settles``; empty where nothing was settled.
+        settles: the step of an earlier decision whose outcome is known now, or None.
+        mode: the policy's mode, in one word.
         readings: the opinion of each detector, by its name.
     """
 
@@ -94,13 +124,34 @@ class Decision(NamedTuple):
     condition: Condition = Condition.STABLE
     save: str | None = None
     restore: str | None = None
+    hold: bool = False
     suspend_schedule: bool = False
     probing: bool = False
     measure: tuple[str, ...] = ()
     urgent: float = -math.inf
     stop: bool = False
     reason: str = ""
+    seen: str = ""
+    done: str = ""
+    expected: str = ""
+    outcome: str = ""
+    settles: int | None = None
+    mode: str = ""
     readings: Mapping[str, Reading] = {}
+
+    def action(self, scale: float) -> str:
+        """Name what is done, to steps made at ``scale``: observe, watch, compare, roll back …"""
+        if self.stop:
+            return "stop"
+        if self.restore is not None and self.hold:
+            return "compare"
+        if self.outcome == Verdict.HARMED:
+            return "roll back"
+        if self.restore is not None:
+            return "return" if self.outcome else "compare" if self.expected else "roll back"
+        if self.scale != scale:
+            return "cut" if self.scale < scale else "raise"
+        return "watch" if self.expected else "observe"
 
 
 S = TypeVar("S", bound=tuple[Any, ...])
@@ -133,7 +184,9 @@ class Policy(Protocol[S]):
         slots: the names of all snapshots that its decisions may save or restore. Where this is not
             empty, whoever carries the decisions out fills `START` before the first observation.
 
-    A policy that wants measurements with the very first observation names them in ``opening``.
+    A policy that wants measurements with the very first observation names them in ``opening``. One
+    with a method ``resumed(state) -> state`` is told that its snapshots but `START` are gone, with
+    ``closing(state) -> slot`` it names the weights to end with.
     """
 
     slots: ClassVar[tuple[str, ...]]

@@ -1,7 +1,7 @@
 """Judging losses and gradients where they lie: nothing is read for which the host would wait."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -40,6 +40,41 @@ def gradients_finite(optimizer: Optimizer, *, read: bool = True) -> Flag:
             if total - total != 0 and not gradient.isfinite().all():
                 return False
     return _finite_elsewhere([g for g in elsewhere if g.numel()]) if elsewhere else True
+
+
+def total_norm(optimizer: Optimizer, *, read: bool = True) -> Tensor | float | None:
+    """Return the Euclidean norm of all gradients; None without any.
+
+    It is not finite where a gradient is not; a sum of squares that merely overflows is formed anew
+    in double precision. Nothing is read from an accelerator.
+
+    Args:
+        optimizer: whose gradients are measured.
+        read: return a number where all lie in the host's memory.
+    """
+    dense = dense_gradients(optimizer)
+    if not dense:
+        return None
+    dense = [torch.view_as_real(g) if g.is_complex() else g for g in dense]
+    if not (read and all(g.is_cpu for g in dense)):
+        return _joined(torch._foreach_norm(dense, 2.0, _wide(dense[0].device)))
+    total = math.hypot(*[norm.item() for norm in torch._foreach_norm(dense)])
+    if total - total != 0:
+        total = math.hypot(*[n.item() for n in torch._foreach_norm(dense, 2.0, torch.float64)])
+    return total
+
+
+def _joined(norms: Sequence[Tensor]) -> Tensor:
+    """Return the norm of norms, on the first one's device, in its width."""
+    first = norms[0]
+    if any(n.device != first.device for n in norms):
+        norms = [n.to(first.device, non_blocking=True) for n in norms]
+    total: Tensor = torch.stack(list(norms)).norm()
+    return total
+
+
+def _wide(device: torch.device) -> torch.dtype:
+    return torch.float64 if device.type != "mps" else torch.float32
 
 
 def _finite_elsewhere(dense: list[Tensor]) -> Flag:

@@ -1,4 +1,4 @@
-"""Leaving out an optimizer step whose loss or gradients are not finite."""
+"""Leaving out an optimizer step that would do harm: not finite, held, or an outlier."""
 
 import functools
 import math
@@ -12,7 +12,16 @@ from torch.optim import LBFGS, Optimizer
 
 from lr_callbacks.buffers import Buffers
 from lr_callbacks.copies import OptimizerCopy, finite
-from lr_callbacks.finiteness import Flag, both, gradients_finite, loss_finite, with_gradient
+from lr_callbacks.finiteness import (
+    Flag,
+    both,
+    gradients_finite,
+    loss_finite,
+    total_norm,
+    with_gradient,
+)
+from lr_callbacks.outliers import Clipped, NormLimit
+from lr_callbacks.selection import Selection
 
 
 class StepGate:
@@ -25,6 +34,11 @@ class StepGate:
     Where the first step of a parameter builds its state, and for optimizers from elsewhere, whose
     state may lie on the host, the verdict is read, which waits for the device.
 
+    With ``outliers`` a gradient whose norm lies far outside its own recent distribution is scaled
+    down to the limit before it is applied, by one factor for all groups; after the user's own
+    clipping, so that nothing happens where that is stricter. An optimizer that evaluates its
+    closure again (`torch.optim.LBFGS`) is not clipped.
+
     In a loop of one's own: ``gate.watch(loss)`` before ``loss.backward()``, for every batch that
     is accumulated; ``optimizer.step()`` as ever.
 
@@ -36,8 +50,13 @@ class StepGate:
         left_out: called after a step was left out on the host.
         unseen: called before a step whose gradients nobody has looked at, with all of them there.
         deferred: select on the device rather than read; None for where that saves waiting.
+        outliers: where norms belong; None for letting every finite gradient through as it is.
+        judges: leave out what is not finite; else only what is held.
 
     Attributes:
+        hold: leave out every step while this is true; the closure is evaluated.
+        clipped: norm and limit of a step that was scaled down, until it is taken; on an accelerator
+            those of every step.
         single: whether a step evaluates its closure once, before it moves a weight.
         passed: whether the steps since the last `take` were let through; None without any.
     """
@@ -51,7 +70,12 @@ class StepGate:
         left_out: Callable[[], object] = lambda: None,
         unseen: Callable[[Optimizer], object] = lambda optimizer: None,
         deferred: bool | None = None,
+        outliers: NormLimit | None = None,
+        judges: bool = True,
     ) -> None:
+        self.hold, self.outliers, self._judges = False, outliers, judges
+        self.clipped: Clipped | None = None
+        self._norm: Tensor | float | None = None
         self.optimizer, self._buffers = optimizer, buffers
         self._reduce, self._deferred = reduce, deferred
         self._left_out, self._unseen = left_out, unseen
@@ -62,8 +86,7 @@ class StepGate:
         self._ok: Flag = True
         self._looked = False
         self.passed: Flag | None = None
-        self._late: list[tuple[Tensor, list[Tensor]]] = []
-        self._built: dict[int, int] = {}
+        self._selection = Selection(optimizer)
         self._inner = optimizer.step
         self._own = optimizer.__dict__.get("step")
         self._step = types.MethodType(self._stepping(), optimizer)
@@ -82,7 +105,7 @@ class StepGate:
 
     def forget(self) -> None:
         """Drop what was watched and looked at: no step came of it, or that of another optimizer."""
-        self._ok, self._looked = True, False
+        self._ok, self._looked, self._norm = True, False, None
 
     def take(self) -> Flag | None:
         """Return ``passed``, and forget it."""
@@ -91,13 +114,7 @@ class StepGate:
 
     def settle(self) -> None:
         """Take back what steps left out on the device counted on the host; one host sync."""
-        late, self._late = self._late, []
-        passed = torch.stack([ok for ok, _ in late]).tolist() if late else []
-        left_out = [used for ok, (_, used) in zip(passed, late, strict=True) if not ok]
-        for parameter in (p for used in left_out for p in used):
-            step = self.optimizer.state.get(parameter, {}).get("step")
-            if isinstance(step, Tensor) and step.device != parameter.device:
-                step -= 1
+        self._selection.settle()
 
     def close(self) -> None:
         """Give the optimizer its own step back."""
@@ -113,32 +130,31 @@ class StepGate:
         def step(_: Optimizer, closure: Callable[[], Any] | None = None, **named: Any) -> Any:
             if self._open:
                 return self._inner(**named) if closure is None else self._inner(closure, **named)
-            if closure is not None and not self.single:
+            if closure is not None and not self.single and not self.hold:
                 return self._undo(closure, **named)
-            loss = None
-            if closure is not None:
-                loss = closure() if torch.is_grad_enabled() else torch.enable_grad()(closure)()
-                # Without a call where the verdict stays as it is: a step would notice each.
-                if isinstance(loss, Tensor) and not (
-                    loss.is_cpu and loss.numel() == 1 and math.isfinite(loss.item())
-                ):
-                    self.watch(loss)
+            loss = None if closure is None else self._evaluated(closure)
             if not self._looked:
                 self._unseen(self.optimizer)
-                finite = gradients_finite(self.optimizer, read=self._deferred is not True)
-                if finite is not True:
-                    self._ok = both(self._ok, finite)
+            if self.hold:
+                self.forget()
+                self._leave_out()
+                return loss
+            if self._judges or self.outliers is not None:
+                self._judge_gradients()
             # Whether the verdict is read whatever the state: it lies here, or must be known here.
             here = not self._selects or (
                 self._deferred is None and not isinstance(self._ok, Tensor)
             )
-            if not here and self._selectable():
-                returned = self._select(**named)
+            if not here and self._selection.exact():
+                ok = torch.as_tensor(self._verdict())
+                self._clip(ok)
+                returned = self._selection.step(ok, self._inner, **named)
+                self._pass(ok)
             elif self._verdict():
+                self._clip()
                 used = () if here else list(with_gradient(self.optimizer))
                 returned = self._inner(**named)
-                for p in used:
-                    self._built[id(p)] = len(self.optimizer.state.get(p, ()))
+                self._selection.note(used)
                 self.passed = True if self.passed is None else self.passed
                 if self._buffers is not None and self._buffers.live:
                     self._buffers.keep()
@@ -148,6 +164,34 @@ class StepGate:
             return returned if closure is None else loss
 
         return step
+
+    def _evaluated(self, closure: Callable[[], Any]) -> Any:
+        """Evaluate the closure, and judge the step by the loss that it returns."""
+        if self._buffers is not None:
+            self._buffers.enter()
+        loss = closure() if torch.is_grad_enabled() else torch.enable_grad()(closure)()
+        scalar = isinstance(loss, Tensor) and loss.is_cpu and loss.numel() == 1
+        # Without a call where the verdict stays as it is: a step would notice each.
+        if isinstance(loss, Tensor) and not (scalar and math.isfinite(loss.item())):
+            self.watch(loss)
+        return loss
+
+    def _judge_gradients(self) -> None:
+        """Judge the gradients of the moment, unless that was done; measure what may be clipped."""
+        read = self._deferred is not True
+        if self.outliers is not None and self.single:
+            self._norm = total_norm(self.optimizer, read=read)
+            finite = self._norm if self._norm is None else _finite(self._norm)
+        else:
+            finite = None if self._looked else gradients_finite(self.optimizer, read=read)
+        if finite is not None and finite is not True:
+            self._ok = both(self._ok, finite)
+
+    def _clip(self, passed: Tensor | None = None) -> None:
+        """Scale an outlier down to the limit, and follow the norm."""
+        norm, self._norm = self._norm, None
+        if norm is not None and self.outliers is not None:
+            self.clipped = self.outliers.clip(with_gradient(self.optimizer), norm, passed)
 
     def _undo(self, closure: Callable[[], Any], **named: Any) -> Any:
         """Step, and undo it: this optimizer may move weights before or between evaluations.
@@ -178,47 +222,8 @@ class StepGate:
             self._leave_out()
         return loss
 
-    def _select(self, **named: Any) -> Any:
-        """Step, and select the old values on the device where the verdict says so."""
-        ok = torch.as_tensor(self._verdict())
-        if getattr(self.optimizer, "_step_supports_amp_scaling", False):
-            scaled: Any = self.optimizer
-            own = hasattr(scaled, "found_inf")
-            scaled.found_inf = (~ok).float()
-            returned = self._inner(**named)
-            if not own:
-                del scaled.found_inf
-        else:
-            used = list(with_gradient(self.optimizer))
-            tensors = [p.detach() for p in used]
-            for p in used:
-                held = self.optimizer.state.get(p, {}).values()
-                tensors += [t for t in held if isinstance(t, Tensor) and t.device == p.device]
-            before = [t.clone() for t in tensors]
-            returned = self._inner(**named)
-            for tensor, old in zip(tensors, before, strict=True):
-                torch.where(ok, tensor, old, out=tensor)
-            self._late.append((ok, used))
-        self._pass(ok)
-        return returned
-
-    def _selectable(self) -> bool:
-        """Whether selecting on the device is exact."""
-        used = list(with_gradient(self.optimizer))
-        one = len({p.device for p in used}) == 1
-        return one and all(self._held_on_device(p) for p in used)
-
-    def _held_on_device(self, parameter: Tensor) -> bool:
-        """Whether the state is complete, and lies where the parameter does but for the counter."""
-        state = self.optimizer.state.get(parameter, {})
-        return self._built.get(id(parameter)) == len(state) and all(
-            value is None
-            or (isinstance(value, Tensor) and (value.device == parameter.device or key == "step"))
-            for key, value in state.items()
-        )
-
     def _verdict(self) -> Flag:
-        ok, self._ok, self._looked = self._ok, True, False
+        ok, self._ok, self._looked = self._ok if self._judges else True, True, False
         found = getattr(self.optimizer, "found_inf", None)  # a GradScaler's own verdict
         if found is not None:
             ok = both(ok, (found == 0).all())
@@ -239,3 +244,7 @@ class StepGate:
         if self._buffers is not None:
             self._buffers.restore()
         self._left_out()
+
+
+def _finite(norm: Tensor | float) -> Flag:
+    return norm.isfinite() if isinstance(norm, Tensor) else math.isfinite(norm)

@@ -89,7 +89,8 @@ def _state_bytes(optimizer: Optimizer) -> int:
     """Bytes of the state, where there is none yet what the settings let expect."""
     held = {p: sum(t.nbytes for t in tensors_in(s)) for p, s in states_of(optimizer).items()}
     groups = [(group, p) for group in optimizer.param_groups for p in group["params"]]
-    return sum(held.get(p) or _moments(group) * p.nbytes for group, p in groups)
+    changing = [(g, p) for g, p in groups if p in held or p.requires_grad or p.grad is not None]
+    return sum(held.get(p) or _moments(group) * p.nbytes for group, p in changing)
 
 
 def _moments(group: Mapping[str, Any]) -> int:

@@ -3,25 +3,29 @@
 import argparse
 import dataclasses
 import difflib
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lr_callbacks import policies
-from lr_callbacks.controller import Controller
+from lr_callbacks.controller import Controller, row
 from lr_callbacks.core import Decision, Observation
 from lr_callbacks.detectors import default_detectors
 from lr_callbacks.terminal import EXIT_CODES, show, show_json
 from lr_callbacks.tracking.curve import Point, load
-from lr_callbacks.tracking.history import History
+from lr_callbacks.tracking.history import COLUMNS, History, settled
 
-_COLUMNS = ("step", "condition", "action", "loss", "scale", "reason")
+#: The outcome of a comparison with older weights.
+UNKNOWN = "unknown: a recorded curve cannot answer"
 
 EXAMPLES = """\
 CURVE is a CSV file with the columns step,loss (and lr, if known), also one of Lightning's CSVLogger
 or an export of TensorBoard or Weights & Biases; a journal; or the id of an MLflow run. Nothing is
-trained: the curve does not answer to what would have been decided.
+trained: the curve does not answer to what would have been decided. Where older weights would have
+been held on the present batches, what they give is unknown, and the replay goes on as if nothing
+had changed.
 
 settings:
   policy=NAME           {policies}
@@ -71,7 +75,9 @@ def main(given: argparse.Namespace) -> int:
     if given.json:
         show_json({"losses": len(points), "decisions": told, "figure": given.output})
         return 0
-    show(_COLUMNS, [[row[name] for name in _COLUMNS] for row in told])
+    show(COLUMNS, [[row[name] for name in COLUMNS] for row in told])
+    if compared := sum(row["outcome"] == UNKNOWN for row in told):
+        print(f"{compared} times older weights would have been held; what they give is {UNKNOWN}.")
     print(f"{len(points)} losses, {len(rows)} decisions; figure: {given.output}")
     return 0
 
@@ -110,12 +116,23 @@ def build(settings: Sequence[str]) -> Controller:
 
 
 def replay(controller: Controller, points: Sequence[Point]) -> list[Decision]:
-    """Return what would have been decided after each recorded step."""
-    state, scale, decisions = controller.init(), 1.0, []
+    """Return what would have been decided after each recorded step.
+
+    What older weights would have given, while a decision says `Decision.hold`, no curve tells. They
+    are taken to do no better than the weights that alarmed, for then the training goes on as it
+    was recorded: each of their losses is the largest since the last decision.
+    """
+    state, scale, held, highest = controller.init(), 1.0, False, -math.inf
+    decisions: list[Decision] = []
     for point in points:
-        observation = Observation(point.step, point.loss, scale, point.skipped)
+        if not held and math.isfinite(point.loss):
+            highest = max(highest, point.loss)
+        loss = highest if held and highest > -math.inf else point.loss
+        observation = Observation(point.step, loss, scale, point.skipped and not held, held=held)
         state, decision = controller.update(state, observation)
-        scale = decision.scale
+        if decision.reason and not decision.hold:
+            highest = point.loss if math.isfinite(point.loss) else -math.inf
+        scale, held = decision.scale, decision.hold
         decisions.append(decision)
     return decisions
 
@@ -124,21 +141,24 @@ def table(
     points: Sequence[Point], decisions: Sequence[Decision]
 ) -> list[tuple[int, dict[str, Any]]]:
     """Return the steps with a reason, and their rows as a run's decisions table has them."""
-    from lr_callbacks.callbacks.recorder import action
-
-    rows, scale = [], 1.0
+    rows: list[tuple[int, dict[str, Any]]] = []
+    before, compared = Decision(), set[int]()
     for point, decision in zip(points, decisions, strict=True):
+        if decision.hold and not before.hold:
+            compared.add(point.step)
         if decision.reason:
-            row = {
-                "condition": decision.condition.name.lower(),
-                "action": action(decision, scale),
-                "loss": point.loss,
-                "scale": decision.scale,
-                "reason": decision.reason,
-            }
-            rows.append((point.step, row))
-        scale = decision.scale
+            told = row(decision, point.loss, decision.action(before.scale))
+            rows.append((point.step, told | (_UNTOLD if before.hold else {})))
+        before = decision
+    for step, told in (rows := settled(rows)):
+        if step in compared:
+            told["outcome"] = UNKNOWN
     return rows
+
+
+#: What a replay says where a policy takes the losses of held weights to tell something.
+_SAID = "what the older weights give is unknown", "going on as recorded, as if nothing had changed"
+_UNTOLD = {"seen": _SAID[0], "done": _SAID[1], "expected": "", "reason": "; ".join(_SAID)}
 
 
 def _history(

@@ -1,8 +1,9 @@
 """Applying a scale to an optimizer's learning rates, without its scheduler noticing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -20,17 +21,15 @@ class _Written(NamedTuple):
 
 
 class LRScaler:
-    """Multiplies the scheduled rates of ``optimizer`` by a scale.
+    """Multiplies the scheduled rates of ``optimizer`` by a scale, while a step is made.
 
-    Between steps ``param_groups`` show the rates in force, as every other tool expects. A
-    scheduler, however, must see its own rates: six of fourteen torch schedulers compute the next
-    rate from the present one. So the scale is put on before each optimizer step, taken off when the
-    step is done, and put on again by `apply`. In a loop of one's own the order is
-    ``optimizer.step()``, ``scheduler.step()``, ``scaler.apply(scale)``; where the step may be left
-    out, as a `torch.amp.GradScaler` does, ``scaler.release()`` comes before ``scheduler.step()``.
+    Before, after and between steps ``param_groups`` hold the scheduled rates: whoever reads or
+    writes them there, a scheduler, a finetuning callback or a loop of one's own, reads and writes
+    the schedule, and the scale is applied once to what stands there when the weights are changed. A
+    closure that the optimizer evaluates sees the scheduled rates too, and may write them.
 
-    A rate that someone else writes meanwhile is kept: only the scaler's own factor is divided out.
-    A rate that is a tensor (capturable or compiled optimizers) is changed in place. Every
+    A rate that is a tensor (capturable or compiled optimizers) is changed in place. A rate that
+    another step hook writes is kept: only the scaler's own factor is divided out. Every
     ``optimizer.state_dict()`` holds the scheduled rates, and what is loaded counts as scheduled.
 
     Args:
@@ -53,18 +52,22 @@ class LRScaler:
         self.initial = [
             _float(g.get("max_lr", g.get("initial_lr", g["lr"]))) for g in optimizer.param_groups
         ]
+        self._written: list[_Written] = []
         self.stepped: list[Rate] = self.rates()
         self.steps = 0
-        self._written: list[_Written] = []
+        before = optimizer.register_step_pre_hook(self._before_step)
+        # Ahead of other hooks, which see what the step will use.
+        hooks: Any = before.hooks_dict_ref()
+        hooks.move_to_end(before.id, last=False)
         self._handles = [
-            optimizer.register_step_pre_hook(self._before_step),
+            before,
             optimizer.register_step_post_hook(self._after_step),
             optimizer.register_state_dict_post_hook(self._on_state_dict),
             optimizer.register_load_state_dict_post_hook(lambda _: self._written.clear()),
         ]
 
     def apply(self, scale: float | None = None, *, suspended: bool | None = None) -> None:
-        """Put ``scale`` on the rates; None keeps the present one.
+        """Choose what the next steps are scaled by; None keeps the present setting.
 
         Args:
             scale: factor on the scheduled rates, > 0.
@@ -73,73 +76,86 @@ class LRScaler:
         Raises:
             ValueError: ``scale`` is not a positive finite number.
         """
-        new = scale not in (None, self.scale) or suspended not in (None, self.suspended)
-        if not new and (not self.scales or self._in_force()):
-            return
         if scale is not None:
             require(0 < scale < float("inf"), "scale", "a positive finite number", scale)
-        self.release()
-        self.scale = self.scale if scale is None else scale
+            self.scale = scale
         self.suspended = self.suspended if suspended is None else suspended
         self.scales = self.scale != 1.0 or self.suspended
-        if self.scales:
-            self._written = [self._write(i, g) for i, g in enumerate(self.optimizer.param_groups)]
 
-    def release(self) -> None:
-        """Show the scheduled rates again."""
+    def note(self) -> None:
+        """Take the rates in force for those of a step that may yet be left out, or was."""
+        self.stepped = self.rates()
+
+    def rates(self) -> list[Rate]:
+        """Return the rate in force of each group; tensors are copied, not read."""
+        groups = self.optimizer.param_groups
+        if self._written or not self.scales:
+            return [_copy(group["lr"]) for group in groups]
+        return [self._scaled(index, group) for index, group in enumerate(groups)]
+
+    def close(self) -> None:
+        """Detach from the optimizer."""
+        self._release()
+        for handle in self._handles:
+            handle.remove()
+
+    def _scaled(self, index: int, group: dict[str, Any]) -> Rate:
+        known = self.suspended and index < len(self.initial)
+        if not known:
+            return _copy(group["lr"]) * self.scale
+        rate = self.initial[index] * self.scale
+        held = group["lr"]
+        return torch.full_like(held, rate) if isinstance(held, Tensor) else rate
+
+    def _put_on(self) -> None:
+        if self.scales:
+            groups = self.optimizer.param_groups
+            self._written = [self._write(index, group) for index, group in enumerate(groups)]
+        self.stepped = [_copy(group["lr"]) for group in self.optimizer.param_groups]
+
+    def _write(self, index: int, group: dict[str, Any]) -> _Written:
+        scheduled = _copy(group["lr"])
+        _put(group, self._scaled(index, group))
+        rate = group["lr"]
+        return _Written(scheduled, rate, rate._version if isinstance(rate, Tensor) else 0)
+
+    def _release(self) -> None:
         for group, written in zip(self.optimizer.param_groups, self._written, strict=False):
             rate = group["lr"]
             _put(group, written.scheduled if _same(rate, written) else rate / self.scale)
         self._written = []
 
-    def note(self) -> None:
-        """Take the rates in force for those of a step that may yet be left out."""
-        if self.scales:
-            self.apply()
-        self.stepped = self.rates()
-
-    def leave_out(self) -> None:
-        """Tell that a step was left out: its schedule goes on, on the scheduled rates."""
-        self.note()
-        self.release()
-
-    def rates(self) -> list[Rate]:
-        """Return the rate of each group as it now stands; tensors are copied, not read."""
-        return [_copy(group["lr"]) for group in self.optimizer.param_groups]
-
-    def close(self) -> None:
-        """Release the rates and detach from the optimizer."""
-        self.release()
-        for handle in self._handles:
-            handle.remove()
-
-    def _in_force(self) -> bool:
-        """Whether the rates stand as they were written last."""
-        groups, written = self.optimizer.param_groups, self._written
-        return len(groups) == len(written) and all(
-            _same(group["lr"], known) for group, known in zip(groups, written, strict=True)
-        )
-
-    def _write(self, index: int, group: dict[str, Any]) -> _Written:
-        scheduled = _copy(group["lr"])
-        known = self.suspended and index < len(self.initial)
-        _put(group, (self.initial[index] if known else scheduled) * self.scale)
-        rate = group["lr"]
-        return _Written(scheduled, rate, rate._version if isinstance(rate, Tensor) else 0)
-
-    def _before_step(self, *_: object) -> None:
+    def _before_step(
+        self, _: Optimizer, given: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         self.steps += 1
-        if self.scales:
-            self.apply()
-        groups = self.optimizer.param_groups  # as in `rates`, whose call a step would notice
-        self.stepped = [g["lr"] if g["lr"].__class__ is float else _copy(g["lr"]) for g in groups]
+        self._release()  # of a step that was broken off
+        self._put_on()
+        if not self.scales:
+            return None
+        if len(given) > 1 and callable(given[1]):
+            return (given[0], self._unscaled(given[1]), *given[2:]), named
+        if callable(named.get("closure")):
+            return given, {**named, "closure": self._unscaled(named["closure"])}
+        return None
+
+    def _unscaled(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """Return a closure that sees the scheduled rates."""
+
+        def unscaled() -> Any:
+            self._release()
+            loss = closure()
+            self._put_on()
+            return loss
+
+        return unscaled
 
     def _after_step(self, *_: object) -> None:
         if self._written:
-            self.release()
+            self._release()
 
     def _on_state_dict(self, _: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-        """Give a saved copy the scheduled rates, which is what a resumed run expects."""
+        """Give a copy that is saved within a step the scheduled rates."""
         for saved, written in zip(state["param_groups"], self._written, strict=False):
             if _same(saved["lr"], written):
                 saved["lr"] = _copy(written.scheduled)

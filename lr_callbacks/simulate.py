@@ -108,21 +108,29 @@ def closed_loop(
     (True, True)
     """
     require(0 < rate < math.inf, "rate", "positive and finite", rate)
-    noise, state, scale = random.Random(seed), plant.init(), 1.0
+    noise, state, scale, hold = random.Random(seed), plant.init(), 1.0, False
     kept = {START: state}
     folded = controller.init()
     for step in range(steps):
         loss = plant.loss(state, noise)
         loss = loss if abs(loss) < 1e300 else math.inf
-        state = plant.step(state, rate * scale, noise) if loss < math.inf else state
-        folded, decision = controller.update(folded, Observation(step, loss, scale))
+        if loss < math.inf and not hold:
+            state = plant.step(state, rate * scale, noise)
+        observation = Observation(step, loss, scale, horizon=steps, held=hold)
+        folded, decision = controller.update(folded, observation)
         yield Step(step, rate * scale, loss, decision)
-        if decision.restore is not None:
-            rule = f"a slot that was saved ({', '.join(kept)})"
-            require(decision.restore in kept, "restore", rule, decision.restore)
-            state = kept[decision.restore]
-        if decision.save is not None:
-            kept[decision.save] = state
+        state = _carried_out(decision, state, kept)
         if decision.stop:
             return
-        scale = decision.scale
+        scale, hold = decision.scale, decision.hold
+
+
+def _carried_out(decision: Decision, state: PlantState, kept: dict[str, PlantState]) -> PlantState:
+    """Save and restore what a decision says; return the state to continue with."""
+    if decision.save is not None:
+        kept[decision.save] = state
+    if decision.restore is None:
+        return state
+    rule = f"a slot that was saved ({', '.join(kept)})"
+    require(decision.restore in kept, "restore", rule, decision.restore)
+    return kept[decision.restore]

@@ -1,13 +1,14 @@
-"""Verified copies of everything that an optimizer step changes."""
+"""Verified copies of everything that a training changes."""
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lr_callbacks.changing import Changing, Names
 from lr_callbacks.copies import (
     finite,
     put_back,
@@ -46,15 +47,18 @@ class Snapshots:
     """Named slots holding weights, buffers, optimizer state and further stateful objects.
 
     What a step does not change stays where it is on `restore`: learning rates, the schedule, the
-    position in the data, the random state. Restoring is exact, bit for bit, and in place. A slot
-    that is saved again reuses its memory.
+    position in the data, the random state, frozen parameters. One that is unfrozen is in the slots
+    saved from then on; `restore` of an earlier one leaves its value, and drops its optimizer state.
+    Restoring is exact, bit for bit, and in place. A slot that is saved again reuses its memory.
 
     Args:
-        module: its parameters and buffers, non-persistent ones too, are copied.
+        module: its parameters that a training changes (`Changing`) and all of its buffers,
+            non-persistent ones too, are copied.
         optimizers: their per-parameter state, and the numbers that some (Prodigy, Schedule-Free)
             keep in their groups.
         extras: further objects with ``state_dict`` and ``load_state_dict``.
-        only: names of the parameters and buffers to copy; None for all.
+        only: names of the parameters and buffers to copy, or a function that gives them; None for
+            all.
         where: ``"device"`` keeps copies beside the originals, ``"cpu"`` in the host's memory,
             pinned and copied without waiting where the originals lie on a GPU.
         limit: most slots in use at once.
@@ -66,13 +70,14 @@ class Snapshots:
         optimizers: Sequence[Optimizer],
         extras: Sequence[Stateful] = (),
         *,
-        only: Collection[str] | None = None,
+        only: Names = None,
         where: str = "device",
         limit: int = LIMIT,
     ) -> None:
         require(where in ("device", "cpu"), "where", '"device" or "cpu"', where)
         self.module, self.optimizers, self.extras = module, optimizers, extras
-        self._only, self._on_host, self._limit = only, where == "cpu", limit
+        self._changing = Changing(module, optimizers, only)
+        self._on_host, self._limit = where == "cpu", limit
         self._slots: dict[str, _Snapshot] = {}
 
     @property
@@ -89,17 +94,18 @@ class Snapshots:
         """Copy the present state into ``slot``.
 
         Returns:
-            False, with the slot left as it was, when a weight or an optimizer state is not finite.
+            False, with the slot left as it was, when a weight in training or an optimizer state is
+            not finite. Buffers are not judged: a mask, or the best value so far, may hold infinity.
 
         Raises:
             ValueError: another slot would be one more than the limit.
         """
         self._refuse_one_more(slot)
         old = self._slots.get(slot)
-        weights = self._weights()
         states = [list(states_of(optimizer).values()) for optimizer in self.optimizers]
-        if not finite([*weights.values(), *tensors_in(states)]):
+        if not finite([*self._changing.trained().values(), *tensors_in(states)]):
             return False
+        weights = self._changing.tensors()
         groups = [[unscheduled(g) for g in o.param_groups] for o in self.optimizers]
         parameters = [list(states_of(optimizer)) for optimizer in self.optimizers]
         extras = [extra.state_dict() for extra in self.extras]
@@ -110,13 +116,13 @@ class Snapshots:
 
     @torch.no_grad()
     def restore(self, slot: str) -> None:
-        """Return to the state in ``slot``; a weight that is new since then keeps its value.
+        """Return to the state in ``slot``; what is not in it, or new, keeps its value.
 
         Raises:
             KeyError: nothing was saved under this name.
         """
         snapshot = self._slots[slot]
-        weights = self._weights()
+        weights = self._named()
         for name, saved in snapshot.weights.items():
             if name in weights:
                 put_back(weights[name], saved)
@@ -160,7 +166,7 @@ class Snapshots:
         places = [list(_places(optimizer)) for optimizer in self.optimizers]
         for name, saved in state.items():
             self._refuse_one_more(name)
-            device = next((w.device for w in self._weights().values()), torch.device("cpu"))
+            device = next((w.device for w in self._named().values()), torch.device("cpu"))
             parts = [saved[key] for key in ("weights", "states", "groups", "extras")]
             weights, states, groups, extras = self._stored(_moved(parts, device), None)
             parameters = [
@@ -173,9 +179,8 @@ class Snapshots:
         room = slot in self._slots or len(self._slots) < self._limit
         require(room, "slot", f"one of at most {self._limit}", slot)
 
-    def _weights(self) -> dict[str, Tensor]:
-        named = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
-        return {n: w for n, w in named.items() if self._only is None or n in self._only}
+    def _named(self) -> dict[str, Tensor]:
+        return {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
 
     def _stored(self, present: Any, old: Any) -> Any:
         """Copy nested containers, each tensor into the memory of its predecessor where it fits."""

@@ -7,20 +7,14 @@ promise that was broken. Deterministic; a second or two each. Standard library o
 import json
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lr_callbacks.controller import Controller, ControllerState, folded
-from lr_callbacks.core import (
-    NONFINITE,
-    START,
-    Condition,
-    Detector,
-    Observation,
-    Policy,
-    Reading,
-)
+from lr_callbacks.core import DESCENT, NORM, Condition, Decision, Detector, Policy, Reading
+from lr_callbacks.drill import Drill
 from lr_callbacks.policies import Hold
+from lr_callbacks.states import is_plain
 
 
 def check_detector(detector: Detector[Any], *, scale_invariant: bool = True) -> None:
@@ -32,31 +26,30 @@ def check_detector(detector: Detector[Any], *, scale_invariant: bool = True) -> 
             power of two.
 
     Raises:
-        AssertionError: it is not pure; its ``fold``, if it has one, does not do what ``update``
-            does; its state cannot be saved as JSON and restored, or grows; it raises on a finite
-            loss, or answers with a NaN; an alarm's statistic does not exceed its limit; it alarms
-            on a constant loss; or its verdicts depend on the unit of the loss.
+        AssertionError: a method is missing; it is not pure; its ``fold``, if it has one, does not
+            do what ``update`` does; its state cannot be saved as JSON and restored, or grows; it
+            raises on a finite loss, or answers with a NaN; an alarm's statistic does not exceed its
+            limit; it alarms on a constant loss; or its verdicts depend on the unit of the loss.
     """
+    _constructed(policy=Hold(), detectors={"it": detector})
     for name, losses in streams().items():
         readings, states = _fold(detector, losses, name)
         again, _ = _fold(detector, losses, name)
         _must(_same(readings, again), f"the same losses give the same readings ({name})")
-        early, head = folded(detector, detector.init(), losses[:70])
-        late, tail = folded(detector, early, losses[70:])
+        early, head = _tried(name, folded, detector, detector.init(), losses[:70])
+        late, tail = _tried(name, folded, detector, early, losses[70:])
         alike = _same((late, [*head, *tail]), (states[-1], readings))
         _must(alike, f"losses folded at once give what they give one by one ({name})")
         for at in (1, len(losses) // 3, len(losses) - 5):
             saved = _through_json(detector, states[at])
             _must(_same(saved, states[at]), f"the state survives JSON after {at} losses ({name})")
-        for reading in readings:
-            valid = not math.isnan(reading.statistic) and not math.isnan(reading.limit)
-            _must(valid, f"no statistic and no limit is NaN ({name})")
-            alarming = reading.condition is Condition.STABLE or reading.statistic > reading.limit
-            _must(alarming, f"an alarm's statistic exceeds its limit, got {reading} ({name})")
+        _check_readings(readings, name)
         if name == "noise":
             _check_size([len(json.dumps(state)) for state in states[::10]])
-        rebased = detector.rebase(states[-1])
-        _fold(detector, losses[:50], f"{name}, rebased", rebased)
+        for state in (detector.init(), states[0], states[-1]):
+            rebased = _tried(name, detector.rebase, state)
+            _must(_same(_through_json(detector, rebased), rebased), "`rebase` returns a state")
+            _fold(detector, losses[:50], f"{name}, rebased", rebased)
     for level in (0.0, 1.0, -3.0, 1e-8, 1e8, 1e300):
         told = {r.condition for r in _fold(detector, [level] * 600, "constant")[0]}
         _must(told == {Condition.STABLE}, f"a constant loss of {level} raises no alarm")
@@ -65,44 +58,43 @@ def check_detector(detector: Detector[Any], *, scale_invariant: bool = True) -> 
 
 
 def check_policy(policy: Policy[Any]) -> None:
-    """Check what whoever carries decisions out relies on.
+    """Check what whoever carries decisions out relies on, in trainings that never were.
+
+    Their steps are skipped and held, their snapshots refused, their schedule falls, and they are
+    resumed. What a decision asks for is measured.
 
     Args:
         policy: to be checked.
 
     Raises:
-        AssertionError: it is not pure, raises, grows or does not survive JSON; its scale is not
-            positive and finite, its slots are not its own, or it acts without a reason.
+        AssertionError: a method or ``slots`` is missing; it is not pure, raises, grows or does not
+            survive JSON; its scale is not positive and finite, or forgotten on a quiet step; it
+            acts without a reason; its slots are not its own, or it returns to one that was refused
+            or is gone; it asks for what nobody measures.
     """
-    controller = Controller(policy=policy, detectors={})
+    controller = _constructed(policy=policy, detectors={})
+    _must(set(controller.opening().measure) <= {NORM, DESCENT}, "`opening` names measurements")
     for seed in range(12):
-        state, other, scale, saved = policy.init(), policy.init(), 1.0, {START}
+        state, other, drill = policy.init(), policy.init(), Drill(policy, seed)
         sizes: list[int] = []
-        for step, (loss, readings) in enumerate(_troubles(seed)):
-            observation = Observation(step, loss, scale)
-            state, decision = policy.update(state, observation, readings)
-            again, same = policy.update(other, observation, readings)
-            where = f"step {step} of seed {seed}"
-            alike = _same((again, same), (state, decision))
-            _must(alike, f"the same observations give the same decisions ({where})")
-            right = 0 < decision.scale < math.inf
-            _must(right, f"the scale is positive and finite, got {decision.scale} ({where})")
-            known = decision.restore is None or decision.restore in saved
-            _must(known, f"what is restored was saved, got {decision.restore!r} ({where})")
-            known = decision.save is None or decision.save in policy.slots
-            _must(known, f"`slots` names what is saved, got {decision.save!r} ({where})")
-            acts = decision.scale < scale or decision.restore or decision.stop
-            _must(not acts or decision.reason, f"whoever acts says why ({where})")
-            saved |= {decision.save} if decision.save else set()
-            scale = decision.scale
-            if step % 97 == 0:
-                plain = json.loads(json.dumps(controller.plain(ControllerState((), state))))
-                restored, fresh = controller.restore(plain)
-                alike = not fresh and _same(restored.policy, state)
-                _must(alike, f"the state survives JSON ({where})")
+        for observation, readings in drill.observations():
+            where = f"step {observation.step} of seed {seed}"
+            answer = _tried(where, policy.update, state, observation, readings)
+            again = _tried(where, policy.update, other, observation, readings)
+            _must(_same(again, answer), f"the same observations give the same decisions ({where})")
+            _must(_is_pair(answer, Decision), f"`update` answers (state, Decision) ({where})")
+            state, decision = answer
+            _must(is_plain(state), f"the state is a tuple of plain values ({where})")
+            for kept, promise in drill.promises(decision):
+                _must(kept, f"{promise} ({where})")
+            drill.carry_out(decision)
+            if observation.step % 97 == 0:
+                state = _restored(controller, state, where)
                 sizes.append(len(json.dumps(state)))
-                state = restored.policy
+            if drill.resumes(observation.step):
+                state = _tried(where, controller.resumed, ControllerState((), state)).policy
             other = state
+            _tried(where, controller.closing, ControllerState((), state))
         _check_size(sizes)
 
 
@@ -133,13 +125,26 @@ def _fold(
     readings, states = [], []
     for loss in losses:
         try:
-            after, reading = detector.update(state, loss)
-        except ArithmeticError as error:
-            raise AssertionError(f"no finite loss makes it raise: {loss!r} ({name})") from error
+            answer = detector.update(state, loss)
+        except Exception as error:
+            raise AssertionError(
+                f"broken promise: no finite loss makes it raise: {loss!r} ({name}): {error!r}"
+            ) from error
+        _must(_is_pair(answer, Reading), f"`update` answers (state, Reading) ({name})")
+        state, reading = answer
+        _must(is_plain(state), f"the state is a tuple of plain values ({name})")
+        _must(isinstance(reading.condition, Condition), f"a reading has a `Condition` ({name})")
         readings.append(reading)
-        states.append(after)
-        state = after
+        states.append(state)
     return readings, states
+
+
+def _restored(controller: Controller, state: Any, where: str) -> Any:
+    plain = json.loads(json.dumps(controller.plain(ControllerState((), state))))
+    restored, fresh = controller.restore(plain)
+    alike = not fresh and _same(restored.policy, state)
+    _must(alike, f"the state survives JSON ({where})")
+    return restored.policy
 
 
 def _through_json(detector: Detector[Any], state: Any) -> Any:
@@ -149,11 +154,19 @@ def _through_json(detector: Detector[Any], state: Any) -> Any:
     return restored.detectors[0]
 
 
+def _check_readings(readings: Sequence[Reading], name: str) -> None:
+    for reading in readings:
+        valid = not math.isnan(reading.statistic) and not math.isnan(reading.limit)
+        _must(valid, f"no statistic and no limit is NaN ({name})")
+        alarming = reading.condition is Condition.STABLE or reading.statistic > reading.limit
+        _must(alarming, f"an alarm's statistic exceeds its limit, got {reading} ({name})")
+
+
 def _check_size(sizes: Sequence[int]) -> None:
-    """Compare the last third of a long stream with what came before."""
-    earlier = max(sizes[: 2 * len(sizes) // 3])
-    bounded = max(sizes) <= 1.1 * earlier + 200
-    _must(bounded, f"the state stays small, grew from {earlier} to {max(sizes)} characters")
+    """Compare the last third of a long stream with its first half."""
+    first, last = max(sizes[: len(sizes) // 2]), min(sizes[2 * len(sizes) // 3 :])
+    bounded = last <= 1.1 * first + 200
+    _must(bounded, f"the state stays small, grew from {first} to {last} characters")
 
 
 def _check_units(detector: Detector[Any]) -> None:
@@ -167,18 +180,24 @@ def _check_units(detector: Detector[Any]) -> None:
             _must(same, f"losses times 2 to the {power} get the same verdicts ({name})")
 
 
-def _troubles(seed: int) -> Iterable[tuple[float, dict[str, Reading]]]:
-    """Yield losses and what detectors might read of them."""
-    noise = random.Random(seed)
-    kinds = [Condition.STALLED, Condition.OSCILLATING, Condition.SPIKING, Condition.DIVERGING]
-    for _ in range(1500):
-        if noise.random() < 0.01 * (seed % 4):
-            yield math.nan, {"loss": NONFINITE}
-            continue
-        troubled = noise.random() < 0.02 * (seed % 3)
-        kind = noise.choice(kinds) if troubled else Condition.STABLE
-        loss = noise.choice([0.0, -1e308, 1e308]) if noise.random() < 0.001 else noise.gauss(1, 0.1)
-        yield loss, {"it": Reading(2.0 * troubled, 1.0, kind)}
+def _constructed(**parts: Any) -> Controller:
+    try:
+        return Controller(**parts)
+    except Exception as error:
+        raise AssertionError(f"broken promise: a controller takes it: {error}") from error
+
+
+def _tried(where: str, function: Callable[..., Any], *given: Any) -> Any:
+    try:
+        return function(*given)
+    except Exception as error:
+        raise AssertionError(
+            f"broken promise: nothing makes it raise ({where}): {error!r}"
+        ) from error
+
+
+def _is_pair(answer: object, second: type) -> bool:
+    return isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], second)
 
 
 def _same(one: object, other: object) -> bool:

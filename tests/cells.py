@@ -41,6 +41,28 @@ class Model(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": config}
 
 
+def gentle(parameters):
+    """So low a rate that no update overshoots, which a guard would look into first."""
+    return torch.optim.SGD(parameters, lr=0.01)
+
+
+class Harmed(Model):
+    """Its weights grow fiftyfold at some steps, and the loss 2,500-fold, until they are replaced.
+
+    That the rate is low and the batches many, is for the guard to find nothing else to do.
+    """
+
+    def __init__(self, *steps, make=gentle):
+        super().__init__(make)
+        self.steps = steps
+
+    def training_step(self, batch, batch_idx):
+        if self.trainer.global_step in self.steps:
+            with torch.no_grad():
+                self.model[2].weight.mul_(50)
+        return super().training_step(batch, batch_idx)
+
+
 class Validated(Model):
     """With a validation that logs ``val_loss``."""
 

@@ -10,10 +10,10 @@ import warnings
 from pathlib import Path
 
 import torch
-from cells import Model, Script, Validated
+from cells import Model, Script, Validated, gentle
 from trainers import Kept, loader, trainer
 
-from lr_callbacks import AdaptiveLearningRate, Guard, JournaledMLFlowLogger
+from lr_callbacks import AdaptiveLearningRate, Guard, JournaledMLFlowLogger, Ladder
 from lr_callbacks.core import Decision
 
 RANK = int(os.environ["LOCAL_RANK"])
@@ -38,6 +38,10 @@ class Faulty(Model):
             loss = loss + float("inf")  # its gradient is finite
         if hit and self.fault == "spike":
             loss = loss * 300
+        if self.count - 1 == self.batch and self.fault == "harm":  # what both ranks have
+            with torch.no_grad():
+                self.model[2].weight.mul_(50)
+            loss = (self.model(x) - y).pow(2).mean()
         if hit and self.fault == "death":
             os._exit(9)
         self.own.append(loss.item())
@@ -71,6 +75,9 @@ def train(module, callback, *, rows=64, logger=None, validate=False, ckpt_path=N
             "rates": kept.values("lr/SGD"),
             "recorded norms": kept.values("grad_norm/SGD"),
             "decisions": [[step, row["action"]] for step, row in kept.decisions],
+            "outcomes": [row["outcome"] for _, row in kept.decisions],
+            "clipped": [step for step, _ in kept.series("events/clipped")],
+            "held": [step for step, _ in kept.series("events/held")],
         }
     memory = callback._memory
     seen |= {"state": repr(callback.controller.plain(memory.state)), "scale": memory.decision.scale}
@@ -78,7 +85,11 @@ def train(module, callback, *, rows=64, logger=None, validate=False, ckpt_path=N
 
 
 def guard(**settings):
-    return AdaptiveLearningRate(Guard(quiet=3, snapshot_every=3, rest=3, **settings))
+    return AdaptiveLearningRate(Guard(quiet=3, snapshot_every=3, **settings))
+
+
+def ladder(**settings):
+    return AdaptiveLearningRate(Ladder(quiet=3, snapshot_every=3, rest=3, **settings))
 
 
 SCENARIOS = {}
@@ -113,12 +124,22 @@ def in_blocks(folder):
 
 @scenario
 def spike_on_one_rank(folder):
-    return train(Faulty(20, 0, "spike"), guard(), max_steps=40)[0]
+    return train(Faulty(20, 0, "spike"), ladder(), max_steps=40)[0]
 
 
 @scenario
 def rolled_back(folder):
-    return train(Faulty(10, 1, "input"), guard(skips=0))[0]
+    return train(Faulty(10, 1, "input"), ladder(skips=0))[0]
+
+
+@scenario
+def harmed(folder):
+    return train(Faulty(60, fault="harm", make=gentle), guard(), rows=192, max_steps=80)[0]
+
+
+@scenario
+def outlier_on_one_rank(folder):
+    return train(Faulty(60, 0, "spike", make=gentle), guard(), rows=192, max_steps=80)[0]
 
 
 @scenario

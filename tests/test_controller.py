@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lr_callbacks.controller import Controller
-from lr_callbacks.core import NONFINITE, Condition, Observation, Reading
+from lr_callbacks.core import NONFINITE, Condition, Decision, Observation, Reading
 from lr_callbacks.detectors import Drift, Spike
-from lr_callbacks.policies import Guard, Hold
+from lr_callbacks.policies import Guard, Hold, Ladder
 from lr_callbacks.policies.hold import HoldState
 
 LOSSES = st.lists(
@@ -33,7 +33,7 @@ def test_a_non_finite_loss_reaches_no_detector():
 
 
 def test_after_a_rollback_the_detectors_forget_the_level():
-    controller = Controller()
+    controller = Controller(policy=Ladder())
     state = controller.init()
     for step in range(60):
         state, _ = controller.update(state, Observation(step, 1.0 + 0.01 * (step % 7), 1.0))
@@ -47,7 +47,7 @@ def test_after_a_rollback_the_detectors_forget_the_level():
 
 def test_replay_decides_as_a_training_would():
     losses = [1.0 + 0.01 * (t % 5) for t in range(100)] + [math.nan] + [1.0] * 20
-    controller = Controller()
+    controller = Controller(policy=Ladder())
     decisions = list(controller.replay(losses))
     assert len(decisions) == len(losses)
     assert [t for t, d in enumerate(decisions) if d.restore] == [100]
@@ -84,8 +84,9 @@ def test_observations_judged_together_get_the_decisions_they_get_one_by_one(loss
             alone, expected = controller.update(alone, observation)
             assert repr(decision) == repr(expected)
         assert repr(together) == repr(alone)
-        assert not any(d.restore or d.probing for d in decisions[:-1])
-        assert len(decisions) == min(size, len(seen)) or decisions[-1].restore
+        assert not any(d.restore or d.probing or d.save for d in decisions[:-1])
+        last = decisions[-1]
+        assert len(decisions) == min(size, len(seen)) or last.restore or last.save or last.probing
         seen = seen[len(decisions) :]
 
 
@@ -120,12 +121,59 @@ def test_what_was_not_saved_starts_afresh_and_is_named():
     assert state == after.init()
 
 
-@pytest.mark.parametrize("what", [{"policy": 3}, {"detectors": {"spike": Spike}}])
-def test_a_part_that_cannot_update_is_refused(what):
-    if what.get("detectors"):
-        what = {"detectors": {"mine": object()}}
-    with pytest.raises(ValueError, match="must be an object with `init` and `update`"):
+class Own:
+    """A detector and a policy whose state is a plain tuple, of the last three losses."""
+
+    slots = ()
+
+    def __init__(self, first=()):
+        self.first = first
+
+    def init(self):
+        return self.first
+
+    def update(self, state, observation, readings=None):
+        if readings is None:
+            return (*state, observation)[-3:], Reading(0.0, 1.0, Condition.STABLE)
+        return (*state, observation.loss)[-3:], Decision()
+
+    def rebase(self, state):
+        return ()
+
+
+def without(name):
+    methods = {n: v for n, v in vars(Own).items() if n != name and not n.startswith("__")}
+    return type("Lacking", (), {**methods, "first": ()})()
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ({"policy": 3}, "`policy` must be an object with `init`, `update`"),
+        ({"policy": without("slots")}, "`policy` must be an object with `slots`"),
+        ({"policy": Own([1.0])}, "`policy` must be an object whose state is a tuple"),
+        (
+            {"policy": Own(({"a": 1},))},
+            "`policy` must be an object whose state is a tuple of plain",
+        ),
+        ({"detectors": {"it": without("update")}}, "`it` must be an object with .* `update`"),
+        ({"detectors": {"it": without("rebase")}}, "`it` must be an object with .* `rebase`"),
+        ({"detectors": {"it": Own((Condition.STABLE,))}}, "`it` must be an object whose state"),
+    ],
+)
+def test_what_a_part_lacks_is_said_at_construction(what, said):
+    with pytest.raises(ValueError, match=said):
         Controller(**what)
+
+
+def test_a_state_that_is_a_plain_tuple_is_restored_whatever_its_length():
+    controller = Controller(policy=Own(), detectors={"it": Own(), "full": Own((0.0, 1.0))})
+    state = controller.init()
+    for step in range(5):
+        restored, fresh = controller.restore(json.loads(json.dumps(controller.plain(state))))
+        assert (restored, fresh) == (state, [])
+        state, _ = controller.update(state, Observation(step, float(step), 1.0))
+    assert state.policy == (2.0, 3.0, 4.0)
 
 
 def test_a_state_with_fields_less_begins_them_anew_and_one_that_cannot_be_is_refused():
@@ -167,4 +215,4 @@ def test_no_detector_sees_the_loss_of_a_step_that_was_skipped():
     after, decision = controller.update(state, Observation(0, 5.0, 1.0, skipped=True))
     assert after.detectors == state.detectors
     assert decision.readings == {"gradient": NONFINITE}
-    assert decision.reason == "non-finite gradient; the step was skipped"
+    assert decision.reason.startswith("non-finite gradient; the step was skipped")

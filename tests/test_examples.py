@@ -108,7 +108,8 @@ def test_two_lines_record_every_step_and_survive_a_rate_a_hundred_times_too_high
 
 def test_a_detector_of_ones_own_takes_part(run, folder):
     said = run("06_own_detector.py").splitlines()
-    assert said[3] == "3 DIVERGING above first (1.55 > 1.5); starting anew"
+    assert said[5].startswith("5 DIVERGING loss 3.2")
+    assert said[5].endswith("watching the next losses")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a shell script")
@@ -129,7 +130,7 @@ def test_a_training_that_is_resumed_is_the_one_that_never_stopped(run, folder):
 
 def test_a_raw_loop_survives_a_rate_thirty_times_too_high(run, folder):
     said = run("09_raw_loop.py")
-    assert "rolled back to" in said
+    assert "the weights were harmed; continuing from the first weights" in said
     assert float(said.split("\nloss ")[1].split()[0]) < 0.1
     client, (found,) = latest(folder, 1, "lightning_logs")
     losses = client.get_metric_history(found.info.run_id, "train/loss")

@@ -230,7 +230,7 @@ def test_what_the_host_counted_for_steps_left_out_on_the_device_is_taken_back():
     for parameter in (weight, other):
         gate.optimizer.state[parameter] = {"step": torch.tensor(5.0)}
     flags = [True, False, False]
-    gate._late = [(torch.tensor(ok), [weight, other]) for ok in flags]
+    gate._selection._late = [(torch.tensor(ok), [weight, other]) for ok in flags]
     gate.settle()
     gate.settle()
     assert gate.optimizer.state[weight]["step"] == 3

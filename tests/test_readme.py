@@ -10,7 +10,7 @@ from trainers import Kept, Regression, loader, trainer
 
 import lr_callbacks
 from lr_callbacks import AdaptiveLearningRate, Condition, Decision
-from lr_callbacks.callbacks.recorder import action
+from lr_callbacks.core import Verdict
 from lr_callbacks.terminal import EXIT_CODES
 from lr_callbacks.tracking.metrics import Metrics
 
@@ -74,10 +74,20 @@ def test_the_reference_names_every_tag():
 
 
 def test_the_reference_names_every_event_action_and_condition():
-    found = [Decision(stop=True), Decision(restore="a"), Decision(2.0), Decision(0.5), Decision()]
-    actions = {action(decision, 1.0) for decision in found}
+    found = [
+        Decision(stop=True),
+        Decision(restore="a"),
+        Decision(restore="a", hold=True),
+        Decision(restore="a", outcome=Verdict.NEW_NORMAL),
+        Decision(2.0),
+        Decision(0.5),
+        Decision(expected="back"),
+        Decision(),
+    ]
+    actions = {decision.action(1.0) for decision in found}
     troubles = {condition.name.lower() for condition in Condition if condition.trouble}
-    events = troubles | {name.replace(" ", "_") for name in actions} | {"skipped", "abandoned"}
+    named = {name.replace(" ", "_") for name in actions | set(Verdict)}
+    events = troubles | named | {"skipped", "abandoned", "held", "clipped"}
     table = TEXT[TEXT.index("| event | what happened |") :].partition("\n\n")[0]
     assert set(re.findall(r"`(\w+)`", table)) == events
     for name in actions | {condition.name.lower() for condition in Condition} | {"skip"}:

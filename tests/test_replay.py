@@ -56,16 +56,52 @@ def test_a_table_of_what_would_have_been_decided_and_a_figure(curve, tmp_path, c
     figure = tmp_path / "figure.png"
     assert main(["replay", str(curve), "--output", str(figure)]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0].split() == ["step", "condition", "action", "loss", "scale", "reason"]
-    assert said[1].split()[:3] == ["600", "spiking", "cut"]
+    columns = "step mode action seen done expected outcome loss scale condition"
+    assert said[0].split() == columns.split()
+    assert said[1].split()[:3] == ["600", "watch", "watch"]
     assert said[-1] == f"120 losses, {len(said) - 2} decisions; figure: {figure}"
     assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+RISES = {
+    "for good": [1.0] * 100 + [9.0] * 100,
+    "for a while": [1.0] * 100 + [9.0] * 5 + [1.0] * 95,
+    "for as long as held weights would need": [1.0] * 100 + [9.0] * 4 + [1.0] * 96,
+    "not finite": [1.0] * 100 + [math.nan] * 6 + [1.0] * 94,
+    "not finite for good": [1.0] * 100 + [math.nan] * 100,
+}
+
+
+@pytest.mark.parametrize("rise", RISES)
+def test_a_recorded_curve_does_not_say_what_older_weights_would_have_given(rise):
+    noise = [0.01 * math.sin(t * t) for t in range(200)]
+    losses = [level + n for level, n in zip(RISES[rise], noise, strict=True)]
+    points = [Point(step, loss) for step, loss in enumerate(losses)]
+    decisions = replay(build([]), points)
+    rows = run_table(points, decisions)
+    compared = [row["outcome"] for _, row in rows if row["action"] == "compare"]
+    assert compared
+    assert set(compared) == {"unknown: a recorded curve cannot answer"}
+    assert {d.scale for d in decisions} == {1.0}  # nothing is known that would lower the rate
+    assert not [row for _, row in rows if "those give" in row["seen"] + row["reason"]]
+    known = {"", "still high", "recovered", compared[0]}
+    assert {row["outcome"] for _, row in rows} <= known
+
+
+def test_the_table_says_that_a_recorded_curve_cannot_answer(tmp_path, capsys):
+    path = tmp_path / "losses.csv"
+    path.write_text("loss\n" + "".join(f"{loss}\n" for loss in RISES["for good"][:108]))
+    assert main(["replay", str(path), "--output", str(tmp_path / "a.png")]) == 0
+    *_, compare, after, note, _ = capsys.readouterr().out.splitlines()
+    assert "unknown: a recorded curve cannot answer" in compare
+    assert "what the older weights give is unknown  going on as recorded" in after
+    assert note.startswith("1 times older weights would have been held; what they give is unknown")
 
 
 def test_settings_choose_policy_and_detectors(curve, tmp_path, capsys):
     figure = str(tmp_path / "figure.png")
     main(["replay", str(curve), "policy=hold", "detectors=spike", "--output", figure])
-    assert [line.split()[2] for line in capsys.readouterr().out.splitlines()[1:-1]] == ["observe"]
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:-1]] == ["observe"]
     main(["replay", str(curve), "detectors=progress", "--output", figure])
     assert "120 losses, 0 decisions" in capsys.readouterr().out
 
@@ -74,7 +110,7 @@ def test_settings_build_a_controller():
     controller = build(["policy=hold", "policy.quiet=9", "detectors=[spike]", "spike.width=21"])
     assert controller.policy == Hold(quiet=9)
     assert controller.detectors == {"spike": Spike(width=21)}
-    assert build(["policy.exhausted=floor"]).policy == Guard(exhausted="floor")
+    assert build(["policy.exhausted=stop"]).policy == Guard(exhausted="stop")
     assert list(build([]).detectors) == ["spike", "drift", "oscillation", "progress"]
 
 

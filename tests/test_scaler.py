@@ -1,4 +1,4 @@
-"""LRScaler: exact under every scheduler, visible between steps, kind to other authors."""
+"""LRScaler: exact under every scheduler, unseen between steps, kind to other authors."""
 
 import copy
 
@@ -103,43 +103,99 @@ def test_a_rate_that_is_a_tensor_is_changed_in_place(name):
         advance(reference)
         advance(schedule)
         scaler.apply(0.25 if t > 5 else 0.5)
-        expected = [g["lr"] * scaler.scale for g in plain.param_groups]
+        expected = [g["lr"] for g in plain.param_groups]
         assert [float(g["lr"]) for g in scaled.param_groups] == pytest.approx(expected, rel=1e-12)
+        expected = [rate * scaler.scale for rate in expected]
+        assert [float(rate) for rate in scaler.rates()] == pytest.approx(expected, rel=1e-12)
     assert all(g["lr"] is t for g, t in zip(scaled.param_groups, tensors, strict=True))
 
 
 @pytest.mark.parametrize("tensor_rate", [False, True])
-def test_a_rate_that_someone_else_writes_is_kept(tensor_rate):
+def test_a_rate_that_someone_else_writes_or_reads_is_the_scheduled_one(tensor_rate):
     optimizer = optimizer_of(tensor_rate)
     scaler = LRScaler(optimizer)
     scaler.apply(0.5)
-    if tensor_rate:
-        optimizer.param_groups[0]["lr"].fill_(0.03)
-    else:
-        optimizer.param_groups[0]["lr"] = 0.03
+    for _ in range(3):
+        group = optimizer.param_groups[0]
+        if tensor_rate:
+            group["lr"].fill_(0.03)
+        else:
+            group["lr"] = 0.03
+        optimizer.param_groups[1]["lr"] *= 0.5
+        step(optimizer)
+    used = [float(rate) for rate in scaler.stepped]
+    assert used == pytest.approx([0.015, 0.0125], rel=1e-12)
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adam])
+def test_a_closure_sees_scheduled_rates_and_may_write_them(named, make):
+    one, other = (make(parameters(1)) for _ in range(2))
+    scaler, seen = LRScaler(one), []
     scaler.apply(0.25)
-    assert float(optimizer.param_groups[0]["lr"]) == pytest.approx(0.015, rel=1e-12)
-    assert float(optimizer.param_groups[1]["lr"]) == pytest.approx(0.05, rel=1e-12)
+
+    def closure(optimizer, factor):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.param_groups[0]["lr"] = 0.4 * factor
+        weight = optimizer.param_groups[0]["params"][0]
+        weight.grad = torch.ones_like(weight)
+        return 1.0
+
+    for _ in range(3):
+        first, second = lambda: closure(one, 1.0), lambda: closure(other, 0.25)
+        one.step(closure=first) if named else one.step(first)
+        other.step(second)
+    assert seen[::2] == [0.1, 0.4, 0.4]
+    assert scaler.stepped == [0.1]
+    weights = [o.param_groups[0]["params"][0] for o in (one, other)]
+    assert torch.equal(*weights)
 
 
-def test_a_group_added_later_is_scaled_from_the_next_apply_on():
+def test_a_step_that_is_broken_off_leaves_the_next_one_its_rate():
+    optimizer = optimizer_of()
+    scaler = LRScaler(optimizer)
+    scaler.apply(0.5)
+    handle = optimizer.register_step_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        step(optimizer)
+    handle.remove()
+    step(optimizer)
+    assert scaler.stepped == [0.05, 0.1]
+    assert [g["lr"] for g in optimizer.param_groups] == [0.1, 0.2]
+
+
+def test_other_step_hooks_see_the_rate_in_force_whenever_they_were_registered():
+    optimizer, seen = optimizer_of(), []
+    look = lambda o, *_: seen.append(o.param_groups[0]["lr"])  # noqa: E731
+    optimizer.register_step_pre_hook(look)
+    LRScaler(optimizer).apply(0.5)
+    optimizer.register_step_pre_hook(look)
+    step(optimizer)
+    assert seen == [0.05, 0.05]
+
+
+def test_a_group_added_later_is_scaled_too():
     optimizer = optimizer_of()
     scaler = LRScaler(optimizer)
     scaler.apply(0.5)
     optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": 1.0})
-    scaler.apply()
-    assert [g["lr"] for g in optimizer.param_groups] == [0.05, 0.1, 0.5]
+    step(optimizer)
+    assert scaler.stepped == [0.05, 0.1, 0.5]
 
 
 @pytest.mark.parametrize("tensor_rate", [False, True])
-def test_a_saved_state_holds_the_scheduled_rates(tensor_rate):
-    optimizer = optimizer_of(tensor_rate)
+@pytest.mark.parametrize("within", [False, True])
+def test_a_saved_state_holds_the_scheduled_rates(tensor_rate, within):
+    optimizer, saved = optimizer_of(tensor_rate), []
     scaler = LRScaler(optimizer)
     scaler.apply(0.01)
-    optimizer.param_groups[1]["lr"] = optimizer.param_groups[1]["lr"] * 3  # someone else's
-    saved = [float(g["lr"]) for g in optimizer.state_dict()["param_groups"]]
-    assert saved == pytest.approx([0.1, 0.6], rel=1e-12)
-    assert float(optimizer.param_groups[0]["lr"]) == pytest.approx(0.001, rel=1e-12)
+    save = lambda *_: saved.append(optimizer.state_dict()["param_groups"])  # noqa: E731
+    if within:
+        optimizer.register_step_pre_hook(save)
+        step(optimizer)
+    else:
+        save()
+    assert [float(g["lr"]) for g in saved[0]] == pytest.approx([0.1, 0.2], rel=1e-12)
 
 
 def test_what_is_loaded_counts_as_scheduled():
@@ -182,7 +238,7 @@ def test_a_step_that_was_left_out_shows_its_rates_and_lets_the_schedule_go_on():
         if t % 3 != 2:
             step(scaled)
         else:
-            scaler.leave_out()
+            scaler.note()
         assert scaler.stepped == pytest.approx(expected, rel=1e-12)
         step(plain)
         advance(reference)
@@ -221,7 +277,6 @@ def test_no_sequence_of_scales_moves_the_schedule(name, scales):
         advance(reference)
         advance(schedule)
         scaler.apply(scale)
-    scaler.release()
     assert [g["lr"] for g in scaled.param_groups] == [g["lr"] for g in plain.param_groups]
 
 

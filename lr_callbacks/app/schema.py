@@ -30,7 +30,7 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
         "MultiStep WarmupStableDecay Cyclic",
         "app.schedules": "OneCycle Plateau Greedy",
         "app.finder": "RateFinder",
-        "policies": "Guard Hold Search",
+        "policies": "Guard Hold Ladder Search",
         "tracking.logger": "JournaledMLFlowLogger",
         "callbacks.adaptive": "AdaptiveLearningRate",
         "callbacks.report": "RunReport",

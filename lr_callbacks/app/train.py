@@ -20,8 +20,9 @@ from lr_callbacks.app.assemble import build_logger, build_model, build_trainer, 
 from lr_callbacks.app.errors import Refused, sentence
 from lr_callbacks.app.versions import VERSION_BASE, prepare_hydra
 from lr_callbacks.core import require
+from lr_callbacks.tracking.history import LOSS, whole
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
-from lr_callbacks.verdict import divergence
+from lr_callbacks.verdict import diverged, divergence
 from lr_callbacks.zoo.describe import describe
 from lr_callbacks.zoo.task import Task
 
@@ -65,14 +66,14 @@ def _fit(config: DictConfig, trainer: Trainer, task: Task, data: LightningDataMo
             raise ValueError(f"`callbacks.early_stopping.monitor`: {error}") from error
         raise
     # As rank 0 sees it: ranks that disagree would wait for one another in the test.
-    if diverged := trainer.strategy.broadcast(_diverged(task)):
+    if said := trainer.strategy.broadcast(_diverged(trainer, task)):
         if isinstance(trainer.logger, JournaledMLFlowLogger):
             trainer.logger.log_tags({"lr_callbacks.verdict": "diverged"})
             trainer.logger.finalize("success")  # the tag opened the run again
         if config.fail_on_divergence:
-            raise Refused(f"the training diverged: {diverged}.")
+            raise Refused(f"the training diverged: {said}.")
         if trainer.is_global_zero:
-            print(f"lr-train: the training diverged: {diverged}.", file=sys.stderr)
+            print(f"lr-train: the training diverged: {said}.", file=sys.stderr)
     if task.validated != trainer.global_step and trainer.limit_val_batches:
         trainer.validate(task, datamodule=data, verbose=False)
     metric = float(trainer.callback_metrics.get(config.optimized_metric, math.nan))
@@ -80,7 +81,7 @@ def _fit(config: DictConfig, trainer: Trainer, task: Task, data: LightningDataMo
         known = ", ".join(sorted(trainer.callback_metrics)) or "none"
         said = f"`optimized_metric` {config.optimized_metric!r} was not logged; there are {known}."
         print(f"lr-train: {said}", file=sys.stderr)
-    if config.test and not diverged:
+    if config.test and not said:
         trainer.test(task, datamodule=data, verbose=False)
     return metric
 
@@ -121,11 +122,17 @@ def _describe(config: DictConfig, logger: Logger) -> None:
     resume.mark(config, logger)
 
 
-def _diverged(task: Task) -> str:
-    """Say in plain words how the training diverged, if it did."""
+def _diverged(trainer: Trainer, task: Task) -> str:
+    """Say in plain words how the training diverged, if it did; a journal may know why it rose."""
     if task.first is None or task.peak is None:
         return ""
-    return divergence(float(task.first), float(task.peak), [float(loss) for loss in task.last])
+    said = divergence(float(task.first), float(task.peak), [float(loss) for loss in task.last])
+    logger = trainer.logger
+    if said and isinstance(logger, JournaledMLFlowLogger) and logger.journal_path:
+        run = whole(logger.journal_path)
+        if losses := run.series.get(LOSS):
+            return diverged(losses, run.decisions, watched=run.watched)
+    return said
 
 
 def _job(config: DictConfig) -> float:

@@ -6,18 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lr_callbacks.callbacks.checks import refuse_optimizers, refuse_trainer
 from lr_callbacks.callbacks.fit import Fit
-from lr_callbacks.callbacks.hooks import hide_idle, show_idle
-from lr_callbacks.callbacks.losses import Measured
-from lr_callbacks.callbacks.saved import Memory, from_plain, to_plain
+from lr_callbacks.callbacks.hooks import EACH_BATCH, hide_idle, show_idle
+from lr_callbacks.callbacks.judges import Judges
+from lr_callbacks.callbacks.saved import Memory, from_plain, to_plain, warn_of_changes
 from lr_callbacks.callbacks.settings import Settings
 from lr_callbacks.controller import Controller
-from lr_callbacks.core import Detector, Policy
+from lr_callbacks.core import Decision, Detector, Policy
 from lr_callbacks.horizon import estimated_steps
 from lr_callbacks.policies import Guard
 
@@ -25,40 +24,37 @@ from lr_callbacks.policies import Guard
 class AdaptiveLearningRate(Callback):
     """Watches the loss of every optimizer step and adjusts the learning rate on the fly.
 
-    Works on top of any schedule and optimizer: a policy chooses a *scale*, the rate in force is
-    scale × scheduled rate. Every step's loss (``train/loss``, the mean over accumulated batches and
-    ranks) and rates (``lr/<optimizer>``) go to the Trainer's loggers, whatever
-    ``log_every_n_steps`` says, with the scale where it changes (``scale/<optimizer>``) and each
-    decision (``events/<condition>``, a running count).
+    On top of any schedule and optimizer a policy chooses a *scale*: the rate in force is scale ×
+    scheduled rate. Every step's loss (``train/loss``, the mean over accumulated batches and ranks)
+    and rates (``lr/<optimizer>``) go to the Trainer's loggers, whatever ``log_every_n_steps`` says,
+    with the scale where it changes (``scale/<optimizer>``) and each decision (``events/…``).
 
     Args:
         policy: what to do about trouble: `Guard` acts, `Hold` only tells; None for `Guard()`.
         detectors: what to watch, by name; None for spike, drift, oscillation and progress.
-        read_every: steps whose losses are read from the device and judged together, at least 1; the
-            block is 1 while a policy probes. None for 16; a single process on the CPU then judges
-            at once a step that was left out, or a loss that the policy finds urgent, and records
-            each after 0.05 s at the latest; several processes on the CPU judge each step.
+        read_every: steps whose losses are read from the device and judged together, at least 1; one
+            while a policy probes. None for 16; a single process on the CPU then judges urgent ones
+            at once, and records each after 0.05 s at the latest; several there judge each step.
         monitor: the loss to follow, by its name in what `training_step` returns or logs (recorded
             as ``watched/<monitor>``); None for the loss that it returns.
-        per: ``"step"``; or ``"validation"`` to follow a value that validation logs, once each.
+        per: ``"step"``; or ``"validation"`` for a value that validation logs, once each.
         optimizer: the position of the one optimizer to adapt, among several under manual
             optimization; each may have a callback of its own. None for all of them alike.
-        skip: leave out steps whose loss or gradients are not finite, on all ranks alike; None where
-            the policy may act.
-        snapshots: ``"device"`` or ``"cpu"`` to keep them there; ``"auto"`` for the device unless
-            they would take more than a quarter of its free memory.
-        checkpoint: ``"always"`` puts the snapshots into each checkpoint, which makes a resumed
-            training the same as an uninterrupted one also when it rolls back later; ``"probing"``
-            only while the weights are on trial; ``"never"``.
-        log_gradients: record each step's gradient norm before clipping (``grad_norm/<optimizer>``)
-            and ‖update‖ / ‖weights‖ (``update_ratio/<optimizer>``); holds a copy of the weights.
+        skip: skip steps that are not finite, on all ranks alike; None where the policy may act.
+        gate: ``"clip"`` scales outliers of the gradient norm down where a policy may act; or None.
+        own_loss: several optimizers may be players of one game, so a policy only watches, unless
+            this says that those in charge alone move the loss. They are rolled back together.
+        snapshots: ``"device"``, ``"cpu"``, or ``"auto"``: there, while a quarter of it suffices.
+        checkpoint: ``"always"`` puts the snapshots into each checkpoint, so that a resumed training
+            may roll back later; ``"probing"`` only while weights are compared; ``"never"``.
+        log_gradients: record gradient norms before clipping (``grad_norm/<optimizer>``) and
+            ‖update‖ / ‖weights‖ (``update_ratio/<optimizer>``); holds a copy of the weights.
 
     Raises:
         ValueError: a setting is impossible (at construction), or the Trainer's are: no optimizer, a
             strategy that shards weights, no room for the snapshots (at the start of ``fit``).
 
-    >>> from pytorch_lightning import Trainer
-    >>> trainer = Trainer(callbacks=[AdaptiveLearningRate()], logger=False)  # doctest: +SKIP
+    >>> Trainer(callbacks=[AdaptiveLearningRate()]).fit(model, data)  # doctest: +SKIP
     """
 
     def __init__(
@@ -72,6 +68,8 @@ class AdaptiveLearningRate(Callback):
         per: str = "step",
         optimizer: int | None = None,
         skip: bool | None = None,
+        gate: str | None = "clip",
+        own_loss: bool = False,
         snapshots: str = "auto",
         checkpoint: str = "probing",
         log_gradients: bool = False,
@@ -82,6 +80,8 @@ class AdaptiveLearningRate(Callback):
             per=per,
             optimizer=optimizer,
             skip=skip,
+            gate=gate,
+            own_loss=own_loss,
             snapshots=snapshots,
             checkpoint=checkpoint,
             log_gradients=log_gradients,
@@ -89,6 +89,7 @@ class AdaptiveLearningRate(Callback):
         given = {} if detectors is None else {"detectors": detectors}
         self.controller = Controller(policy=Guard() if policy is None else policy, **given)
         self._memory = Memory(self.controller.init(), self.controller.opening())
+        self._judges = Judges(self.controller)
         self._resumed = False
         self._fit: Fit | None = None
 
@@ -109,17 +110,28 @@ class AdaptiveLearningRate(Callback):
         """Take over the rates and keep a copy of the weights that the training starts from."""
         refuse_optimizers(trainer, self.settings.optimizer)
         self._resumed = False
-        memory, policy = self._memory, self.controller.policy
-        self._fit = Fit(trainer, pl_module, self.settings, policy, memory, self._read)
+        if self._judges.choose(trainer, own_loss=self.settings.own_loss):
+            self._memory.state, self._memory.decision = self._judges.now.init(), Decision()
+        policy, gated = self._judges.now.policy, bool(self.controller.policy.slots)
+        self._fit = Fit(trainer, pl_module, self.settings, policy, self._memory, self._read, gated)
         hide_idle(self, AdaptiveLearningRate, *self._fit.steps.gates.idle)
         self._apply()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the rates in force."""
+        """Look for buffers, and for the length of the training, anew."""
         fit = self._running()
-        fit.rates.apply()
         fit.steps.gates.keep(anew=True)
         fit.steps.measures.horizon = estimated_steps(trainer)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Take the buffers as the batch finds them, and the optimizers where others came."""
+        fit = self._fit or self._running()
+        if fit.exchanged:
+            self._exchange(trainer, pl_module)
+        else:
+            fit.steps.gates.begin_batch()
 
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
@@ -149,18 +161,17 @@ class AdaptiveLearningRate(Callback):
         """Fold in what validation logged, where that is followed."""
         if self._fit is not None and self.settings.per == "validation":
             if (measured := self._fit.validation()) is not None:
-                self._fold(self._fit, [measured])
+                self._fit.fold(self._judges.now, [measured])
             self._apply()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Judge the weights before a checkpoint; show hand-stepped schedules their rates."""
+        """Judge the weights before a checkpoint."""
         self._read()
-        if not pl_module.automatic_optimization:
-            self._running().rates.release()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fold in what is left, so that the last weights are judged too."""
         self._read()
+        self._running().end(self._judges.now)
         self._running().set_aside()
         self._close()
 
@@ -177,11 +188,16 @@ class AdaptiveLearningRate(Callback):
         self._resumed = False
         self._close()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy holds, which is in no training."""
+        held = {n: v for n, v in vars(self).items() if v is not None or n not in EACH_BATCH}
+        return {**held, "_fit": None}
+
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the controller as plain numbers, strings, lists and tensors."""
         if self._fit is not None:
             self._fit.set_aside()
-        return to_plain(self.controller, self._memory)
+        return to_plain(self.controller, self._memory, self._judges.now)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a state; where the configuration changed, the present one wins, with a warning.
@@ -189,17 +205,23 @@ class AdaptiveLearningRate(Callback):
         Raises:
             ValueError: the state was written by a newer version of this package.
         """
-        self._memory, fresh = from_plain(self.controller, state_dict)
-        if fresh is not None:
-            rank_zero_warn(
-                "AdaptiveLearningRate is configured differently from the checkpoint; the present "
-                f"configuration is used. Starting afresh: {', '.join(fresh) or 'nothing'}."
-            )
+        self._judges.take_up(state_dict)
+        self._memory, fresh = from_plain(self.controller, state_dict, self._judges.now)
+        warn_of_changes(fresh)
         self._resumed = True
 
+    def _exchange(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on with other optimizers as after a resume; the snapshots were of the old ones."""
+        self._read()
+        self._close()
+        self._memory.state = self._judges.now.resumed(self._memory.state)
+        self._memory.slots = {}
+        self.on_train_start(trainer, pl_module)
+
     def _apply(self) -> None:
-        decision = self._memory.decision
-        self._running().rates.apply(decision.scale, suspended=decision.suspend_schedule)
+        decision, rates = self._memory.decision, self._running().rates
+        rates.apply(decision.scale, suspended=decision.suspend_schedule)
+        rates.show()
 
     def _read(self) -> None:
         """Record and fold the steps that are waiting, in order."""
@@ -207,7 +229,7 @@ class AdaptiveLearningRate(Callback):
         fit.steps.record()
         waiting, self._memory.unread = self._memory.unread, []
         while waiting:
-            waiting = waiting[self._fold(fit, waiting[:1] if probing else waiting) :]
+            waiting = waiting[fit.fold(self._judges.now, waiting[:1] if probing else waiting) :]
             if self._memory.decision.restore is not None:
                 fit.recorder.abandon(waiting)
                 break
@@ -215,19 +237,6 @@ class AdaptiveLearningRate(Callback):
                 break  # the rest was made before an experiment began
         self._memory.counts = fit.recorder.counts
         self._apply()
-
-    def _fold(self, fit: Fit, steps: list[Measured]) -> int:
-        """Decide on steps, record the decisions and carry them out; return how many it took."""
-        memory = self._memory
-        observations = [fit.steps.measures.observation(measured) for measured in steps]
-        memory.state, decisions = self.controller.judge(memory.state, observations)
-        for measured, decision in zip(steps, decisions, strict=False):
-            memory.decision = decision
-            if decision.reason:
-                fit.recorder.decision(measured, decision)
-            if decision.save or decision.restore or decision.stop:
-                fit.carry_out(decision)
-        return len(decisions)
 
     def _running(self) -> Fit:
         if self._fit is None:

@@ -1,6 +1,8 @@
 """What `AdaptiveLearningRate` holds while one `Trainer.fit` runs."""
 
-from collections.abc import Callable
+import functools
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
@@ -15,6 +17,7 @@ from lr_callbacks.callbacks.saved import Memory
 from lr_callbacks.callbacks.settings import Settings
 from lr_callbacks.callbacks.slots import make_snapshots
 from lr_callbacks.callbacks.steps import Steps
+from lr_callbacks.controller import Controller
 from lr_callbacks.core import START, Decision, Policy
 
 #: Validations without the value to be followed after which that is reported.
@@ -30,6 +33,7 @@ class Fit:
         settings: what the user chose.
         policy: it says how many snapshots there may be, and whether steps may be left out.
         memory: what is known from before.
+        gated: whether steps may be left out or held, and outliers clipped.
         judge: called before a checkpoint is written, so that no unread loss hides behind it.
 
     Raises:
@@ -44,6 +48,7 @@ class Fit:
         policy: Policy[Any],
         memory: Memory,
         judge: Callable[[], None],
+        gated: bool,
     ) -> None:
         self.trainer, self.settings = trainer, settings
         self._memory, self._module = memory, module
@@ -52,19 +57,37 @@ class Fit:
         self.snapshots = make_snapshots(trainer, module, settings, policy, chosen)
         self.snapshots.load_state_dict(memory.slots)
         memory.slots = {}
-        self.rates = Rates(trainer, module, chosen)
-        skips = settings.skip if settings.skip is not None else bool(policy.slots)
+        self.rates = Rates(trainer, chosen)
+        skips = settings.skip if settings.skip is not None else gated
         self.recorder = Recorder(trainer, memory.counts, settings.watched, prefix)
         self.steps = Steps(
-            trainer, module, settings, memory, self.rates, self.recorder, skips=skips
-        )
-        self._judge_before_saving(judge)
+            trainer, module, settings, memory, self.rates, self.recorder,
+            skips=skips, acts=gated,
+        )  # fmt: skip
+        self.steps.gates.hold = memory.decision.hold
+        self.steps.gates.load_limits(memory.limits)
+        self.steps.measures.unsaved = memory.unsaved
+        self._saving = _Saving(trainer, judge)
+        self._optimizers = list(trainer.optimizers)
 
     @property
     def all_here(self) -> bool:
         """Whether all ranks may be averaged over; after an exception that could wait for ever."""
         broken = self.trainer.state.status == TrainerStatus.INTERRUPTED
         return self.trainer.world_size == 1 or not broken
+
+    @property
+    def exchanged(self) -> bool:
+        """Whether the Trainer has other optimizers than those that were taken over."""
+        held = self.trainer.strategy.optimizers
+        return len(held) != len(self._optimizers) or any(
+            map(operator.is_not, held, self._optimizers)
+        )
+
+    @property
+    def holds(self) -> bool:
+        """Whether updates are withheld."""
+        return self.steps.gates.hold
 
     def validation(self) -> Measured | None:
         """Return what the validation that ended logged, as of the last step; None if nothing."""
@@ -75,44 +98,91 @@ class Fit:
         self._awaited.came()
         return Measured(self.steps.made, loss, self.rates.now(), self.rates.scale)
 
-    def carry_out(self, decision: Decision) -> None:
-        """Restore and save what a decision says, and ask for the end where it does."""
+    def fold(self, controller: Controller, steps: Sequence[Measured]) -> int:
+        """Decide on steps, record the decisions and carry them out; return how many it took."""
+        memory = self._memory
+        observations = [self.steps.measures.observation(measured) for measured in steps]
+        memory.state, decisions = controller.judge(memory.state, observations)
+        for measured, decision in zip(steps, decisions, strict=False):
+            memory.decision = decision
+            if decision.reason or decision.outcome:
+                self.recorder.decision(measured, decision)
+            if decision.save or decision.restore or decision.stop or self.holds != decision.hold:
+                self.carry_out(decision, measured.step)
+        return len(decisions)
+
+    def carry_out(self, decision: Decision, step: int) -> None:
+        """Save and restore what a decision on ``step`` says, and ask for the end if it does."""
+        if decision.save is not None:
+            self.steps.measures.unsaved = not self.snapshots.save(decision.save)
+            made = self.steps.made
+            self.steps.measures.saved = made if made > step else None
         if decision.restore is not None:
             known = decision.restore in self.snapshots.slots
             # A slot from before a resume is gone; the weights resumed from are the next best.
             self.snapshots.restore(decision.restore if known else START)
             self.steps.gates.keep()
             self.steps.measures.forget()
-        if decision.save is not None:
-            self.snapshots.save(decision.save)
+        self.steps.gates.hold = decision.hold
         if decision.stop:
             self.trainer.should_stop = True
+
+    def end(self, controller: Controller) -> None:
+        """Leave the better weights where a comparison is under way, and hold no step."""
+        memory = self._memory
+        if memory.decision.hold:
+            slot = controller.closing(memory.state)
+            if slot in self.snapshots.slots:
+                self.snapshots.restore(slot)
+            memory.state = controller.resumed(memory.state)
+            memory.decision = memory.decision._replace(hold=False, probing=False)
+        self.steps.gates.hold = False
 
     def set_aside(self) -> None:
         """Record what is not read yet, to be folded when the training is taken up again."""
         if self.all_here:
             self.steps.record()
+        self._memory.unsaved = self.steps.measures.unsaved
         kept, probing = self.settings.checkpoint, self._memory.decision.probing
         wanted = kept == "always" or (kept == "probing" and probing)
         self._memory.slots = self.snapshots.state_dict() if wanted else {}
+        self._memory.limits = self.steps.gates.limits()
 
     def close(self) -> None:
         """Give everything back as it was."""
         self.steps.close()
         self.rates.close()
-        self.trainer.__dict__.pop("save_checkpoint", None)
+        self._saving.close()
         for awaited in (self.steps.awaited, self._awaited):
             awaited.close(self.trainer, self._module)
 
-    def _judge_before_saving(self, judge: Callable[[], None]) -> None:
-        save = self.trainer.save_checkpoint
 
-        def judged(*arguments: Any, **named: Any) -> None:
-            if self.trainer.state.status != TrainerStatus.INTERRUPTED:
-                judge()
-            save(*arguments, **named)
+class _Saving:
+    """Judges before a checkpoint is written; in the place of the Trainer's method until `close`."""
 
-        self.trainer.__dict__["save_checkpoint"] = judged
+    def __init__(self, trainer: Trainer, judge: Callable[[], None]) -> None:
+        self._trainer, self._judge = trainer, judge
+        self._before = trainer.__dict__.get("save_checkpoint")
+        self._open = True
+        trainer.__dict__["save_checkpoint"] = self
+
+    def __call__(self, *arguments: Any, **named: Any) -> None:
+        if self._open and self._trainer.state.status != TrainerStatus.INTERRUPTED:
+            self._judge()
+        save = self._before or functools.partial(type(self._trainer).save_checkpoint, self._trainer)
+        save(*arguments, **named)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy holds, which judges nothing."""
+        return {**self.__dict__, "_judge": None, "_open": False}
+
+    def close(self) -> None:
+        """Give the method back, or leave the one that somebody has put there since."""
+        self._open = False
+        if self._trainer.__dict__.get("save_checkpoint") is self:
+            del self._trainer.__dict__["save_checkpoint"]
+            if self._before is not None:
+                self._trainer.__dict__["save_checkpoint"] = self._before
 
 
 def _chosen(trainer: Trainer, settings: Settings) -> tuple[list[Optimizer], str]:

@@ -12,6 +12,7 @@ from lr_callbacks.buffers import Buffers
 from lr_callbacks.callbacks.rates import LIGHTNING
 from lr_callbacks.finiteness import Flag, both
 from lr_callbacks.gate import StepGate
+from lr_callbacks.outliers import Clipped, NormLimit
 from lr_callbacks.scaler import LRScaler
 
 
@@ -23,6 +24,8 @@ class Gates:
         module: its buffers are restored along with a step that is left out.
         scalers: of the optimizers to be gated; none for letting everything through.
         unseen: called before a step of an optimizer for which `look` was not called.
+        clips: scale outliers of the gradient norm down.
+        judges: leave out steps that are not finite; else only those that are held.
 
     Attributes:
         gates: one for each of the scalers.
@@ -37,6 +40,9 @@ class Gates:
         module: LightningModule,
         scalers: Sequence[LRScaler],
         unseen: Callable[[Optimizer], object],
+        *,
+        clips: bool = False,
+        judges: bool = True,
     ) -> None:
         self._buffers = Buffers(module) if scalers else None
         reduce = _least if trainer.world_size > 1 else None
@@ -45,12 +51,15 @@ class Gates:
                 s.optimizer,
                 buffers=self._buffers,
                 reduce=reduce,
-                left_out=s.leave_out,
+                left_out=s.note,
                 unseen=unseen,
+                outliers=NormLimit() if clips else None,
+                judges=judges,
             )
             for s in scalers
         ]
         told = not scalers or _brings_its_loss(trainer, module)
+        self._whole = told and trainer.accumulate_grad_batches == 1
         self.idle = ["on_before_backward"] if told else []
         once = bool(scalers) and all(gate.single for gate in self.gates)
         if told and once and _keeps_gradients(trainer, module):
@@ -61,6 +70,43 @@ class Gates:
         """Whether a step was let through or left out since the last `take`."""
         return any(gate.passed is not None for gate in self.gates)
 
+    @property
+    def hold(self) -> bool:
+        """Whether every step is left out."""
+        return any(gate.hold for gate in self.gates)
+
+    @hold.setter
+    def hold(self, hold: bool) -> None:
+        for gate in self.gates:
+            gate.hold = hold
+
+    def limits(self) -> list[list[float]]:
+        """Return what is known of the gradient norms, for a checkpoint."""
+        return [gate.outliers.state() for gate in self.gates if gate.outliers is not None]
+
+    def load_limits(self, limits: Sequence[list[float]]) -> None:
+        """Take up what `limits` gave."""
+        known = [gate.outliers for gate in self.gates if gate.outliers is not None]
+        for outliers, state in zip(known, limits, strict=False):
+            outliers.load(state)
+
+    def clipped(self) -> Clipped | None:
+        """Return what the first clipped step since the last call was scaled down from and to."""
+        found = None
+        for gate in self.gates:
+            found, gate.clipped = found or gate.clipped, None
+        return found
+
+    def begin_batch(self) -> None:
+        """Take over what was done to the buffers since the batch before."""
+        if self._buffers is not None:
+            self._buffers.begin(whole=self._whole)
+
+    def end_batch(self) -> None:
+        """Tell that a batch is over which completed no step."""
+        if self._buffers is not None:
+            self._buffers.end()
+
     def watch(self, loss: Tensor) -> None:
         """Judge the next step by a loss that is about to be differentiated."""
         for gate in self.gates:
@@ -69,7 +115,7 @@ class Gates:
     def watch_late(self, outputs: Any) -> None:
         """Judge the next step by what `training_step` returned, if `watch` was not called."""
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        if self.idle and isinstance(loss, Tensor):
+        if "on_before_backward" in self.idle and isinstance(loss, Tensor):
             self.watch(loss)
 
     def look(self, optimizer: Optimizer) -> None:

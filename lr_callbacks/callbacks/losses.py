@@ -25,13 +25,14 @@ class Pending(NamedTuple):
     scale: float
     skipped: Tensor | bool = False
     extra: Mapping[str, Rate] = {}
+    held: bool = False
 
     def read(self) -> "Measured":
         """Return the step with numbers that lie on the host."""
-        step, loss, names, rates, scale, skipped, extra = self
+        step, loss, names, rates, scale, skipped, extra, held = self
         by_name = dict(zip(names, map(float, rates), strict=False))
         further = {name: float(value) for name, value in extra.items()} if extra else {}
-        return Measured(step, float(loss), by_name, scale, bool(skipped), further)
+        return Measured(step, float(loss), by_name, scale, bool(skipped), further, held)
 
 
 class Measured(NamedTuple):
@@ -43,6 +44,7 @@ class Measured(NamedTuple):
     scale: float
     skipped: bool = False
     extra: Mapping[str, float] = {}  # further metrics, to be recorded only
+    held: bool = False  # the update was withheld, weights are compared
 
 
 class LossWindow:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lr_callbacks.callbacks.losses import Measured
+from lr_callbacks.callbacks.rates import Rates
 from lr_callbacks.core import DESCENT, NORM, Observation
 
 #: On its device until the block is read.
@@ -22,13 +23,18 @@ class Measures:
     Args:
         module: its parameters and their gradients are measured.
         horizon: optimizer steps of the whole training; infinite where unbounded.
+        rates: of the optimizers in charge; None where no schedule is known.
 
     Attributes:
         horizon: as given; of a stream it is learnt when an epoch has passed.
+        unsaved: whether the last snapshot was refused, to be said with the next observation.
+        saved: the last step that it holds, to be said too.
     """
 
-    def __init__(self, module: nn.Module, horizon: float) -> None:
-        self.horizon = horizon
+    def __init__(self, module: nn.Module, horizon: float, rates: Rates | None = None) -> None:
+        self.horizon, self._rates = horizon, rates
+        self.unsaved = False
+        self.saved: int | None = None
         self._parameters = [p for p in module.parameters() if p.requires_grad]
         self._before: list[Tensor] = []
         self._measured: tuple[Value, Value] | None = None
@@ -50,13 +56,17 @@ class Measures:
 
     def observation(self, measured: Measured) -> Observation:
         """Return all that is known of a step, and forget what was measured for it."""
-        step, loss, _, scale, skipped, _ = measured
-        if not self._of:
-            return Observation(step, loss, scale, skipped, self.horizon)
-        norm, descent = self._of.get(step, (math.nan, math.nan))
-        # Also what was measured of steps that are never judged.
-        self._of = {later: known for later, known in self._of.items() if later > step}
-        return Observation(step, loss, scale, skipped, self.horizon, float(norm), float(descent))
+        step, loss, rates, scale, skipped, _, held = measured
+        norm, descent = self._of.get(step, (math.nan, math.nan)) if self._of else (math.nan,) * 2
+        if self._of:  # also what was measured of steps that are never judged
+            self._of = {later: known for later, known in self._of.items() if later > step}
+        unsaved, self.unsaved = self.unsaved, False
+        saved, self.saved = self.saved, None
+        scheduled = 1.0 if self._rates is None else self._rates.scheduled(rates, scale)
+        return Observation(
+            step, loss, scale, skipped and not held, self.horizon, float(norm), float(descent),
+            scheduled, held, unsaved, saved,
+        )  # fmt: skip
 
     def forget(self) -> None:
         """Forget the last update: the weights were changed by a rollback."""

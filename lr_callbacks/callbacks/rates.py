@@ -1,9 +1,9 @@
-"""The learning rates of a Trainer: optimizers scaled alike, schedulers kept unaware."""
+"""The learning rates of a Trainer: optimizers scaled alike, everybody else kept unaware."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -15,17 +15,10 @@ LIGHTNING = ("pytorch_lightning.", "lightning.")
 
 
 class Rates:
-    """One `LRScaler` for each optimizer, and what schedulers and progress bar must see.
-
-    Schedulers are stepped at moments when the scaled rates are visible: by Lightning at the end of
-    an epoch or after a validation, by hand under manual optimization. So ``lr_scheduler_step``
-    runs on the scheduled rates, and who asks for ``lr_schedulers`` finds them. An
-    ``optimizer_step`` of the module's own, where people write rates by hand, finds them too.
+    """One `LRScaler` for each optimizer, and what the progress bar shows.
 
     Args:
-        trainer: its progress bar shows the rate until `close`.
-        module: ``lr_scheduler_step``, ``lr_schedulers`` and ``optimizer_step`` are wrapped until
-            `close`.
+        trainer: its progress bar shows loss, scale and scheduled rate.
         optimizers: those of the Trainer's that are taken over until `close`.
 
     Attributes:
@@ -35,16 +28,13 @@ class Rates:
         loss: the last one read, for the progress bar; None before it.
     """
 
-    def __init__(
-        self, trainer: Trainer, module: LightningModule, optimizers: Sequence[Optimizer]
-    ) -> None:
-        self._trainer, self._module = trainer, module
-        self._bar = trainer.progress_bar_callback
+    def __init__(self, trainer: Trainer, optimizers: Sequence[Optimizer]) -> None:
+        self._trainer = trainer
+        self._shown = trainer.progress_bar_callback is not None
         self.scalers = [LRScaler(optimizer) for optimizer in optimizers]
         self.names: list[str] = []
         self.effective = False
         self.loss: float | None = None
-        self._wrap()
 
     @property
     def scale(self) -> float:
@@ -60,15 +50,21 @@ class Rates:
         return taken
 
     def apply(self, scale: float | None = None, *, suspended: bool | None = None) -> None:
-        """Put ``scale`` on the rates of every optimizer; None keeps the present one."""
+        """Choose what the next steps of every optimizer are scaled by; None keeps it."""
         for scaler in self.scalers:
-            if scaler.scales or scale is not None or suspended is not None:
-                scaler.apply(scale, suspended=suspended)
+            scaler.apply(scale, suspended=suspended)
 
-    def release(self) -> None:
-        """Show the scheduled rates."""
-        for scaler in self.scalers:
-            scaler.release()
+    def show(self) -> None:
+        """Show the progress bar the last loss, the scale and the scheduled rate."""
+        if not self._shown:
+            return
+        shown: dict[str, Any] = self._trainer.progress_bar_metrics
+        if self.loss is not None:
+            shown["loss"] = f"{self.loss:.4g}"
+        shown["scale"] = f"{self.scale:.3g}"
+        rate = self.scalers[0].optimizer.param_groups[0]["lr"]
+        if not isinstance(rate, Tensor) or rate.device.type == "cpu":  # else it would wait
+            shown["lr"] = f"{float(rate):.3g}"
 
     def stepped(self) -> tuple[list[str], list[Rate]]:
         """Return names of all groups and the rates that their last step used; no host sync."""
@@ -85,6 +81,19 @@ class Rates:
         rates = [float(rate) for scaler in self.scalers for rate in scaler.rates()]
         return dict(zip(self._named(), rates, strict=False))
 
+    def scheduled(self, rates: Mapping[str, float], scale: float) -> float:
+        """Return the scheduled rate of a step over that with which the schedule began.
+
+        Args:
+            rates: in force in each group.
+            scale: the factor that was in force.
+        """
+        initial = (rate for scaler in self.scalers for rate in scaler.initial)
+        for rate, first in zip(rates.values(), initial, strict=False):
+            if first > 0:
+                return rate / scale / first
+        return 1.0
+
     def optimizers(self) -> dict[int, str]:
         """Return the names of the optimizers, whatever their groups are called, by their `id`."""
         everyone = self._trainer.optimizers
@@ -93,13 +102,9 @@ class Rates:
         }
 
     def close(self) -> None:
-        """Give optimizers, module and progress bar back as they were."""
+        """Give the optimizers back as they were."""
         for scaler in self.scalers:
             scaler.close()
-        for name in ("lr_scheduler_step", "lr_schedulers", "optimizer_step"):
-            self._module.__dict__.pop(name, None)
-        if self._bar is not None:
-            self._bar.__dict__.pop("get_metrics", None)
 
     def _named(self) -> list[str]:
         everyone = self._trainer.optimizers
@@ -111,46 +116,3 @@ class Rates:
         """Return the names that the schedules' configuration gives."""
         configured = {id(c.scheduler.optimizer): c.name for c in self._trainer.lr_scheduler_configs}
         return [configured.get(id(o)) for o in self._trainer.optimizers]
-
-    def _wrap(self) -> None:
-        step, asked = self._module.lr_scheduler_step, self._module.lr_schedulers
-
-        def on_scheduled_rates(*arguments: Any, **named: Any) -> None:
-            self.release()
-            step(*arguments, **named)
-            self.apply()
-
-        def released() -> Any:
-            self.release()
-            return asked()
-
-        self._module.__dict__["lr_scheduler_step"] = on_scheduled_rates
-        self._module.__dict__["lr_schedulers"] = released
-        if not type(self._module).optimizer_step.__module__.startswith(LIGHTNING):
-            self._module.__dict__["optimizer_step"] = self._by_hand(self._module.optimizer_step)
-        if self._bar is not None:
-            self._bar.__dict__["get_metrics"] = self._with_rate(self._bar.get_metrics)
-
-    def _by_hand(self, step: Callable[..., None]) -> Callable[..., None]:
-        def by_hand(epoch: int, batch_idx: int, optimizer: Any, closure: Callable[[], Any]) -> None:
-            def shown() -> Any:
-                self.apply()
-                return closure()
-
-            self.release()
-            step(epoch, batch_idx, optimizer, shown)
-
-        return by_hand
-
-    def _with_rate(self, metrics: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-        def with_rate(*arguments: Any) -> dict[str, Any]:
-            shown = metrics(*arguments)
-            if self.loss is not None:
-                shown["loss"] = f"{self.loss:.4g}"
-            shown["scale"] = f"{self.scale:.3g}"
-            rate = self.scalers[0].optimizer.param_groups[0]["lr"]
-            if not isinstance(rate, Tensor) or rate.device.type == "cpu":  # else it would wait
-                shown["lr"] = f"{float(rate):.3g}"
-            return shown
-
-        return with_rate

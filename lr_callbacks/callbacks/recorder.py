@@ -7,6 +7,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from lr_callbacks.callbacks.losses import Measured
+from lr_callbacks.controller import row
 from lr_callbacks.core import Decision, at_once
 
 
@@ -66,18 +67,17 @@ class Recorder:
         self._log([(self._count("abandoned"), measured.step) for measured in steps])
 
     def decision(self, measured: Measured, decision: Decision) -> None:
-        """Record a decision and its reason: its event, its row, its line for a person."""
-        done = "skip" if _skips(measured, decision) else action(decision, measured.scale)
+        """Record a decision: its event, the outcome that it tells, its row, its line."""
+        done = _done(measured, decision)
         condition = decision.condition.name.lower()
         event = condition if decision.condition.trouble else done.replace(" ", "_")
-        self._log([(self._count(event), measured.step)])
-        record = {
-            "condition": condition,
-            "action": done,
-            "reason": decision.reason,
-            "loss": measured.loss,
-            "scale": decision.scale,
-        }
+        counts = self._count(event)
+        if decision.outcome:  # of an earlier one
+            counts |= self._count(decision.outcome.replace(" ", "_"))
+        self._log([(counts, measured.step)])
+        record = row(decision, measured.loss, done)
+        if self._prefix:  # several decide in one run, and each settles its own
+            record["of"] = self._prefix.rstrip("/")
         for logger in self._loggers:
             if isinstance(logger, DecisionLogger):
                 try:
@@ -90,15 +90,25 @@ class Recorder:
         self.counts[event] = self.counts.get(event, 0) + 1
         return {f"events/{self._prefix}{event}": float(self.counts[event])}
 
+    def _gated(self, extra: Mapping[str, float]) -> Mapping[str, float]:
+        """Count an outlier that was scaled down; on a device the norms come with every step."""
+        if "clip/norm" not in extra:
+            return extra
+        if extra["clip/norm"] > extra["clip/allowed"]:
+            return {**extra, **self._count("clipped")}
+        return {n: value for n, value in extra.items() if not n.startswith("clip/")}
+
     def _metrics(self, measured: Measured) -> dict[str, float]:
         metrics = {self._loss: measured.loss}
         for name, rate in measured.rates.items():  # a comprehension is a call more
             metrics[f"lr/{name}"] = rate
-        metrics |= measured.extra
+        metrics |= self._gated(measured.extra)
         if measured.scale != self._scale:
             self._scale = measured.scale
             metrics |= {f"scale/{name}": measured.scale for name in measured.rates}
-        if measured.skipped:
+        if measured.held:
+            metrics |= self._count("held")
+        elif measured.skipped:
             metrics |= self._count("skipped")
         return metrics
 
@@ -130,27 +140,20 @@ class Recorder:
             rank_zero_info(text)
 
 
-def _skips(measured: Measured, decision: Decision) -> bool:
-    """Whether leaving the step out was all that was done."""
-    return measured.skipped and decision.restore is None and not decision.stop
-
-
-def action(decision: Decision, scale: float) -> str:
-    """Name what a decision does: observe, cut, raise, roll back, stop."""
-    if decision.stop:
-        return "stop"
-    if decision.restore is not None:
-        return "roll back"
-    if decision.scale == scale:
-        return "observe"
-    return "cut" if decision.scale < scale else "raise"
+def _done(measured: Measured, decision: Decision) -> str:
+    """Name what was done, where skipping the step was all, that."""
+    done = decision.action(measured.scale)
+    return (
+        "skip" if measured.skipped and not measured.held and done in ("observe", "watch") else done
+    )
 
 
 def line(measured: Measured, decision: Decision) -> str:
-    """Tell a decision in one line: ``step 412: loss 2.31 → spike (9.1 > 6.4), lr ×0.5 → 0.05``."""
-    said = f"step {measured.step}: loss {measured.loss:.4g} → {decision.reason}"
-    if decision.scale == measured.scale:
-        return said
+    """Tell a decision in one line: ``step 412: loss 2.31, 9 σ above 0.84; watching …``."""
+    said = f"step {measured.step}: "
+    said += decision.reason if decision.seen else f"loss {measured.loss:.4g}; {decision.reason}"
     factor = decision.scale / measured.scale
+    if abs(factor - 1) < 5e-3:  # under a cap the scale follows the schedule
+        return said
     rates = " ".join(f"{rate * factor:.3g}" for rate in dict.fromkeys(measured.rates.values()))
     return f"{said}, lr ×{factor:.3g} → {rates}"

@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import math
 import shlex
 import shutil
 import sys
@@ -19,11 +18,11 @@ from rich.table import Table
 from lr_callbacks.callbacks.hooks import hide_idle, show_idle
 from lr_callbacks.tracking.context import describe_data
 from lr_callbacks.tracking.figure import draw
-from lr_callbacks.tracking.history import History, whole
+from lr_callbacks.tracking.history import COLUMNS, History, sentence, whole
 from lr_callbacks.tracking.interactive import page
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
 from lr_callbacks.tracking.store import local_database
-from lr_callbacks.verdict import LAST, divergence
+from lr_callbacks.verdict import verdict as judge
 
 #: Where a checkpoint says which run it belongs to.
 RUN = "lr_callbacks_run"
@@ -35,9 +34,9 @@ class RunReport(Callback):
     Needs a `JournaledMLFlowLogger`, whose journal it reads when ``fit`` ends, also by an exception.
     Logs the artifacts ``report/figure.png``, ``report/figure.html`` (needs no network),
     ``report/decisions.csv``, ``report/decisions.md``, ``report/journal.jsonl.gz``, the data set,
-    and the tags ``lr_callbacks.verdict`` (``healthy``, ``recovered``, ``diverged``),
-    ``lr_callbacks.decisions`` and ``lr_callbacks.first_trouble``. Checkpoints remember the run, so
-    that ``fit(ckpt_path=…)`` goes on with it, tagged ``resumed_from_step``. Put it after
+    and the tags ``lr_callbacks.verdict`` (see `verdict`), ``lr_callbacks.decisions`` and
+    ``lr_callbacks.first_trouble``, the first alarm. Checkpoints remember the run, so that
+    ``fit(ckpt_path=…)`` goes on with it, tagged ``resumed_from_step``. Put it after
     `AdaptiveLearningRate`. A report that fails is reported, the training is not touched.
     """
 
@@ -123,7 +122,7 @@ def report(logger: JournaledMLFlowLogger, journal: Path) -> None:
     if run.decisions:
         step, row = run.decisions[0]
         tags["lr_callbacks.decisions"] = ", ".join(f"{n} × {kind}" for kind, n in kinds.items())
-        tags["lr_callbacks.first_trouble"] = f"step {step}: {row['reason']}"
+        tags["lr_callbacks.first_trouble"] = f"step {step}: {sentence(row)}"
     tags["mlflow.note.content"] = _note(run, tags, _page(logger))
     logger.log_tags(tags)
     folder = journal.with_suffix("").with_suffix(".report")
@@ -139,29 +138,24 @@ def report(logger: JournaledMLFlowLogger, journal: Path) -> None:
 
 
 def verdict(run: History) -> str:
-    """Say in one word how a run went.
+    """Say in a few words how a run went.
 
     Returns:
-        ``diverged`` (see `divergence`), ``recovered`` where there was trouble on the way, else
-        ``healthy``.
+        In this order of precedence ``diverged``; the last outcome that tells more than that the
+        loss is back: ``recovered to a worse level``, ``new normal``, ``bad data``; ``recovered``
+        where there was trouble on the way; ``healthy``. See `lr_callbacks.verdict.verdict`.
     """
-    losses = [value for _, value in run.series[run.loss]]
-    peak = max((loss for loss in losses if math.isfinite(loss)), default=math.nan)
-    if divergence(losses[0], peak, losses[-LAST:]):
-        return "diverged"
-    bad = ("oscillating", "spiking", "diverging", "nonfinite")
-    return "recovered" if any(r["condition"] in bad for _, r in run.decisions) else "healthy"
+    return judge(run.series[run.loss], run.decisions, watched=run.watched)
 
 
 def _decisions(run: History, folder: Path) -> None:
-    columns = ("step", "condition", "action", "loss", "scale", "reason")
     rows = [{"step": step, **row} for step, row in run.decisions]
     with (folder / "decisions.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-    lines += ["| " + " | ".join(_short(row.get(c, "")) for c in columns) + " |" for row in rows]
+    lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
+    lines += ["| " + " | ".join(_short(row.get(c, "")) for c in COLUMNS) + " |" for row in rows]
     (folder / "decisions.md").write_text("\n".join(lines) + "\n")
 
 
@@ -179,7 +173,7 @@ def _note(run: History, tags: dict[str, str], page: str | None) -> str:
         f"**{tags['lr_callbacks.verdict']}** after {run.steps} steps in {_seconds(run):.0f} s"
         f"{_since(loss[0][0])}.",
         f"Loss from {loss[0][1]:.4g} to {loss[-1][1]:.4g}.",
-        f"First trouble: {tags.get('lr_callbacks.first_trouble', 'none')}.",
+        f"First alarm: {tags.get('lr_callbacks.first_trouble', 'none')}.",
         f"Decisions: {tags.get('lr_callbacks.decisions', 'none')}.",
         f"See {figure} and {table}.",
     ]

@@ -16,6 +16,8 @@ class Settings:
         per: ``"step"`` or ``"validation"``.
         optimizer: the position of one optimizer among those of `configure_optimizers`.
         skip: leave out steps that are not finite; None where the policy may act.
+        gate: ``"clip"`` scales outliers of the gradient norm down where the policy may act.
+        own_loss: the loss followed is moved by the optimizers in charge alone.
         snapshots: ``"device"``, ``"cpu"`` or ``"auto"``.
         checkpoint: ``"probing"``, ``"always"`` or ``"never"``.
         log_gradients: measure the gradients and the update of each step.
@@ -26,6 +28,8 @@ class Settings:
     per: str = "step"
     optimizer: int | None = None
     skip: bool | None = None
+    gate: str | None = "clip"
+    own_loss: bool = False
     snapshots: str = "auto"
     checkpoint: str = "probing"
     log_gradients: bool = False
@@ -39,6 +43,7 @@ class Settings:
         require(named, "monitor", "the name of a logged value where `per` is validation", None)
         if self.optimizer is not None:
             require(self.optimizer >= 0, "optimizer", "0 or more", self.optimizer)
+        require(self.gate in ("clip", None), "gate", '"clip" or None', self.gate)
         known = self.snapshots in ("device", "cpu", "auto")
         require(known, "snapshots", '"device", "cpu" or "auto"', self.snapshots)
         known = self.checkpoint in ("probing", "always", "never")

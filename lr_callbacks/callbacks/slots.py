@@ -1,5 +1,6 @@
 """The snapshots of a Trainer's model: what goes into them, and how much room there is."""
 
+import functools
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lr_callbacks.callbacks.settings import Settings
+from lr_callbacks.changing import Changing
 from lr_callbacks.copies import tensors_in
 from lr_callbacks.core import START, Policy, require
 from lr_callbacks.memory import plan
@@ -27,9 +29,8 @@ def make_snapshots(
         ValueError: a weight is not finite, there is not enough memory, or the policy keeps more
             snapshots than the limit.
     """
-    only = None if settings.optimizer is None else _names(module, chosen[0])
-    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    weights = {n: w for n, w in named.items() if only is None or n in only}
+    only = None if settings.optimizer is None else functools.partial(_names, module, chosen[0])
+    weights = Changing(module, chosen, only).tensors() if policy.slots else {}
     extras = _extras(trainer, module) if only is None else []
     averages = tensors_in([extra.state_dict() for extra in extras])
     copied = {**weights, **{f"average {i}": t for i, t in enumerate(averages)}}

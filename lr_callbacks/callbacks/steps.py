@@ -43,6 +43,7 @@ class Steps:
         rates: of the optimizers in charge.
         recorder: it gets every step.
         skips: leave out steps that are not finite.
+        acts: whether a policy may hold steps; outliers are clipped then, where that is chosen.
     """
 
     def __init__(
@@ -55,12 +56,14 @@ class Steps:
         recorder: Recorder,
         *,
         skips: bool,
+        acts: bool,
     ) -> None:
         self._trainer, self._module, self._settings = trainer, module, settings
         self._memory, self._loop = memory, trainer.fit_loop.epoch_loop
         self._rates, self._recorder = rates, recorder
-        self.gates = Gates(trainer, module, rates.scalers if skips else [], self._measure)
-        self.measures = Measures(module, estimated_steps(trainer))
+        gated, clips = rates.scalers if skips or acts else [], acts and settings.gate is not None
+        self.gates = Gates(trainer, module, gated, self._measure, clips=clips, judges=skips)
+        self.measures = Measures(module, estimated_steps(trainer), rates)
         self._window, self._block = LossWindow(settings.watched), LossBlock()
         self.awaited = self._window.awaited
         measured = settings.log_gradients
@@ -91,11 +94,11 @@ class Steps:
     def end_batch(self, outputs: Any) -> bool:
         """Take in a batch; return whether losses should be judged now, all ranks alike."""
         if not self._close_plainly(outputs) and not self._close(outputs):
-            self._rates.apply()
+            self.gates.end_batch()
             return False
         block, memory, prompt = self._block, self._memory, self._prompt
         if block:
-            step, loss, _, _, _, skipped, _ = block[-1]
+            step, loss, _, _, _, skipped, _, _ = block[-1]
             urgent = prompt and (skipped or not loss <= memory.decision.urgent)
             waiting = len(block) + len(memory.unread)
             full = waiting >= self._every and (not prompt or waiting >= min(LONGEST, step // 128))
@@ -103,9 +106,6 @@ class Steps:
                 return True
         if time.monotonic() > self._deadline:
             self.record()
-        for scaler in self._rates.scalers:
-            if scaler.scales:
-                scaler.apply()
         return False
 
     def record(self) -> None:
@@ -115,10 +115,12 @@ class Steps:
         self._recorder.steps(block, times)
         for measured in block:
             self._rates.loss = measured.loss
-            if measured.skipped:
+            if measured.skipped and not measured.held:
                 self.gates.settle()
-            if self._settings.per == "step" and not (measured.skipped and self._overflow(measured)):
+            if self._settings.per == "step" and not self._overflow(measured):
                 self._memory.unread.append(measured)
+        if block:
+            self._rates.show()
         self._deadline = self._due()
 
     def close(self) -> None:
@@ -139,6 +141,7 @@ class Steps:
         taken, used, rates = scaler.steps, scaler.stepped, self._rates
         if (
             gate.passed is not True
+            or gate.clipped is not None
             or taken != self._taken + 1
             or self._asked
             or len(used) != len(rates.names)
@@ -176,6 +179,8 @@ class Steps:
         extra: dict[str, Rate] = {}
         if self._gradients is not None:
             extra |= self._gradients.close_step()
+        if (clipped := self.gates.clipped()) is not None:
+            extra |= {"clip/norm": clipped.norm, "clip/allowed": clipped.allowed}
         loss = self._window.close(self._trainer, self._module)
         if loss is None:
             return True
@@ -189,7 +194,8 @@ class Steps:
             self.measures.stamp(step)
         if self._settings.per == "step":
             self._answered = self._memory.decision  # of a block, its first step is measured
-        self._block.append(Pending(step, loss, names, used, scale, skipped, extra))
+        held = self.gates.hold
+        self._block.append(Pending(step, loss, names, used, scale, skipped, extra, held))
         return True
 
     def _measure(self, optimizer: Optimizer) -> None:
@@ -215,7 +221,7 @@ class Steps:
 
         With a factor below 1 the gradients themselves overflow, which is no longer its affair.
         """
-        if self._amp is None:
+        if self._amp is None or not measured.skipped or measured.held:
             return False
         return abs(measured.loss) < float("inf") and float(self._amp.get_scale()) >= 1
 

@@ -29,6 +29,12 @@ def begin(state: GuardState) -> tuple[GuardState, Decision]:
     return state, decision._replace(condition=Condition.STALLED)
 
 
+def unkept(state: GuardState) -> GuardState:
+    """Return the state to go on with when the last snapshot could not be taken."""
+    trial = state.raised._replace(slot=state.good if state.raised.slot else "")
+    return state._replace(candidate="", raised=trial)
+
+
 def follow(
     state: GuardState, observation: Observation, condition: Condition, said: str, length: int
 ) -> tuple[GuardState, Decision]:

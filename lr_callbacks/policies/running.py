@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 
 from lr_callbacks.core import DESCENT, NORM, Condition, Decision, Observation, Reading
-from lr_callbacks.policies.guard import Guard
+from lr_callbacks.policies.ladder import Ladder
 from lr_callbacks.policies.noise import Noise, follow, mean, rebased
 from lr_callbacks.policies.plan import GRID
 from lr_callbacks.policies.raising import follow_raise, standing
@@ -17,7 +17,7 @@ from lr_callbacks.policies.unproven import unproven
 
 
 def go_on(
-    guard: Guard,
+    guard: Ladder,
     clock: Clock,
     run: RunState,
     noise: Noise,
@@ -45,12 +45,12 @@ def go_on(
     if decision.restore is not None or (cut and not run.proven):
         return _troubled(run, noise, decision)
     decision = decision._replace(scale=decision.scale * run.scale * warmed(clock.plan, run))
-    block = (*run.block, observation.loss) if math.isfinite(observation.loss) else run.block
-    descents = run.descents
+    block, descents = run.block, run.descents
+    if math.isfinite(observation.loss):  # a guard that has given up doubts no more
+        block = () if state.spent else (*block, observation.loss)
     if not math.isnan(observation.descent):
         descents = (*descents[1 - 2 * clock.plan.trial :], observation.descent)
-    run = run._replace(block=block, descents=descents)
-    ran = Ran(run, noise, decision)
+    ran = Ran(run._replace(block=block, descents=descents), noise, decision)
     # A decision of the guard goes first; the block waits for a step without one.
     idle = not decision.save and not decision.reason and not state.spent
     if len(block) >= clock.plan.trial // 2 and idle:

@@ -15,13 +15,13 @@ from lr_callbacks.core import (
     require,
     worst,
 )
-from lr_callbacks.policies.guard import Guard
+from lr_callbacks.policies.ladder import Ladder
 from lr_callbacks.policies.noise import Noise, mean, rebased
 from lr_callbacks.policies.plan import EVEN, GRID, ODD, SPARE, Base, Plan, plan
 from lr_callbacks.policies.ramp import Bracket, RampState, bracket, climb
 from lr_callbacks.policies.run import Clock
 from lr_callbacks.policies.running import go_on
-from lr_callbacks.policies.stage import RAMP, RUN, TRIALS, SearchState, handed, waiting
+from lr_callbacks.policies.stage import RAMP, RUN, TRIALS, SearchState, handed, unkept, waiting
 from lr_callbacks.policies.tournament import attempt, opened
 
 
@@ -55,7 +55,7 @@ class Search:
         floor: smallest scale, in (0, 1]; usually 1e-6.
         ceiling: largest scale, at least 1; usually 1e6.
         horizon: steps to plan for where the Trainer's length is not bounded; usually 10,000.
-        guard: what the training is handed to.
+        guard: what the training is handed to: `Guard` knows no rate that is only on trial.
 
     References: Smith 2017 (range test); Jin et al. 2021 (AutoLRS); Wu et al. 2018 (short-horizon
     bias).
@@ -68,7 +68,7 @@ class Search:
     floor: float = 1e-6
     ceiling: float = 1e6
     horizon: int = 10_000
-    guard: Guard = field(default_factory=Guard)
+    guard: Ladder = field(default_factory=Ladder)
 
     def __post_init__(self) -> None:
         require(0 < self.budget <= 0.5, "budget", "above 0 and at most 0.5", self.budget)
@@ -77,6 +77,7 @@ class Search:
         bounded = 1 <= self.ceiling < math.inf
         require(bounded, "ceiling", "at least 1 and finite", self.ceiling)
         require(self.horizon >= 1, "horizon", "at least 1 step", self.horizon)
+        require(isinstance(self.guard, Ladder), "guard", "a `Ladder`", self.guard)
 
     def init(self) -> SearchState:
         """Return the state before any observation."""
@@ -102,7 +103,7 @@ class Search:
         self, state: SearchState, observation: Observation, readings: Mapping[str, Reading]
     ) -> tuple[SearchState, Decision]:
         """Fold in one observation and decide."""
-        before = state
+        before = state = unkept(state) if observation.unsaved else state
         state = state._replace(seen=state.seen + 1, age=state.age + 1)
         if not state.phase:
             after = self._begin(state, observation)
@@ -226,7 +227,7 @@ class Search:
         if decision.restore is not None:
             age = ages.get(decision.restore, ages.get(START, 0))
         if decision.save is not None:
-            ages[decision.save] = age
+            ages = {**{n: a for n, a in ages.items() if n != decision.save}, decision.save: age}
         scale = max(self.floor, min(self.ceiling, decision.scale))
         decision = decision._replace(scale=scale, reason=decision.reason or before.note)
         if before.phase != RUN:

@@ -40,6 +40,29 @@ class SearchState(NamedTuple):
     waits: bool = False  # the schedule is suspended during the run
 
 
+def unkept(state: SearchState) -> SearchState:
+    """Return the state to go on with when the last snapshot could not be taken."""
+    if not state.ages or state.ages[-1][0] == START:
+        return state
+    *ages, (slot, _) = state.ages
+    trials, run, guard = state.trials, state.run, state.run.guard
+    if slot == guard.good:
+        guard = guard._replace(good=START, good_step=-1)
+    marks = tuple(mark for mark in state.ramp.marks if mark[0] != slot)
+    return state._replace(
+        ages=tuple(ages),
+        ramp=state.ramp._replace(marks=marks),
+        trials=trials._replace(
+            slot="" if trials.slot == slot else trials.slot,
+            base=START if trials.base == slot else trials.base,
+        ),
+        run=run._replace(
+            guard=guard._replace(candidate="" if guard.candidate == slot else guard.candidate),
+            trial=run.trial._replace(slot=guard.good if run.trial.slot == slot else run.trial.slot),
+        ),
+    )
+
+
 def handed(
     state: SearchState, divided: Plan, trial: Trial, floor: float, step: int
 ) -> tuple[SearchState, Decision]:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from lr_callbacks.tracking.history import History
+from lr_callbacks.tracking.history import History, sentence
 
 Series = Sequence[tuple[int, float]]
 Decisions = Sequence[tuple[int, dict[str, Any]]]
@@ -22,6 +22,9 @@ COLOURS = {
 }
 #: Points of a series, reasons and marked decisions at most: a run with more is drawn as fast.
 POINTS, REASONS, MARKS = 1500, 14, 2000
+
+#: Characters of a decision's line that fit below the figure.
+WIDE = 120
 
 
 def draw(runs: Mapping[str, History]) -> Figure:
@@ -129,7 +132,12 @@ def _mark(
             fontsize=7,
             color=COLOURS.get(row["condition"], "#4d4d4d"),
         )
-        yield f"{number:>2} step {step}: {row['reason']} → scale {row['scale']:.3g}"
+        yield f"{number:>2} step {step}: {_short(sentence(row))}"
+
+
+def _short(said: str) -> str:
+    """Leave out the middle of what is too long for a line; its end is the outcome."""
+    return said if len(said) <= WIDE else f"{said[: WIDE // 2]} … {said[-WIDE // 2 + 3 :]}"
 
 
 def finite(series: Series) -> list[tuple[int, float]]:

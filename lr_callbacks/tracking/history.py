@@ -9,16 +9,28 @@ from lr_callbacks.tracking.journal import SUFFIX, header, read
 from lr_callbacks.tracking.names import Names
 from lr_callbacks.tracking.series import Series
 
+#: The columns of the decisions table.
+COLUMNS = (
+    "step", "mode", "action", "seen", "done", "expected", "outcome", "loss", "scale", "condition"
+)  # fmt: skip
+
 #: The series of the training loss, and what stands before the name of another that is followed.
 LOSS, WATCHED = "train/loss", "watched/"
 
 
+Rows = list[tuple[int, dict[str, Any]]]
+
+
 class History(NamedTuple):
-    """A run as its journal tells it."""
+    """A run as its journal tells it.
+
+    Attributes:
+        decisions: steps and rows, each with its own outcome: see `settled`.
+    """
 
     about: dict[str, Any]
     series: dict[str, list[tuple[int, float]]]
-    decisions: list[tuple[int, dict[str, Any]]]
+    decisions: Rows
     began: int  # milliseconds since 1970
     ended: int
     counts: Mapping[str, int] = {}  # points of the series that are thinned
@@ -29,9 +41,42 @@ class History(NamedTuple):
         return next((name for name in self.series if name.startswith(WATCHED)), LOSS)
 
     @property
+    def watched(self) -> bool:
+        """Whether `AdaptiveLearningRate`, or a loop like it, looked at every loss."""
+        return any(name.startswith("scale/") for name in self.series)
+
+    @property
     def steps(self) -> int:
         """Recorded steps, those of resumed parts once."""
         return self.counts.get(self.loss, len(self.series.get(self.loss, ())))
+
+
+def settled(rows: Rows) -> Rows:
+    """Give each decision its own outcome, which a later row tells; of several the last.
+
+    A row of an older journal, which has one sentence only, says nothing of what was seen.
+
+    >>> rows = [(4, {"reason": "loss 9; watching"}), (7, {"outcome": "recovered", "settles": 4})]
+    >>> [row["outcome"] for _, row in settled(rows)]
+    ['recovered', '']
+    """
+    told: Rows = []
+    latest: dict[tuple[Any, int], dict[str, Any]] = {}
+    for step, row in rows:
+        of, found = row.get("of"), row.get("outcome", "")
+        if found and (asked := latest.get((of, row.get("settles", -1)))):
+            asked["outcome"] = found
+        texts = {"mode": "", "seen": "", "done": row.get("reason", ""), "expected": ""}
+        latest[of, step] = {**texts, **row, "outcome": ""}
+        told.append((step, latest[of, step]))
+    return told
+
+
+def sentence(row: Mapping[str, Any]) -> str:
+    """Tell a decision in one line: what was seen, what was done, and after an arrow the outcome."""
+    done = row.get("done", row.get("reason", ""))
+    said = "; ".join(filter(None, (row.get("seen", ""), done)))
+    return f"{said} → {row['outcome']}" if row.get("outcome") else said
 
 
 def history(path: Path) -> History:
@@ -39,11 +84,11 @@ def history(path: Path) -> History:
 
     Returns:
         Its header, every metric as ``(step, value)`` pairs in the order of logging, and the rows of
-        the decisions table with their steps.
+        the decisions table with their steps, each with its own outcome.
     """
     about: dict[str, Any] = {}
     series: dict[str, list[tuple[int, float]]] = {}
-    decisions: list[tuple[int, dict[str, Any]]] = []
+    decisions: Rows = []
     began = ended = 0
     for record in _unprefixed(path):
         if "format" in record:
@@ -53,7 +98,7 @@ def history(path: Path) -> History:
         if "d" in record:
             decisions.append((record["s"], record["d"]))
         ended = record["t"]
-    return History(about, series, decisions, began, ended)
+    return History(about, series, settled(decisions), began, ended)
 
 
 def whole(path: Path) -> History:
@@ -66,7 +111,7 @@ def whole(path: Path) -> History:
     """
     last = header(path) or {}
     series: dict[str, Series] = {}
-    decisions: list[tuple[int, dict[str, Any]]] = []
+    decisions: Rows = []
     began = ended = last["t"]
     for record in records(path):
         began, ended = min(began, record["t"]), record["t"]
@@ -76,7 +121,7 @@ def whole(path: Path) -> History:
             decisions.append((record["s"], record["d"]))
     thinned = {name: kept.points() for name, kept in series.items()}
     counts = {name: kept.count for name, kept in series.items()}
-    return History(last, thinned, decisions, began, ended, counts)
+    return History(last, thinned, settled(decisions), began, ended, counts)
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,7 @@ from importlib.resources import files
 from typing import Any
 
 from lr_callbacks.tracking.figure import COLOURS, Series, extremes, finite, scheduled
-from lr_callbacks.tracking.history import History
+from lr_callbacks.tracking.history import COLUMNS, History, sentence
 
 #: Decisions that are told; a run with more has other worries.
 DECISIONS = 500
@@ -26,10 +26,11 @@ def page(run: History, title: str) -> str:
             rates.append({**told, "dashed": True})
     content = {
         "title": title,
+        "columns": COLUMNS,
         "loss": [_series("loss", run.series.get(run.loss, []))],
         "rates": rates,
         "decisions": [
-            {"step": step, **{key: _plain(value) for key, value in row.items()}}
+            {"step": step, "told": sentence(row)} | {k: _plain(v) for k, v in row.items()}
             for step, row in run.decisions[:DECISIONS]
         ],
     }

@@ -70,7 +70,31 @@ def test_the_decisions_table_holds_what_was_decided(logger):
     with open(path) as file:
         (row,) = csv.DictReader(file)
     assert (row["step"], row["condition"], row["action"]) == ("5", "spiking", "cut")
-    assert (row["scale"], row["reason"]) == ("0.5", "spike (9.1 > 6.7)")
+    assert (row["scale"], row["seen"], row["done"]) == ("0.5", "", "spike (9.1 > 6.7)")
+
+
+ALARM = Decision(
+    condition=Condition.SPIKING, seen="loss 9", done="watching the next losses", mode="watch",
+    expected="back at 1", reason="loss 9; watching the next losses",
+)  # fmt: skip
+BACK = Decision(seen="it is back", done="nothing changes", reason="it is back; nothing changes")
+
+
+def test_the_decisions_table_tells_what_came_of_each(logger):
+    back = BACK._replace(outcome="recovered", settles=5, mode="cruise")
+    run = fit(logger, Script(s5=ALARM, s8=back), max_steps=12)
+    client = MlflowClient(logger.tracking_uri)
+    with open(client.download_artifacts(logger.run_id, "report/decisions.csv")) as file:
+        head, alarm, last = csv.reader(file)
+    assert ",".join(head) == ("step,mode,action,seen,done,expected,outcome,loss,scale,condition")
+    told = ["5", "watch", "watch", "loss 9", "watching the next losses", "back at 1", "recovered"]
+    assert alarm[:7] == told
+    assert last[:7] == ["8", "cruise", "observe", "it is back", "nothing changes", "", ""]
+    table = Path(client.download_artifacts(logger.run_id, "report/decisions.md")).read_text()
+    assert f"| {' | '.join(told)} |" in table
+    first = "step 5: loss 9; watching the next losses → recovered"
+    assert run.data.tags["lr_callbacks.first_trouble"] == first
+    assert f"First alarm: {first}." in run.data.tags["mlflow.note.content"]
 
 
 def test_the_journal_among_the_artifacts_holds_every_step(logger):

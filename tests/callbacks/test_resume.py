@@ -44,7 +44,7 @@ def parts():
         return torch.optim.lr_scheduler.CosineAnnealingLR(made, 100)
 
     module = Jumpy(optimizer, schedule, poison=[33])
-    return module, AdaptiveLearningRate(Guard(quiet=5, snapshot_every=5, rest=5))
+    return module, AdaptiveLearningRate(Guard(quiet=5, snapshot_every=5))
 
 
 def run(tmp_path, epochs, load, save):
@@ -65,10 +65,10 @@ def run(tmp_path, epochs, load, save):
 
 def test_training_2n_steps_is_training_n_resuming_in_a_new_process_and_training_n(tmp_path):
     straight, said = run(tmp_path, 20, "", "straight.ckpt")
-    assert "→ spike" in said  # a cut before N
-    assert "step 33: loss nan" in said  # a rollback before N
+    assert "step 29: loss" in said  # an alarm before N
+    assert "step 33: non-finite loss" in said or "those give" in said  # and its outcome
     half, said = run(tmp_path, 10, "", "half.ckpt")
-    assert "step 33: loss nan" in said
+    assert "step 29: loss" in said
     resumed, _ = run(tmp_path, 20, half, "resumed.ckpt")
     a, b = (torch.load(p, weights_only=True) for p in (straight, resumed))
     for name in a["state_dict"]:

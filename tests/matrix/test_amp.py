@@ -69,7 +69,9 @@ def test_a_poisoned_loss_is_left_out_and_told(make):
     kept = Kept()
     ran = Ran(Poisoned(make), data(), callback=AdaptiveLearningRate(Guard()), logger=kept,
               max_steps=8, plugins=[plugin()])  # fmt: skip
-    assert [(s, d["action"]) for s, d in kept.decisions] == [(5, "skip")]
+    first, after = kept.decisions
+    assert (first[0], first[1]["action"]) == (5, "skip")
+    assert (after[1]["action"], after[1]["outcome"]) == ("observe", "recovered")
     assert all(t.isfinite().all() for t in ran.module.state_dict().values())
 
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trainers import Kept, Regression, loader, trainer
 
-from lr_callbacks import AdaptiveLearningRate, Guard, Hold
+from lr_callbacks import AdaptiveLearningRate, Guard, Hold, Ladder
 from lr_callbacks.callbacks.steps import UNWRITTEN
 from lr_callbacks.core import Decision
 
@@ -39,7 +39,11 @@ def run(policy, losses, every):
 
 
 def guard():
-    return Guard(quiet=4, snapshot_every=4, rest=6, climb=8, warm_up=3)
+    return Guard(quiet=4, snapshot_every=4)
+
+
+def ladder():
+    return Ladder(quiet=4, snapshot_every=4, rest=6, climb=8, warm_up=3)
 
 
 noise = st.integers(0, 2**31).map(
@@ -50,28 +54,33 @@ faults = st.dictionaries(
 )
 
 
+@pytest.mark.parametrize("policy", [guard, ladder])
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(base=noise, faults=faults, every=st.integers(2, 20))
-def test_decisions_are_those_of_reading_each_step_up_to_the_delay_of_a_block(base, faults, every):
+def test_decisions_are_those_of_reading_each_step_up_to_the_delay_of_a_block(
+    policy, base, faults, every
+):
     losses = [faults.get(t, float(loss)) for t, loss in enumerate(base)]
-    at_once, late = run(guard(), losses, 1), run(guard(), losses, every)
+    at_once, late = run(policy(), losses, 1), run(policy(), losses, every)
     assert [s for s, _ in late.series("train/loss")] == list(range(STEPS))
     assert repr(late.values("train/loss")) == repr(at_once.values("train/loss"))
 
     # Until the first decision takes effect the two are the same.
     first = at_once.decisions[:1]
     assert repr(late.decisions[:1]) == repr(first)
-    for step, _ in first:
+    for step, record in first:
+        if record["action"] == "watch":  # the rate is left as it is
+            continue
         for kept, delay in ((at_once, 0), (late, every - 1)):
             rates = kept.values("lr/SGD")
             changed = next((t for t in range(STEPS) if rates[t] != rates[0]), STEPS)
             assert step < changed <= max(step + 1, step + 1 + delay) or changed == STEPS
 
-    # What a rollback abandons is flagged, never folded, and less than a block.
+    # What a return to other weights abandons is flagged, never folded, and less than a block.
     abandoned = [s for s, _ in late.series("events/abandoned")]
     told = [s for s, _ in late.decisions]
     assert not set(abandoned) & set(told)
-    back = [s for s, d in late.decisions if d["action"] == "roll back"]
+    back = [s for s, d in late.decisions if d["action"] in ("roll back", "compare", "return")]
     for step in abandoned:
         assert any(b < step < b + every for b in back)
 

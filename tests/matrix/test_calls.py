@@ -2,12 +2,22 @@
 
 import pytest
 import torch
-from cells import Model, Ran, Resumable, Script, Validated, everything, scale_at, script
+from cells import (
+    Harmed,
+    Model,
+    Ran,
+    Resumable,
+    Script,
+    Validated,
+    everything,
+    scale_at,
+    script,
+)
 from pytorch_lightning.callbacks import Callback, Timer
 from pytorch_lightning.tuner import Tuner
 from trainers import Kept, loader, trainer
 
-from lr_callbacks import AdaptiveLearningRate, Guard
+from lr_callbacks import AdaptiveLearningRate, Guard, Ladder
 from lr_callbacks.core import Decision
 
 
@@ -145,12 +155,23 @@ def test_a_compiled_optimizer_with_a_tensor_rate_is_scaled_without_compiling_ane
 
 
 def test_a_guard_that_stops_ends_the_fit_as_others_would():
+    kept, policy = Kept(), Guard(quiet=3, snapshot_every=3, rollbacks=2, exhausted="stop")
+    fit = trainer([AdaptiveLearningRate(policy, read_every=1)], kept, max_steps=500)
+    fit.fit(Harmed(60, 90), Resumable(loader(96, 8)))
+    assert 90 < fit.global_step < 110
+    assert fit.should_stop
+    assert [d["outcome"] for _, d in kept.decisions].count("weights harmed") == 2
+    assert kept.decisions[-1][1]["action"] == "stop"
+    assert fit.lightning_module.model[2].weight.abs().max() < 5  # not those that were harmed
+
+
+def test_a_ladder_that_stops_ends_the_fit_as_others_would():
     class Hopeless(Model):
         def training_step(self, batch, batch_idx):
             return super().training_step(batch, batch_idx) * float("nan")
 
     kept = Kept()
-    callback = AdaptiveLearningRate(Guard(rollbacks=1, skips=0))
+    callback = AdaptiveLearningRate(Ladder(rollbacks=1, skips=0))
     fit = trainer([callback], kept, max_steps=500)
     fit.fit(Hopeless(), data())
     assert fit.global_step < 500

@@ -72,7 +72,7 @@ class Rates(pl.Callback):
 def pair(**settings):
     policies = Script(s2=Decision(scale=0.5)), Script(s5=Decision(scale=0.25))
     return policies, [
-        AdaptiveLearningRate(policy, optimizer=i, monitor=f"loss_{i}", **settings)
+        AdaptiveLearningRate(policy, optimizer=i, monitor=f"loss_{i}", own_loss=True, **settings)
         for i, policy in enumerate(policies)
     ]
 
@@ -100,7 +100,8 @@ def test_each_optimizer_follows_its_own_policy_and_its_own_loss(every, logs):
 def test_one_is_rolled_back_the_other_is_not():
     script = Script(s2=Decision(save="a"), s5=Decision(restore="a", reason="test"))
     callbacks = [AdaptiveLearningRate(Hold(), optimizer=0, monitor="loss_0"),
-                 AdaptiveLearningRate(script, optimizer=1, monitor="loss_1")]  # fmt: skip
+                 AdaptiveLearningRate(script, optimizer=1, monitor="loss_1",
+                                      own_loss=True)]  # fmt: skip
     kept, module = Kept(), Gan()
     trainer(callbacks, kept, max_steps=-1, max_epochs=1).fit(module, Resumable(loader(64, 8)))
     assert module.after[5][1] == module.after[2][1]
@@ -154,9 +155,8 @@ class Accumulating(Gan):
 
 def test_accumulation_by_hand_gives_the_mean_over_the_batches_of_a_step():
     script, module = Script(), Accumulating()
-    trainer([AdaptiveLearningRate(script)], max_steps=-1, max_epochs=1).fit(
-        module, Resumable(loader(72, 8))
-    )
+    callback = AdaptiveLearningRate(script, own_loss=True)
+    trainer([callback], max_steps=-1, max_epochs=1).fit(module, Resumable(loader(72, 8)))
     means = [sum(module.losses[0][i : i + 3]) / 3 for i in (0, 3, 6)]
     assert [o.loss for o in script.observed] == pytest.approx(means)
 

@@ -6,7 +6,7 @@ from cells import Model, Ran, Resumable, Script, Validated, sgd
 from pytorch_lightning import callbacks as others
 from trainers import Kept, Regression, loader, trainer
 
-from lr_callbacks import AdaptiveLearningRate, Guard
+from lr_callbacks import AdaptiveLearningRate, Guard, Ladder
 from lr_callbacks.core import Decision
 
 
@@ -30,6 +30,14 @@ class Poisoned(Validated):
         return loss
 
 
+# Without the gate the ladder rolls back at once; with it, no policy need do anything.
+WAYS = {
+    "skipped": lambda: (Guard(quiet=2, snapshot_every=2), True),
+    "rolled back": lambda: (Ladder(quiet=2, snapshot_every=2), False),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("read_every", [1, 8])
 @pytest.mark.parametrize(
     "settings",
@@ -37,7 +45,7 @@ class Poisoned(Validated):
      {"monitor": "val_loss"}, {"save_last": True, "every_n_epochs": 1}],
     ids=["each step", "best training loss", "best validation loss", "each epoch and last"],
 )  # fmt: skip
-def test_no_diverged_weights_are_written_by_a_checkpoint_of(tmp_path, settings, read_every):
+def test_no_diverged_weights_are_written_by_a_checkpoint_of(tmp_path, settings, read_every, way):
     saved = []
 
     class Check(others.ModelCheckpoint):
@@ -45,9 +53,8 @@ def test_no_diverged_weights_are_written_by_a_checkpoint_of(tmp_path, settings, 
             super()._save_checkpoint(trainer, filepath)
             saved.append(finite_file(filepath))
 
-    callback = AdaptiveLearningRate(
-        Guard(quiet=2, snapshot_every=2), skip=False, read_every=read_every
-    )
+    policy, skip = WAYS[way]()
+    callback = AdaptiveLearningRate(policy, skip=skip, read_every=read_every)
     fit = trainer([callback, Check(tmp_path, save_top_k=1, **settings)], max_steps=-1,
                   max_epochs=4, enable_checkpointing=True, num_sanity_val_steps=0)  # fmt: skip
     fit.fit(Poisoned(8), Resumable(loader(32, 8)))
@@ -55,18 +62,21 @@ def test_no_diverged_weights_are_written_by_a_checkpoint_of(tmp_path, settings, 
     assert all(saved)
 
 
-def test_a_checkpoint_in_the_middle_of_a_block_holds_judged_weights(tmp_path):
+@pytest.mark.parametrize(("way", "action"), [("skipped", "skip"), ("rolled back", "roll back")])
+def test_a_checkpoint_in_the_middle_of_a_block_holds_judged_weights(tmp_path, way, action):
     class Save(others.Callback):
         def on_train_batch_end(self, trainer, pl_module, *_):
             if trainer.global_step == 7:
                 trainer.save_checkpoint(tmp_path / "mid.ckpt")
 
     kept = Kept()
-    callback = AdaptiveLearningRate(Guard(quiet=2, snapshot_every=2), skip=False, read_every=16)
+    policy, skip = WAYS[way]()
+    callback = AdaptiveLearningRate(policy, skip=skip, read_every=16)
     module = Regression(poison=[6])
     trainer([callback, Save()], kept, max_steps=16).fit(module, Resumable(loader(160, 8)))
     assert finite_file(tmp_path / "mid.ckpt")
-    assert [(s, d["action"]) for s, d in kept.decisions] == [(6, "roll back")]
+    assert (kept.decisions[0][0], kept.decisions[0][1]["action"]) == (6, action)
+    assert {d["outcome"] for _, d in kept.decisions[1:]} <= {"recovered"}
 
 
 def test_early_stopping_goes_on_after_a_poisoned_batch():

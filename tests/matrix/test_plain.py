@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from torch import nn
 from trainers import Kept, loader, trainer
 
-from lr_callbacks import AdaptiveLearningRate, Guard, Search
+from lr_callbacks import AdaptiveLearningRate, Guard, Ladder, Search
 from lr_callbacks.callbacks.steps import Steps
 from lr_callbacks.core import NORM, Decision
 
@@ -52,7 +52,11 @@ class Changing(pl.Callback):
 
 
 def guard():
-    return Guard(quiet=4, snapshot_every=4, rest=6, climb=8, warm_up=3)
+    return Guard(quiet=4, snapshot_every=4)
+
+
+def ladder():
+    return Ladder(quiet=4, snapshot_every=4, rest=6, climb=8, warm_up=3)
 
 
 class Asking(Script):
@@ -81,7 +85,7 @@ faults = st.dictionaries(
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     faults=faults,
-    policy=st.sampled_from([guard, Asking, Search]),
+    policy=st.sampled_from([guard, ladder, Asking, Search]),
     schedule=st.sampled_from(SCHEDULES),
     returns=st.sampled_from(["tensor", "dict"]),
     accumulated=st.sampled_from([{0: 1}, {0: 1, 2: 7}, {0: 2, 3: 1}, {4: 5}]),

@@ -56,7 +56,7 @@ def finish(processes, timeout):
 
 ALL = (
     "loss_on_one_rank", "input_on_one_rank", "accumulated", "in_blocks", "spike_on_one_rank",
-    "rolled_back", "uneven", "from_one", "validated", "journal",
+    "rolled_back", "harmed", "outlier_on_one_rank", "uneven", "from_one", "validated", "journal",
 )  # fmt: skip
 
 
@@ -87,7 +87,10 @@ def test_what_is_poisoned_on_one_rank_is_skipped_on_both(ranks, name):
     for rank in ranks[1][name]:
         assert rank["after"][10] == rank["after"][9]
         assert rank["after"][11] != rank["after"][10]
-    assert ranks[1][name][0]["decisions"] == [[10, "skip"]]
+    told = ranks[1][name][0]
+    assert told["decisions"] == [[10, "skip"], [12, "observe"]]
+    assert told["outcomes"] == ["", "recovered"]
+    assert set(told["rates"]) == {0.05}
 
 
 def test_the_gradients_recorded_are_those_of_both_ranks(ranks):
@@ -100,7 +103,9 @@ def test_what_is_poisoned_in_an_accumulated_batch_is_skipped_on_both(ranks):
     for rank in ranks[1]["accumulated"]:
         assert rank["after"][11] == rank["after"][9]
         assert rank["after"][13] != rank["after"][11]
-    assert ranks[1]["accumulated"][0]["decisions"] == [[5, "skip"]]
+    told = ranks[1]["accumulated"][0]
+    assert told["decisions"] == [[5, "skip"], [7, "observe"]]
+    assert told["outcomes"] == ["", "recovered"]
 
 
 def test_a_spike_on_one_rank_cuts_the_rate_on_both(ranks):
@@ -114,6 +119,28 @@ def test_a_rollback_returns_both_to_the_same_weights(ranks):
     assert one["decisions"] == [[10, "roll back"]]
     assert one["after"][10] == other["after"][10]
     assert any(one["after"][10] == earlier for earlier in one["after"][:10])
+
+
+def test_weights_that_were_harmed_are_found_on_both_by_the_same_steps_and_rolled_back(ranks):
+    one, other = ranks[1]["harmed"]
+    assert [d[1] for d in one["decisions"]] == ["watch", "compare", "roll back", "observe"]
+    assert one["outcomes"] == ["", "still high", "weights harmed", "recovered"]
+    (back, _), held = one["decisions"][2], one["held"]
+    assert held
+    assert held[-1] == back
+    for rank in (one, other):
+        assert all(rank["after"][t] == rank["after"][back] for t in held)
+        assert rank["after"][back] in rank["after"][:60]
+        assert rank["after"][back + 1] != rank["after"][back]
+
+
+def test_an_outlier_on_one_rank_is_clipped_alike_on_both_and_nothing_else_is_done(ranks):
+    one, other = ranks[1]["outlier_on_one_rank"]
+    assert one["clipped"] == [60]
+    assert [d[1] for d in one["decisions"]] == ["watch", "observe"]
+    assert one["outcomes"] == ["", "recovered"]
+    assert one["norms"][60] == pytest.approx(other["norms"][60], rel=1e-6)
+    assert set(one["rates"]) == {0.01}
 
 
 def test_the_loss_is_the_mean_over_the_ranks_also_of_an_uneven_last_batch(ranks):
@@ -139,7 +166,7 @@ def test_a_validation_is_followed_by_its_mean_over_the_ranks_once_each(ranks):
 
 def test_a_checkpoint_of_two_ranks_is_resumed_by_one(ranks):
     kept = Kept()
-    callback = AdaptiveLearningRate(Guard(quiet=3, snapshot_every=3, rest=3))
+    callback = AdaptiveLearningRate(Guard(quiet=3, snapshot_every=3))
     fit = trainer([callback], kept, max_steps=-1, max_epochs=3)
     fit.fit(Model(), loader(37, 8), ckpt_path=ranks[0] / "two.ckpt")
     assert [step for step, _ in kept.series("train/loss")] == list(range(6, 11))

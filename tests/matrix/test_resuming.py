@@ -3,11 +3,12 @@
 import json
 
 import pytest
+import pytorch_lightning as pl
 import torch
-from cells import Model, Ran, Resumable, Script, ScriptState
+from cells import Harmed, Model, Ran, Resumable, Script, ScriptState
 from trainers import Kept, Regression, loader, trainer
 
-from lr_callbacks import AdaptiveLearningRate, Guard, Hold
+from lr_callbacks import AdaptiveLearningRate, Guard, Hold, Ladder
 from lr_callbacks.core import Decision
 
 
@@ -23,8 +24,8 @@ class Faulty(Model):
         return loss if factor is None else loss * factor
 
 
-def guard(**settings):
-    policy = Guard(quiet=3, snapshot_every=3, rest=5, climb=5, warm_up=3, skips=0)
+def ladder(**settings):
+    policy = Ladder(quiet=3, snapshot_every=3, rest=5, climb=5, warm_up=3, skips=0)
     return AdaptiveLearningRate(policy, checkpoint="always", skip=False, **settings)
 
 
@@ -35,7 +36,7 @@ def data():
 @pytest.fixture(scope="module")
 def straight():
     kept = Kept()
-    return Ran(Faulty(), data(), callback=guard(), logger=kept, max_steps=40), kept
+    return Ran(Faulty(), data(), callback=ladder(), logger=kept, max_steps=40), kept
 
 
 # before anything, mid-rest after a cut, right after a rollback, in its warm-in, in recovery, later
@@ -43,9 +44,9 @@ def straight():
 def test_resumed_at_any_step_is_uninterrupted(straight, tmp_path, stop):
     ran, kept = straight
     first, second = Kept(), Kept()
-    half = Ran(Faulty(), data(), callback=guard(), logger=first, max_steps=stop)
+    half = Ran(Faulty(), data(), callback=ladder(), logger=first, max_steps=stop)
     half.trainer.save_checkpoint(tmp_path / "half.ckpt")
-    resumed = Ran(Faulty(), data(), callback=guard(), logger=second, max_steps=40,
+    resumed = Ran(Faulty(), data(), callback=ladder(), logger=second, max_steps=40,
                   ckpt_path=tmp_path / "half.ckpt")  # fmt: skip
     assert resumed.end() == ran.end()
     for name in ("train/loss", "lr/SGD"):
@@ -54,9 +55,84 @@ def test_resumed_at_any_step_is_uninterrupted(straight, tmp_path, stop):
     assert {d["action"] for _, d in kept.decisions} >= {"cut", "roll back"}
 
 
+class Doubtful(Harmed):
+    """Its batches are an outlier at one step, no numbers at another, and wrong for good later."""
+
+    def __init__(self):
+        super().__init__(60)
+
+    def training_step(self, batch, batch_idx):
+        loss, step = super().training_step(batch, batch_idx), self.trainer.global_step
+        return loss * {30: 300.0, 45: float("nan")}.get(step, 1.0 if step < 80 else 1000.0)
+
+
+class Killed(pl.Callback):
+    """Writes a checkpoint after so many steps, and ends the training there."""
+
+    def __init__(self, steps, path):
+        self.steps, self.path = steps, path
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.steps:
+            trainer.save_checkpoint(self.path)
+            raise OSError("killed")
+
+
+def guarded(logger, others=(), ckpt_path=None):
+    policy = Guard(quiet=3, snapshot_every=3)
+    callback = AdaptiveLearningRate(policy, read_every=1, checkpoint="always")
+    return Ran(Doubtful(), data(), callback=callback, logger=logger, max_steps=100, others=others,
+               ckpt_path=ckpt_path)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def watched():
+    kept = Kept()
+    return guarded(kept), kept
+
+
+def test_the_guarded_training_goes_through_each_of_its_ways(watched):
+    told = [d for _, d in watched[1].decisions]
+    assert {d["action"] for d in told} >= {"watch", "skip", "compare", "roll back", "return"}
+    outcomes = {"recovered", "still high", "weights harmed", "new normal"}
+    assert {d["outcome"] for d in told} >= outcomes
+
+
+# before anything, at and after the outlier, the poisoned batch, the harm, the change of the data
+@pytest.mark.parametrize(
+    "stop", [1, 20, 30, 31, 32, 45, 46, 47, *range(60, 70), *range(80, 90), 95]
+)
+def test_a_guard_resumed_at_any_step_is_one_uninterrupted(watched, tmp_path, stop):
+    ran, kept = watched
+    first, second = Kept(), Kept()
+    with pytest.raises(OSError, match="killed"):
+        guarded(first, [Killed(stop, tmp_path / "half.ckpt")])
+    resumed = guarded(second, ckpt_path=tmp_path / "half.ckpt")
+    assert resumed.end() == ran.end()
+    for name in ("train/loss", "lr/SGD", "events/held", "events/clipped"):
+        assert repr(first.series(name) + second.series(name)) == repr(kept.series(name))
+    assert repr(first.decisions + second.decisions) == repr(kept.decisions)
+
+
+def test_without_the_snapshots_a_guard_compares_with_the_weights_it_resumed_with(tmp_path):
+    def run(steps, ckpt_path=None):
+        kept, policy = Kept(), Guard(quiet=9, snapshot_every=9)
+        callback = AdaptiveLearningRate(policy, read_every=1)
+        return kept, Ran(Harmed(60), data(), callback=callback, logger=kept, max_steps=steps,
+                         ckpt_path=ckpt_path)  # fmt: skip
+
+    run(55)[1].trainer.save_checkpoint(tmp_path / "half.ckpt")
+    begin = torch.load(tmp_path / "half.ckpt", weights_only=True)["state_dict"]
+    kept, ran = run(80, tmp_path / "half.ckpt")
+    assert [d["action"] for _, d in kept.decisions][:3] == ["watch", "compare", "roll back"]
+    _, ran = run(kept.decisions[2][0] + 1, tmp_path / "half.ckpt")
+    end = ran.module.state_dict()
+    assert all(torch.equal(end[name], begin[name]) for name in begin)
+
+
 def test_without_the_snapshots_a_rollback_goes_to_where_it_resumed(tmp_path):
     def run(steps, ckpt_path=None):
-        callback = AdaptiveLearningRate(Guard(quiet=3, snapshot_every=3, skips=0), skip=False)
+        callback = AdaptiveLearningRate(Ladder(quiet=3, snapshot_every=3, skips=0), skip=False)
         return Ran(Faulty(), data(), callback=callback, max_steps=steps, ckpt_path=ckpt_path)
 
     run(20).trainer.save_checkpoint(tmp_path / "half.ckpt")
@@ -173,7 +249,7 @@ OLD = {
 
 
 def test_a_state_of_the_first_format_is_migrated(tmp_path):
-    callback = AdaptiveLearningRate(Guard())
+    callback = AdaptiveLearningRate(Ladder())
     guard_state = callback.controller.plain(callback.controller.init())
     guard_state["policy"][1] = guard_state["policy"][1][:-1]  # it did not count skips yet
     guard_state["policy"][1][1] = 0.25

@@ -1,17 +1,17 @@
-"""Guard: weights whose norm leaps from one snapshot to the next were harmed."""
+"""Ladder: weights whose norm leaps from one snapshot to the next were harmed."""
 
 import math
 
 import pytest
 
 from lr_callbacks.core import NORM, START, Observation
-from lr_callbacks.policies import Guard
+from lr_callbacks.policies import Ladder
 
 
 def train(loss, norm, steps=400):
     """Fold losses and, where they are asked for, norms: functions of the step, until a rollback."""
-    policy = Guard()
-    state, decisions, asked = policy.init(), [], Guard.opening
+    policy = Ladder()
+    state, decisions, asked = policy.init(), [], Ladder.opening
     for step in range(steps):
         at = 200 if rolled(decisions) else step
         seen = norm(at) if NORM in asked else math.nan

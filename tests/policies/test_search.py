@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lr_callbacks.controller import Controller
 from lr_callbacks.core import NONFINITE, START, Condition, Observation, Reading
-from lr_callbacks.policies import Guard, Search
+from lr_callbacks.policies import Ladder, Search
 from lr_callbacks.policies.run import fitted
 
 SPIKE = {"spike": Reading(9.1, 6.4, Condition.SPIKING)}
@@ -188,7 +188,7 @@ def fold(policy, stream, horizon, resume=-1):
     resume=st.integers(-1, 400),
 )
 def test_on_any_stream_the_laws_hold_and_a_resume_anywhere_breaks_none(stream, horizon, resume):
-    policy = Search(guard=Guard(rollbacks=3))
+    policy = Search(guard=Ladder(rollbacks=3))
     scale, climbing, settling, rollbacks = 1.0, False, 0, 0
     for state, decision in fold(policy, stream, horizon, resume):
         assert policy.floor <= decision.scale <= policy.ceiling

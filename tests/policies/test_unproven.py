@@ -5,7 +5,7 @@ import math
 import pytest
 
 from lr_callbacks.core import START, Condition, Decision, Observation, Reading
-from lr_callbacks.policies import Guard
+from lr_callbacks.policies import Ladder
 from lr_callbacks.policies.noise import Noise
 from lr_callbacks.policies.plan import plan
 from lr_callbacks.policies.raising import standing
@@ -114,11 +114,11 @@ def test_drift_right_after_a_raise_is_no_harm_while_the_weights_have_hardly_grow
     clock = Clock(plan(900, 0.15), done=0.2, spare=100.0)
     seen = Observation(200, 1.5, 1.0, horizon=900, norm=norm)
     drift = {"drift": Reading(12.0, 8.0, Condition.DIVERGING)}
-    ran = go_on(Guard(), clock, run, noise, seen, drift)
+    ran = go_on(Ladder(), clock, run, noise, seen, drift)
     assert ran.decision.restore == restored
     assert ran.run.top == (math.inf if restored is None else 1.0)
     swings = {"swings": Reading(12.0, 8.0, Condition.OSCILLATING)}
-    ran = go_on(Guard(), clock, run, noise, seen, swings)
+    ran = go_on(Ladder(), clock, run, noise, seen, swings)
     excused = since == 0 and norm == 1.3
     assert ran.decision.restore is None
     assert ran.decision.scale == ran.run.scale == pytest.approx(1.0 if excused else 10**-0.5)
@@ -157,7 +157,7 @@ def test_an_unproven_rate_loses_its_weights_too_where_no_loss_comes_back_after_a
         clock = Clock(plan(10_000, 0.15), done=0.2, spare=100.0)
         seen = Observation(step, loss, run.scale, horizon=10_000, norm=1.5, descent=-1.0)
         spiking = {"spike": Reading(9.1, 6.4, Condition.SPIKING)} if loss == 9.0 else {}
-        run, noise, decision, *_ = go_on(Guard(), clock, run, noise, seen, spiking)
+        run, noise, decision, *_ = go_on(Ladder(), clock, run, noise, seen, spiking)
         decisions.append(decision)
     assert [d.scale for d in decisions[:61]] == [1.0] * 60 + [pytest.approx(1 / math.sqrt(10))]
     assert [d.restore for d in decisions[60:]] == [None] * 5 + [restored]
@@ -178,5 +178,5 @@ def test_growing_weights_harm_an_unproven_rate_only_when_they_leap_tenfold(
         loss = 1.0 + 0.01 * (step % 3) + 0.1 * (step > 25)
         norm = 2.0 * growth if step == 44 else 2.0
         seen = Observation(step, loss, run.scale, horizon=10_000, norm=norm, descent=-1.0)
-        run, noise, decision, *_ = go_on(Guard(), clock, run, noise, seen, {})
+        run, noise, decision, *_ = go_on(Ladder(), clock, run, noise, seen, {})
     assert decision.restore == restored

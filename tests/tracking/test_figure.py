@@ -42,9 +42,23 @@ def test_no_finite_loss_at_all_is_still_a_figure(tmp_path):
 def test_the_reason_of_each_decision_is_listed_and_the_rest_counted():
     row = {"condition": "spiking", "reason": "spike (9.1 > 6.7)", "scale": 0.5}
     few = draw({"loss": run([(t, 1.0) for t in range(50)], [(7, row)])})
-    assert "7: spike (9.1 > 6.7) → scale 0.5" in few.get_supxlabel()
+    assert few.get_supxlabel() == " 1 step 7: spike (9.1 > 6.7)"
     many = draw({"loss": run([(t, 1.0) for t in range(50)], [(t, row) for t in range(40)])})
     assert "… and 26 more" in many.get_supxlabel()
+
+
+def test_what_was_seen_what_was_done_and_what_came_of_it_is_one_line_that_fits(tmp_path):
+    row = {"condition": "spiking", "reason": "r", "seen": "loss 9", "done": "watching", "scale": 1}
+    long = {**row, "done": "comparing with the weights of many steps ago, " * 9}
+    decisions = [(7, {**row, "outcome": "bad data"}), (9, {**long, "outcome": "new normal"})]
+    figure = draw({"loss": run([(t, 1.0) for t in range(50)], decisions)})
+    first, second = figure.get_supxlabel().splitlines()
+    assert first == " 1 step 7: loss 9; watching → bad data"
+    assert second.startswith(" 2 step 9: loss 9; comparing with")
+    assert second.endswith(" → new normal")
+    figure.savefig(tmp_path / "figure.png")
+    label = figure.texts[-1].get_window_extent()
+    assert 0 < label.x0 < label.x1 < figure.bbox.x1
 
 
 @pytest.mark.parametrize("count", [40, 2_000, 60_000])

@@ -31,8 +31,17 @@ def test_rates_in_force_and_scheduled_and_the_reasons_are_told():
     html = page(run([(t, 1.0) for t in range(5)], [(2, {**row, "loss": math.nan})]), "<b>")
     told = content(html)
     assert [s["name"] for s in told["rates"]] == ["lr/SGD in force", "lr/SGD scheduled"]
-    assert told["decisions"] == [{"step": 2, **row, "loss": "nan"}]
+    (decision,) = told["decisions"]
+    assert decision == {"step": 2, "told": row["reason"], **row, "loss": "nan"}
     assert html.count("</script>") == 1  # what the data say cannot end the script
+
+
+def test_the_table_of_the_page_tells_what_came_of_each_decision():
+    row = {"condition": "spiking", "action": "watch", "reason": "a; b", "seen": "a", "done": "b"}
+    told = content(page(run([(0, 1.0)], [(0, {**row, "outcome": "bad data"})]), "n"))
+    assert told["columns"][:7] == ["step", "mode", "action", "seen", "done", "expected", "outcome"]
+    assert told["decisions"][0]["outcome"] == "bad data"
+    assert told["decisions"][0]["told"] == "a; b → bad data"
 
 
 def test_the_page_asks_the_network_for_nothing():

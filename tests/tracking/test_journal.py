@@ -135,9 +135,35 @@ def test_the_history_holds_every_series_in_order_and_the_decisions(tmp_path):
     assert run.series["lr/SGD"] == [(0, 0.1), (1, 0.1), (2, 0.1)]
     assert [s for s, _ in run.series["train/loss"]] == [0, 1, 2, 3]
     assert math.isnan(run.series["train/loss"][-1][1])
-    assert run.decisions == [(1, {"condition": "spiking", "reason": "r"})]
+    older = {"seen": "", "done": "r", "mode": "", "expected": "", "outcome": ""}
+    assert run.decisions == [(1, {"condition": "spiking", "reason": "r", **older})]
     assert run.about["run"] == "abc"
     assert run.began <= run.ended
+
+
+def test_each_decision_has_the_outcome_that_a_later_one_tells(tmp_path):
+    journal = Journal(tmp_path, ABOUT)
+    told = [(1, "", None), (4, "still high", 1), (6, "weights harmed", 4), (9, "recovered", 6)]
+    told += [(40, "recovered to a worse level", 6), (50, "new normal", 49)]
+    for step, outcome, settles in told:
+        journal.append({"m": {"train/loss": 1.0}, "s": step})
+        row = {"seen": "s", "done": "d", "reason": "s; d", "outcome": outcome}
+        journal.append({"s": step, "d": {**row, "settles": settles}})
+    expected = [
+        (1, "still high"), (4, "weights harmed"), (6, "recovered to a worse level"), (9, ""),
+        (40, ""), (50, ""),
+    ]  # fmt: skip
+    for run in (history(journal.path), whole(journal.path)):
+        assert [(step, row["outcome"]) for step, row in run.decisions] == expected
+
+
+def test_an_outcome_goes_to_the_decision_of_the_same_callback_and_the_same_training(tmp_path):
+    journal = Journal(tmp_path, ABOUT)
+    for of, outcome, step in [(0, "", 3), (1, "", 3), (0, "bad data", 5), (0, "", 3)]:
+        row = {"reason": "r", "outcome": outcome, "settles": 3 if outcome else None}
+        journal.append({"s": step, "d": {**row, "of": f"optimizer{of}"}})
+    outcomes = [row["outcome"] for _, row in history(journal.path).decisions]
+    assert outcomes == ["bad data", "", "", ""]
 
 
 def test_a_resumed_run_is_told_as_one_without_what_was_trained_in_vain(tmp_path):
@@ -154,5 +180,5 @@ def test_a_resumed_run_is_told_as_one_without_what_was_trained_in_vain(tmp_path)
         second.append({"m": {"train/loss": 2.0}, "s": step})
     run = whole(second.path)
     assert run.series["train/loss"] == [(t, 1.0 if t < 6 else 2.0) for t in range(12)]
-    assert run.decisions == [(2, {"reason": "kept"})]
+    assert [(step, row["done"]) for step, row in run.decisions] == [(2, "kept")]
     assert (run.began, run.ended) == (first.header["t"], history(second.path).ended)

@@ -1,5 +1,8 @@
 """Muon with its partner: each does to its parameters what it would do alone."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -64,3 +67,30 @@ def test_parameters_of_one_kind_are_enough(shape):
     weights.sum().backward()
     assert optimizer.step(lambda: float(weights.detach().sum())) == weights.numel()
     assert not torch.equal(weights, torch.ones(shape))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
+@pytest.mark.parametrize("before", [0, 3])
+def test_a_copy_in_mid_training_goes_on_as_the_original_does(copied, before):
+    net = model()
+    optimizer = MuonAdamW(net.parameters(), lr=0.01)
+    steps(net, [optimizer], before)
+    other, moved = copied((net, optimizer)) if copied is copy.deepcopy else copied([net, optimizer])
+    steps(net, [optimizer])
+    steps(other, [moved])
+    assert equal(net, other)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_parameters_added_later_are_trained_as_if_they_had_been_there(moved):
+    late, early = model(), model()
+    optimizer = MuonAdamW(late[0].parameters(), lr=0.01, momentum=0.9, betas=(0.8, 0.9))
+    if moved:
+        late, optimizer = pickle.loads(pickle.dumps((late, optimizer)))
+    optimizer.add_param_group({"params": late[2].parameters(), "lr": 0.02, "name": "late"})
+    optimizer.add_param_group({"params": torch.nn.Parameter(torch.ones(1))})
+    steps(late, [optimizer])
+    parts = [MuonAdamW(p.parameters(), lr=lr, momentum=0.9, betas=(0.8, 0.9))
+             for p, lr in ((early[0], 0.01), (early[2], 0.02))]  # fmt: skip
+    steps(early, parts)
+    assert equal(late, early)

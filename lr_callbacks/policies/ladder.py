@@ -1,4 +1,4 @@
-"""A policy that trusts the user's rate until the loss says otherwise."""
+"""The guard of a search: it cuts, rolls back and recovers by the level of the loss."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from lr_callbacks.policies.wording import symptom
 
 
 @dataclass(frozen=True, kw_only=True)
-class Guard:
+class Ladder:
     """Cuts the rate on trouble, rolls back when the loss has diverged, recovers, gives up aloud.
 
     The ladder: a step whose loss or gradients are not finite is skipped, ``skips`` times in a row.
@@ -105,9 +105,11 @@ class Guard:
         self, state: GuardState, observation: Observation, readings: Mapping[str, Reading]
     ) -> tuple[GuardState, Decision]:
         """Fold in one observation and decide."""
+        if observation.unsaved:
+            state = raised.unkept(state)
         state, decision = self._decide(state, observation, readings)
         wanted, limit = asked(state), urgent(state, self.quiet)
-        return state, Decision(*decision[:6], wanted, limit, *decision[8:])  # `_replace` is slow
+        return state, decision._replace(measure=wanted, urgent=limit)
 
     def _decide(
         self, state: GuardState, observation: Observation, readings: Mapping[str, Reading]
@@ -141,7 +143,7 @@ class Guard:
         """Choose the rung of the ladder."""
         state = state._replace(failed=min(state.scale, observation.scale))
         hopeless = untrained(state, observation, condition) or inflated(state, observation)
-        if hopeless and (state.good == START or state.strikes >= 2):
+        if hopeless and state.good == START:
             return self._start_anew(state, observation, reason)
         if condition >= Condition.DIVERGING or (state.searching and not idle(state, condition)):
             return self._roll_back(state, observation, reason)
@@ -182,9 +184,8 @@ class Guard:
         self, state: GuardState, observation: Observation, reason: str
     ) -> tuple[GuardState, Decision]:
         """Return to the untrained weights and climb from far below."""
-        # Weights from which the loss came back above the first, twice, were not good after all.
-        failed = min(state.scale, observation.scale) if state.good == START else 1.0
-        learnt = state.good == START and state.levels.best < state.levels.first
+        failed = min(state.scale, observation.scale)
+        learnt = state.levels.best < state.levels.first
         scale = max(self.floor, failed * (1e-2 if learnt else 1e-4))
         target = max(scale, failed * self.recovery)
         state = state._replace(rest=0, warm=0, searching=True, good=START, strikes=0)

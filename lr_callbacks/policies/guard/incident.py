@@ -1,0 +1,246 @@
+"""From an alarm to its verdict: older weights are held on the present batches."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from lr_callbacks.core import Observation, Verdict
+from lr_callbacks.policies.guard import rate, words
+from lr_callbacks.policies.guard.modes import (
+    BACK,
+    CLEAR,
+    DOUBTED,
+    GRAVE,
+    LOOKED,
+    MOST,
+    POOL,
+    RISEN,
+    SHIFT,
+    SILENT,
+    UNTRAINED,
+    YOUNG,
+    GuardState,
+    Kept,
+    Level,
+    Mode,
+    wald,
+)
+
+if TYPE_CHECKING:
+    from lr_callbacks.policies.guard.policy import Guard
+
+Said = tuple[GuardState, dict[str, Any]]
+
+
+def free(state: GuardState) -> str:
+    """Return a slot that is not in use."""
+    used = (state.good.slot, state.candidate.slot, state.aside.slot)
+    return next(slot for slot in POOL if slot not in used)
+
+
+def alarmed(state: GuardState, observation: Observation, seen: str) -> Said:
+    """Set the present state aside, and let the next losses decide.
+
+    In doubt the state before the change stays the one that is set aside.
+    """
+    level, good, save = state.level, state.good, None
+    if not state.doubt:
+        state = state._replace(candidate=Kept(), aside=Kept())
+        at, save = rate.in_force(observation), free(state)
+        aside = Kept(save, observation.step, level.mean, level.deviation, at)
+        state = state._replace(aside=aside)
+    mean, deviation = level.mean, level.deviation
+    if good.step < 0 and mean == mean:  # these are compared with, wherever the level went
+        mean = good.mean
+        deviation = max(UNTRAINED * abs(mean), min(deviation, abs(mean)))
+    elif not state.doubt and good.mean < mean:  # a level that has followed a drift
+        mean = good.mean
+    said = {
+        "save": save,
+        "seen": seen,
+        "done": "watching the next losses",
+        "expected": f"back at {mean:.4g}",
+    }
+    test = wald(mean, deviation).add(observation.loss)
+    return state._replace(mode=Mode.WATCH.value, test=test, clear=0, asked=observation.step), said
+
+
+def begin(state: GuardState, observation: Observation) -> Said:
+    """Hold the last good weights on the present batches."""
+    good, test = state.good, state.test
+    mean = good.mean if good.mean == good.mean else state.level.mean
+    finite = math.isfinite(observation.loss)
+    excess = test.level - mean if finite else 1e300  # whatever is finite is better
+    said = {
+        "save": free(state),
+        "restore": good.slot,
+        "seen": f"still high, {observation.loss:.4g} after {state.level.mean:.4g}",
+        "done": f"comparing with {words.place(good)}",
+        "expected": f"{mean:.4g} on the same batches, if the weights were harmed",
+        "outcome": Verdict.STILL_HIGH.value,
+    }
+    # Where all were not finite no update was made: not the weights are new, but the data.
+    highs = max(state.test.highs, int(not finite and test.level != test.level))
+    highs = -1 if state.test.highs < 0 else highs
+    test = wald(good.mean, max(good.deviation, state.level.deviation), excess)
+    test = test._replace(highs=highs)
+    return state._replace(
+        mode=Mode.VERIFY.value, present=free(state), test=test, asked=observation.step
+    ), said
+
+
+def look_back(state: GuardState, observation: Observation) -> Said:
+    """Hold the weights from before a change: it may have been bad data that is over."""
+    before, level, slot = state.aside, state.test.level, free(state)
+    said = {
+        "save": slot,
+        "restore": before.slot,
+        "seen": f"losses are at {level:.4g}, {state.level.mean:.4g} since the change",
+        "done": f"comparing with {words.place(before)}, from before the change",
+        "expected": f"{before.mean:.4g} as before, if it was bad data that is over",
+    }
+    test = wald(before.mean, before.deviation, level - before.mean)
+    return state._replace(
+        mode=Mode.LOOK.value, present=slot, test=test._replace(highs=state.test.highs),
+        level=Level(level), doubt=state.doubt - 2, asked=observation.step,
+    ), said  # fmt: skip
+
+
+def look(state: GuardState, observation: Observation) -> Said:
+    """Fold in a loss of the weights from before a change."""
+    test, level = state.test.add(observation.loss), state.level.mean
+    state = state._replace(test=test)
+    if test.back:
+        return _bad_data(state, observation, "")
+    if test.looked < LOOKED and test.total < SHIFT * (MOST - SHIFT / 2):
+        return state, {}
+    said = {
+        "restore": state.present or None,
+        "seen": f"those give {test.level:.4g}",
+        "done": "no better; continuing as before",
+        "outcome": Verdict.NEW_NORMAL.value,
+    }
+    # The next look is due when what is left has halved again.
+    test = wald(level, test.deviation)._replace(highs=test.highs)
+    return state._replace(
+        mode=Mode.DOUBT.value, level=Level(), present="", clear=0, test=test
+    ), said
+
+
+def verify(guard: "Guard", state: GuardState, observation: Observation) -> Said:
+    """Fold in a loss of the last good weights."""
+    test = state.test.add(observation.loss)
+    state = state._replace(test=test)
+    grave = state.good.step < 0 and test.total > GRAVE * BACK
+    if test.back and not grave:
+        # In doubt their level was not that of the data: now it is again.
+        if test.highs > 0 or state.doubt:
+            return _bad_data(state, observation, state.aside.slot)
+        if _risen_to_a_known_rate(state):
+            return _new_normal(guard, state, observation)
+        return _harmed(guard, state, observation)
+    if not math.isfinite(observation.loss):  # nothing is lost by waiting for what can be applied
+        state = state._replace(test=test._replace(total=0.0, highs=test.highs + 1))
+        return state, _silent(guard, test.highs + 1)
+    return _new_normal(guard, state, observation) if test.high else (state, {})
+
+
+def _silent(guard: "Guard", count: int) -> dict[str, Any]:
+    """Say, once, that nothing has been finite for long, whatever the weights."""
+    if count != SILENT * guard.quiet:
+        return {}
+    stops = guard.exhausted == "stop"
+    return {
+        "seen": f"no loss is finite for {count} steps, of older weights neither",
+        "done": "stopping" if stops else "waiting for what can be applied",
+        "stop": stops,
+    }
+
+
+def _risen_to_a_known_rate(state: GuardState) -> bool:
+    """Whether the schedule has raised the rate to where it was before: the loss rises by that."""
+    at, highest = state.aside.rate, state.proved[1]
+    return RISEN * state.good.rate < at <= RISEN * highest
+
+
+def closing(state: GuardState) -> str:
+    """Return the slot with which a training should end that ends in a comparison, or nothing."""
+    if state.mode not in (Mode.VERIFY, Mode.LOOK) or state.test.total < 0:
+        return ""
+    return state.present if state.mode == Mode.LOOK else state.aside.slot or state.present
+
+
+def _harmed(guard: "Guard", state: GuardState, observation: Observation) -> Said:
+    """Continue from the held weights, at a rate that the incident deserves."""
+    held, good = state.test.level, state.good
+    at = state.aside.rate if state.aside.slot else rate.in_force(observation)
+    failed = min(at, state.cap.rate)
+    if good.step < 0:  # the first steps may have been far from it
+        good = good._replace(mean=min(held, good.mean) if good.mean == good.mean else held)
+    state = rate.capped(guard, _at(state._replace(good=good), good), failed)
+    if state.best.mean < good.mean:  # what these weights can do is the measure from now on
+        best = state.best._replace(mean=good.mean, deviation=good.deviation)
+        state = state._replace(best=best)
+    state = state._replace(rollbacks=state.rollbacks + 1, asked=observation.step)
+    share = words.share(rate.scale(guard, state, observation.scheduled))
+    said: dict[str, Any] = {
+        "seen": f"those give {held:.4g} on the same batches",
+        "done": f"the weights were harmed; continuing from {words.place(good)} {share}",
+        "expected": f"losses near {good.mean:.4g}",
+        "outcome": Verdict.HARMED.value,
+    }
+    if state.rollbacks < guard.rollbacks:
+        return state, said
+    end = {"stop": "stopping", "continue": "continuing without the guard"}[guard.exhausted]
+    said["done"] += f"; the {guard.rollbacks} rollbacks are used up, {end}"
+    said["stop"] = guard.exhausted == "stop"
+    return state._replace(mode=Mode.EXHAUSTED.value), said
+
+
+def _bad_data(state: GuardState, observation: Observation, restore: str) -> Said:
+    """Continue from the state set aside, which at most one bad batch has touched."""
+    held, kept = state.test.level, state.aside if state.aside.slot else state.good
+    state = _at(state, kept)._replace(doubt=0, asked=observation.step)
+    state = state._replace(test=state.test._replace(highs=-1))  # it is not believed twice
+    said = {
+        "restore": restore or None,
+        "seen": f"those give {held:.4g} on the present batches",
+        "done": f"the data was bad and is no longer; continuing from {words.place(kept)} "
+        "at the full rate",
+        "expected": f"losses near {kept.mean:.4g}",
+        "outcome": Verdict.BAD_DATA.value,
+    }
+    return state, said
+
+
+def _new_normal(guard: "Guard", state: GuardState, observation: Observation) -> Said:
+    """Neither weights nor rate are to blame: continue as if nothing had been."""
+    test, aside = state.test, state.aside
+    said = {
+        "restore": state.present or None,
+        "seen": f"those give {test.level:.4g}",
+        "done": "the data or the objective changed; continuing as before",
+        "expected": "a new level",
+        "outcome": Verdict.NEW_NORMAL.value,
+    }
+    good, doubt, mean = state.good, state.doubt, test.level
+    if not doubt:
+        clear = mean > good.mean + CLEAR * good.deviation
+        doubt = DOUBTED * guard.quiet if clear and aside.slot and good.step >= 0 else 0
+    if not doubt:  # these are judged by what they give from now on
+        good, aside = good._replace(mean=mean), Kept()
+    mode = Mode.DOUBT if doubt else Mode.CRUISE
+    state = state._replace(
+        mode=mode.value, good=good, level=Level(), aside=aside, candidate=Kept(), best=Kept(),
+        present="", clear=0, doubt=doubt, test=wald(mean, good.deviation), asked=observation.step,
+    )  # fmt: skip
+    return state, said
+
+
+def _at(state: GuardState, kept: Kept) -> GuardState:
+    """Return the state that watches whether losses are back at the level of weights restored."""
+    known = kept.mean == kept.mean
+    level = Level(kept.mean, kept.deviation, 2 * YOUNG) if known else Level()
+    return state._replace(
+        mode=Mode.WATCH.value, level=level, test=wald(kept.mean, kept.deviation), clear=0,
+        candidate=Kept(), present="",
+    )  # fmt: skip

@@ -1,0 +1,86 @@
+"""Snapshots on probation, and what is noticed when they are due."""
+
+from typing import TYPE_CHECKING, Any
+
+from lr_callbacks.core import Observation, Verdict
+from lr_callbacks.policies.guard import incident, race, rate, words
+from lr_callbacks.policies.guard.modes import (
+    LOST_GROUND,
+    RISEN,
+    SETTLED,
+    UNTRAINED,
+    YOUNG,
+    GuardState,
+    Kept,
+    Level,
+)
+
+if TYPE_CHECKING:
+    from lr_callbacks.policies.guard.policy import Guard
+
+Said = tuple[GuardState, dict[str, Any]]
+
+
+def keep(guard: "Guard", state: GuardState, observation: Observation) -> Said:
+    """Promote the candidate when it has lived long enough, or take a new one."""
+    level, good, candidate, step = state.level, state.good, state.candidate, observation.step
+    if state.doubt:
+        return state, {}
+    if level.seen >= 2 * YOUNG and not level.mean >= state.best.mean:
+        # A rate that has just leapt has not made this level: its update comes after the loss.
+        at = min(rate.in_force(observation), RISEN * state.best.rate)
+        state = state._replace(best=Kept("", step, level.mean, level.deviation, at))
+    young, said = good.step < 0, dict[str, Any]()
+    noise = abs(good.mean) * (UNTRAINED if race.over(state) else 1.0)  # the race tells better
+    if young and not level.seen % SETTLED and _above(level, good, noise):
+        where = "that of the untrained weights"
+        return incident.alarmed(state, observation, words.lost_ground(level, where))
+    if candidate.slot and step - candidate.step >= guard.quiet and race.over(state):
+        if not young and _lost(state, observation):
+            where = f"the level of step {state.best.step}"
+            return incident.alarmed(state, observation, words.lost_ground(level, where))
+        state, said = _promoted(state)
+        candidate, good = state.candidate, state.good
+    due = step - good.step >= max(guard.snapshot_every, step // 100)
+    # The first one comes sooner: early on there is more to lose.
+    if not candidate.slot and (good.step < 0 or due) and state.clear >= guard.quiet:
+        slot = incident.free(state)
+        at = rate.in_force(observation)
+        kept = Kept(slot, step, level.mean, level.deviation, at)
+        return state._replace(candidate=kept), said | {"save": slot}
+    return state, said
+
+
+def _lost(state: GuardState, observation: Observation) -> bool:
+    """Whether the loss has lost ground at the rate of its lowest level, or at a new one."""
+    at, best = rate.in_force(observation), state.best
+    comparable = at <= RISEN * best.rate or at > RISEN * state.proved[1]
+    return comparable and _above(state.level, best, state.good.deviation)
+
+
+def _above(level: Level, kept: Kept, noise: float) -> bool:
+    """Whether the loss has lost ground since weights were kept, or a level was reached."""
+    return level.mean > kept.mean + LOST_GROUND * max(kept.deviation, noise)
+
+
+def _promoted(state: GuardState) -> tuple[GuardState, dict[str, Any]]:
+    """Return the state with the candidate for good weights; say what an alarm has left behind."""
+    level, candidate, (low, high) = state.level, state.candidate, state.proved
+    if not level.mean > state.best.mean + level.deviation:  # a rate that makes progress
+        low, high = min(low, candidate.rate), max(high, candidate.rate)
+    said = {}
+    if state.asked >= 0 and level.mean > state.test.mean + state.test.deviation:
+        said = {
+            "seen": f"the loss is at {level.mean:.4g}, {state.test.mean:.4g} before the alarm",
+            "outcome": Verdict.WORSE.value,
+        }
+    state = state._replace(good=candidate, candidate=Kept(), proved=(low, high), asked=-1)
+    return state, said
+
+
+def opened(good: Kept, loss: float, seen: int) -> Kept:
+    """Return the first weights with their mean loss; a blow-up counts as twice the first."""
+    if good.mean != good.mean:
+        return good._replace(mean=loss)
+    loss = min(loss, good.mean + abs(good.mean))
+    return good._replace(mean=good.mean + (loss - good.mean) / seen)

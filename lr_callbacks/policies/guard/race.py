@@ -1,0 +1,118 @@
+"""A rate far too high from the start: the first steps again, from the same weights, at a tenth."""
+
+from typing import TYPE_CHECKING, Any
+
+from lr_callbacks.core import DESCENT, Observation, Verdict
+from lr_callbacks.policies.guard import rate
+from lr_callbacks.policies.guard.modes import (
+    CATAPULT,
+    COMPARED,
+    OVERSHOOT,
+    RACED,
+    RANKS,
+    RESTART_CUT,
+    SKIPPED,
+    WINDOWS,
+    Cap,
+    GuardState,
+    Kept,
+    Level,
+    Mode,
+    Race,
+)
+
+if TYPE_CHECKING:
+    from lr_callbacks.policies.guard.policy import Guard
+
+Said = tuple[GuardState, dict[str, Any]]
+
+#: What has to be measured in these steps.
+OPENING = (DESCENT,)
+
+
+def over(state: GuardState) -> bool:
+    """Whether nothing more is to be learnt from the first steps."""
+    return state.race.windows >= WINDOWS
+
+
+def racing(state: GuardState) -> bool:
+    """Whether the first steps are being made again."""
+    return bool(state.race.rival)
+
+
+def asked(state: GuardState) -> tuple[str, ...]:
+    """Return what to measure with the next step."""
+    return () if over(state) or racing(state) else OPENING
+
+
+def follow(guard: "Guard", state: GuardState, observation: Observation) -> Said:
+    """Count a step from the untrained weights; begin a race where updates overshoot, or end one."""
+    race, loss = state.race, observation.loss
+    if over(state) or state.good.step >= 0:
+        return state, {}
+    first = race.first if race.first == race.first else loss
+    race = race._replace(first=first, peak=max(race.peak, loss))
+    if state.level.seen > SKIPPED or race.windows:
+        sign = observation.descent if observation.descent == observation.descent else 0.0
+        if race.rival:
+            ahead = (*race.ahead, race.rival[race.steps] - loss)[-COMPARED:]
+            race = race._replace(ahead=ahead)
+        losses = race.losses if race.windows else (*race.losses, loss)
+        race = race._replace(steps=race.steps + 1, signs=race.signs + sign, losses=losses)
+    state = state._replace(race=race)
+    if race.rival:
+        return _compare(state)
+    if race.steps < RACED:
+        return state, {}
+    doubled = race.peak > race.first + abs(race.first)
+    if race.signs <= (CATAPULT if doubled else OVERSHOOT) * RACED:
+        return _begin(guard, state, observation)
+    return state._replace(race=race._replace(steps=0, signs=0.0, windows=race.windows + 1)), {}
+
+
+def _begin(guard: "Guard", state: GuardState, observation: Observation) -> Said:
+    race, level, at = state.race, state.level, rate.in_force(observation)
+    aside = Kept("even", observation.step, level.mean, level.deviation, state.cap.rate)
+    said = {
+        "save": aside.slot,
+        "restore": state.good.slot,
+        "seen": f"{(1 - race.signs / RACED) / 2:.0%} of the updates overshoot",
+        "done": f"the first {RACED} steps again, from the first weights at a tenth of the rate",
+        "expected": "lower losses after as many steps, if the rate was far too high",
+    }
+    state = state._replace(
+        mode=Mode.TRIAL.value, aside=aside, level=Level(), candidate=Kept(),
+        cap=state.cap._replace(rate=max(guard.floor, RESTART_CUT * at)),
+        race=Race(race.first, rival=race.losses), asked=observation.step,
+    )  # fmt: skip
+    return state, said
+
+
+def _compare(state: GuardState) -> Said:
+    race = state.race
+    if race.steps < RACED:
+        return state, {}
+    below, order = sum(d > 0 for d in race.ahead), sorted(race.ahead, key=abs)
+    ranks = sum(rank for rank, d in enumerate(order, 1) if d > 0)
+    said: dict[str, Any] = {"seen": f"{below} of {COMPARED} losses are lower by it"}
+    if ranks < RANKS:
+        return undone(state, said["seen"])
+    said |= {"done": "the lower rate is kept", "outcome": Verdict.KEPT.value}
+    cap, again = state.cap.rate, Race(race.first)  # it may still be too high
+    state = state._replace(race=again, cap=Cap(cap, cap, 1), aside=Kept())
+    return state._replace(mode=Mode.RECOVER.value), said
+
+
+def undone(state: GuardState, seen: str) -> Said:
+    """Go back to the higher rate and its weights."""
+    aside = state.aside
+    said = {
+        "restore": aside.slot or None,
+        "seen": seen,
+        "done": "back to the higher rate",
+        "outcome": Verdict.UNDONE.value,
+    }
+    return state._replace(
+        race=Race(windows=WINDOWS), cap=state.cap._replace(rate=aside.rate), aside=Kept(),
+        mode=Mode.CRUISE.value, level=Level(aside.mean, aside.deviation, RACED),
+    ), said  # fmt: skip
