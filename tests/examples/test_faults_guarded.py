@@ -21,4 +21,19 @@ def test_a_training_under_faults_ends_finite_within_its_budget_every_change_expl
     faults, seed, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    assert faults.run(seed, steps=200).kept
+    assert set(faults.run(seed, steps=200).broken) <= {"loss"}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 4, 6])
+def test_a_training_under_faults_ends_where_its_twin_without_them_does(
+    faults, seed, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert faults.run(seed).kept
+
+
+def test_a_change_of_the_scale_without_a_decision_is_no_promise_kept(faults):
+    told = faults.Outcome("Guard", (), 9, True, (4,), 0, 20, 0.02, 0.02, ())
+    assert told.broken == ["explained"]
+    assert told._replace(unexplained=(), loss=0.031).broken == ["loss"]
+    assert "| Guard | 0 / 1 | 1.000 | 1 | 100.0% | 100.0% | 100.0% |" in faults.table([told])

@@ -1,0 +1,106 @@
+"""The rules of the guard, and how each is switched off from outside."""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+from stability_conditions import CONDITIONS, Condition, Moment
+
+from lr_callbacks.policies.guard import incident, keeping, policy, race, rate, trial
+
+#: Stands for no rule switched off.
+ALL = "all"
+
+HARMED, CHANGED = "the weights were harmed", "the data or the objective changed"
+
+
+class Rule(NamedTuple):
+    """A rule that can be switched off.
+
+    Attributes:
+        off: returns what is to be entered while the rule is off.
+        conditions: under which it can act.
+        signs: of which at least one stands in the decisions of a training in which it acted; none
+            where that does not show.
+        method: of the stability table.
+    """
+
+    off: Callable[[], list[AbstractContextManager[Any]]]
+    conditions: tuple[str, ...]
+    signs: tuple[str, ...] = ()
+    method: str = "guard"
+
+
+def put(place: Any, **values: Any) -> Callable[[], list[AbstractContextManager[Any]]]:
+    return lambda: [patch.object(place, name, value) for name, value in values.items()]
+
+
+def _no_race(guard: Any, state: Any, observation: Any) -> Any:
+    windows = state.race.windows + 1
+    return state._replace(race=state.race._replace(steps=0, signs=0.0, windows=windows)), {}
+
+
+def _harmed(guard: Any, state: Any, observation: Any, given: Any = incident._harmed) -> Any:
+    """Leave the weights where none but the first could be returned to."""
+    if state.good.step < 0:
+        return incident._new_normal(guard, state, observation)
+    return given(guard, state, observation)
+
+
+def _first_incident(guard: Any, state: Any, failed: float, given: Any = rate.capped) -> Any:
+    return given(guard, state._replace(cap=state.cap._replace(incidents=0)), failed)
+
+
+def restarted(moment: Moment) -> float:
+    """Return a rate that falls to a fiftieth four times, and starts again (Loshchilov 2017)."""
+    return 0.02 + 0.49 * (1 + math.cos(math.pi * (4 * moment.share % 1)))
+
+
+CONDITIONS["restarts"] = Condition(name="restarts", changed=True, rate=restarted)
+
+#: By name.
+RULES = {
+    "gate": Rule(
+        list, ("healthy", "spike", "every", "burst"), method="guard:gate=None"
+    ),
+    "race": Rule(put(race, _begin=_no_race), ("healthy", "rate10", "beta"), ("steps again",)),
+    "trial": Rule(
+        put(trial, begin=lambda guard, state, observation, seen: (state, {})),
+        ("healthy", "rate10", "rate30", "restarts"), ("; trying ",),
+    ),
+    "doubt": Rule(
+        put(incident, CLEAR=math.inf), ("healthy", "burst", "labels", "new_data", "weight10"),
+        (CHANGED,),
+    ),
+    "looks": Rule(put(policy, LOOKS=()), ("healthy", "burst", "labels"), ("before the change",)),
+    "falls": Rule(put(policy, FALLS=0), ("healthy", "burst", "labels"), ("before the change",)),
+    "lost_ground": Rule(
+        put(keeping, _lost=lambda *arguments: False), ("healthy", "labels", "rising", "restarts"),
+        ("above the level of step",),
+    ),
+    "untrained": Rule(
+        put(keeping, SETTLED=10**9), ("healthy", "rate10", "beta"), ("of the untrained weights",)
+    ),
+    "range": Rule(put(rate, RISEN=math.inf), ("healthy", "rising", "rate30"), (HARMED,)),
+    "best_rate": Rule(put(rate, RANGE=1.0), ("healthy", "rising", "rate30"), (HARMED,)),
+    "restart": Rule(
+        put(incident, _harmed=_harmed), ("healthy", "rate10", "beta"),
+        ("continuing from the first weights",),
+    ),
+    "climb": Rule(
+        put(rate, CLIMB=1.0), ("healthy", "rate30", "corrupt", "rate10"), (HARMED, "rate is kept")
+    ),
+    "forgiveness": Rule(
+        put(rate, FORGIVENESS=1.0), ("healthy", "rate30", "corrupt", "rate10"),
+        (HARMED, "rate is kept"),
+    ),
+    "sequel": Rule(
+        put(rate, capped=_first_incident), ("healthy", "rising", "rate10", "corrupt"), (HARMED,)
+    ),
+    "known_rate": Rule(
+        put(incident, _risen_to_a_known_rate=lambda state: False), ("healthy", "restarts"),
+        (CHANGED,),
+    ),
+}  # fmt: skip
