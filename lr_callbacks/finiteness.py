@@ -42,7 +42,23 @@ def gradients_finite(optimizer: Optimizer, *, read: bool = True) -> Flag:
     return _finite_elsewhere([g for g in elsewhere if g.numel()]) if elsewhere else True
 
 
-def total_norm(optimizer: Optimizer, *, read: bool = True) -> Tensor | float | None:
+def total_norm(tensors: Sequence[Tensor]) -> Tensor | None:
+    """Return the Euclidean norm of all numbers in dense ``tensors``, on the first one's device.
+
+    Returns:
+        A tensor of one element, in float64 where the device knows it; None for no tensors.
+    """
+    if not tensors:
+        return None
+    real = [torch.view_as_real(t) if t.is_complex() else t for t in tensors]
+    device = real[0].device
+    wide = torch.float32 if device.type == "mps" else torch.float64
+    norms = torch._foreach_norm(real, 2.0, wide)
+    total: Tensor = torch.stack([n.to(device, wide, non_blocking=True) for n in norms]).norm()
+    return total
+
+
+def gradient_norm(optimizer: Optimizer, *, read: bool = True) -> Tensor | float | None:
     """Return the Euclidean norm of all gradients; None without any.
 
     It is not finite where a gradient is not; a sum of squares that merely overflows is formed anew
@@ -53,28 +69,15 @@ def total_norm(optimizer: Optimizer, *, read: bool = True) -> Tensor | float | N
         read: return a number where all lie in the host's memory.
     """
     dense = dense_gradients(optimizer)
+    if not read or not all(g.is_cpu and not g.is_complex() for g in dense):
+        return total_norm(dense)
     if not dense:
         return None
-    dense = [torch.view_as_real(g) if g.is_complex() else g for g in dense]
-    if not (read and all(g.is_cpu for g in dense)):
-        return _joined(torch._foreach_norm(dense, 2.0, _wide(dense[0].device)))
     total = math.hypot(*[norm.item() for norm in torch._foreach_norm(dense)])
     if total - total != 0:
-        total = math.hypot(*[n.item() for n in torch._foreach_norm(dense, 2.0, torch.float64)])
+        wide = total_norm(dense)
+        total = total if wide is None else wide.item()
     return total
-
-
-def _joined(norms: Sequence[Tensor]) -> Tensor:
-    """Return the norm of norms, on the first one's device, in its width."""
-    first = norms[0]
-    if any(n.device != first.device for n in norms):
-        norms = [n.to(first.device, non_blocking=True) for n in norms]
-    total: Tensor = torch.stack(list(norms)).norm()
-    return total
-
-
-def _wide(device: torch.device) -> torch.dtype:
-    return torch.float64 if device.type != "mps" else torch.float32
 
 
 def _finite_elsewhere(dense: list[Tensor]) -> Flag:

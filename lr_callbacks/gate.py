@@ -15,9 +15,9 @@ from lr_callbacks.copies import OptimizerCopy, finite
 from lr_callbacks.finiteness import (
     Flag,
     both,
+    gradient_norm,
     gradients_finite,
     loss_finite,
-    total_norm,
     with_gradient,
 )
 from lr_callbacks.outliers import Clipped, NormLimit
@@ -27,15 +27,15 @@ from lr_callbacks.selection import Selection
 class StepGate:
     """Lets a step of ``optimizer`` through only when its losses and gradients are finite.
 
-    A step that is left out leaves no trace: weights, optimizer state and ``buffers`` are as before
-    it, bit for bit. On the CPU the verdict is read before the step. On an accelerator nothing is
+    A step left out leaves no trace: weights, optimizer state and ``buffers`` are as before it, bit
+    for bit. On the CPU the verdict is read before the step. On an accelerator nothing is
     read: a fused optimizer gets the verdict as a `torch.amp.GradScaler` would hand it over; for
     the others of `torch.optim` the old values are kept and selected on the device after the step.
     Where the first step of a parameter builds its state, and for optimizers from elsewhere, whose
     state may lie on the host, the verdict is read, which waits for the device.
 
     With ``outliers`` a gradient whose norm lies far outside its own recent distribution is scaled
-    down to the limit before it is applied, by one factor for all groups; after the user's own
+    down to the usual one before it is applied, by one factor for all groups; after the user's own
     clipping, so that nothing happens where that is stricter. An optimizer that evaluates its
     closure again (`torch.optim.LBFGS`) is not clipped.
 
@@ -55,8 +55,7 @@ class StepGate:
 
     Attributes:
         hold: leave out every step while this is true; the closure is evaluated.
-        clipped: norm and limit of a step that was scaled down, until it is taken; on an accelerator
-            those of every step.
+        clipped: norm and what it was scaled down to, until taken; on a device of every step.
         single: whether a step evaluates its closure once, before it moves a weight.
         passed: whether the steps since the last `take` were let through; None without any.
     """
@@ -180,17 +179,22 @@ class StepGate:
         """Judge the gradients of the moment, unless that was done; measure what may be clipped."""
         read = self._deferred is not True
         if self.outliers is not None and self.single:
-            self._norm = total_norm(self.optimizer, read=read)
-            finite = self._norm if self._norm is None else _finite(self._norm)
+            norm = self._norm = gradient_norm(self.optimizer, read=read)
+            finite = norm is None or (
+                norm.isfinite() if isinstance(norm, Tensor) else math.isfinite(norm)
+            )
         else:
-            finite = None if self._looked else gradients_finite(self.optimizer, read=read)
-        if finite is not None and finite is not True:
-            self._ok = both(self._ok, finite)
+            finite = self._looked or gradients_finite(self.optimizer, read=read)
+        self._ok = both(self._ok, finite)
 
     def _clip(self, passed: Tensor | None = None) -> None:
-        """Scale an outlier down to the limit, and follow the norm."""
+        """Scale an outlier down to the usual norm, and follow the norm where it is finite."""
         norm, self._norm = self._norm, None
-        if norm is not None and self.outliers is not None:
+        if isinstance(norm, Tensor):
+            passed = norm.isfinite() if passed is None else passed & norm.isfinite()
+        elif norm is None or not math.isfinite(norm):
+            return
+        if self.outliers is not None:
             self.clipped = self.outliers.clip(with_gradient(self.optimizer), norm, passed)
 
     def _undo(self, closure: Callable[[], Any], **named: Any) -> Any:
@@ -244,7 +248,3 @@ class StepGate:
         if self._buffers is not None:
             self._buffers.restore()
         self._left_out()
-
-
-def _finite(norm: Tensor | float) -> Flag:
-    return norm.isfinite() if isinstance(norm, Tensor) else math.isfinite(norm)

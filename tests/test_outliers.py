@@ -162,3 +162,19 @@ def test_where_the_users_clipping_is_stricter_nothing_is_clipped():
         torch.nn.utils.clip_grad_norm_(loop.layer.parameters(), 1e-3)
         loop.optimizer.step()
         assert loop.gate.clipped is None
+
+
+@pytest.mark.parametrize("deferred", [None, True])
+def test_a_gradient_that_is_not_finite_and_yet_applied_blinds_nobody(deferred):
+    weight = torch.nn.Parameter(torch.zeros(3))
+    optimizer = torch.optim.SGD([weight], lr=0.0)
+    limit = NormLimit()
+    gate = StepGate(optimizer, outliers=limit, judges=False, deferred=deferred)
+    for t in range(40):
+        weight.grad = torch.full((3,), math.nan if t == 30 else 1.0)
+        optimizer.step()
+    assert limit.state()[2] == 39
+    weight.grad = torch.full((3,), 1e6)
+    optimizer.step()
+    assert float(weight.grad.norm()) == pytest.approx(3**0.5, rel=1e-3)
+    assert float(gate.clipped.norm) > 1e6

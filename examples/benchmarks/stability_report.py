@@ -35,7 +35,7 @@ def _short(number: float) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return the regrets by condition and method, and what each method did, in Markdown."""
+    """Return the regrets by condition and method, in Markdown."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     conditions = [name for name in CONDITIONS if any(row["condition"] == name for row in rows)]
     lines = []
@@ -52,15 +52,17 @@ def table(rows: Sequence[Row]) -> str:
         lines.append([title, max(map(len, chosen)), *map(summary, chosen)])
     text = tables.markdown(("condition", "cells", *methods), lines)
     caption = "mean / worst regret / cells above 0.1; †: end not finite or above the first loss"
-    return f"{caption}\n\n{text}\n\n{effort(rows, methods, conditions)}"
+    return f"{caption}\n\n{text}"
 
 
 def of(rows: Sequence[Row], method: str) -> list[Row]:
     return [row for row in rows if row["method"] == method]
 
 
-def effort(rows: Sequence[Row], methods: Sequence[str], conditions: Sequence[str]) -> str:
+def effort(rows: Sequence[Row]) -> str:
     """Return how often the methods that decide acted, and what is left of the rate."""
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    conditions = [name for name in CONDITIONS if any(row["condition"] == name for row in rows)]
     acting = [m for m in methods if any(r["interventions"] or r["skipped"] for r in of(rows, m))]
     acting += [m for m in methods if m == "plateau"]
     lines = []
@@ -116,7 +118,7 @@ def figure(rows: Sequence[Row]) -> Any:
 def write(rows: Sequence[Row], options: argparse.Namespace) -> None:
     """Print the tables, save the figure, and put both where the options say."""
     text = table(rows)
-    print(text)
+    print(text, effort(rows), sep="\n\n")
     figure(rows).savefig(options.figure, dpi=150)
     if options.readme:
         tables.write("stability", text)
@@ -133,7 +135,7 @@ def _track(rows: Sequence[Row], text: str, options: argparse.Namespace) -> None:
     with mlflow.start_run(run_name="stability"):
         mlflow.log_artifact(str(options.figure))
         mlflow.log_artifact(str(options.out))
-        mlflow.log_text(text, "stability.md")
+        mlflow.log_text(f"{text}\n\n{effort(rows)}", "stability.md")
         for method in dict.fromkeys(row["method"] for row in rows):
             with mlflow.start_run(run_name=method, nested=True):
                 mlflow.log_param("method", method)

@@ -1,6 +1,5 @@
 """How large the gradients of a step are, and how far it moves the weights."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
 from lr_callbacks.callbacks.rates import Rates
-from lr_callbacks.finiteness import dense_gradients
+from lr_callbacks.finiteness import dense_gradients, total_norm
 
 
 class GradientLog:
@@ -107,19 +106,3 @@ class _Move:
     def _weights(self) -> list[Tensor]:
         parameters = (p for group in self._optimizer.param_groups for p in group["params"])
         return [p.detach() for p in parameters if p.requires_grad]
-
-
-def total_norm(tensors: Sequence[Tensor]) -> Tensor | None:
-    """Return the Euclidean norm of all numbers in dense ``tensors``, on the first one's device.
-
-    Returns:
-        A tensor of one element, in float64 where the device knows it; None for no tensors.
-    """
-    if not tensors:
-        return None
-    real = [torch.view_as_real(t) if t.is_complex() else t for t in tensors]
-    device = real[0].device
-    wide = torch.float32 if device.type == "mps" else torch.float64
-    norms = torch._foreach_norm(real, 2.0, wide)
-    total: Tensor = torch.stack([n.to(device, wide, non_blocking=True) for n in norms]).norm()
-    return total

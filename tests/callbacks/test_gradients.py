@@ -10,8 +10,8 @@ from torch import nn
 from trainers import Kept, Regression, Script, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate, Guard, Hold
-from lr_callbacks.callbacks.gradients import total_norm
 from lr_callbacks.core import Decision
+from lr_callbacks.finiteness import total_norm
 
 
 def flat(tensors):

@@ -122,11 +122,17 @@ def test_without_a_gate_no_gradient_is_touched():
 
 
 def test_a_training_that_ends_while_weights_are_compared_ends_with_its_own_or_better_ones():
-    for ends in range(200, 212):
+    def trained(ends, *callbacks):
         net = Net(spoil=lambda t, loss: loss + 50 if t >= 195 else loss)
-        run = fit(net, [AdaptiveLearningRate(Guard(**QUICK))], max_steps=ends)
+        run = fit(net, callbacks, max_steps=ends)
         assert run.global_step == ends
-        assert all(bool(p.isfinite().all()) for p in net.parameters())
+        net.eval()
+        x, y = batches(seed=1).dataset.tensors
+        with torch.no_grad():
+            return net.training_step((x.flatten(0, 1), y.flatten(0, 1)), 0).item()
+
+    for ends in range(196, 210, 2):
+        assert trained(ends, AdaptiveLearningRate(Guard(**QUICK))) < 1.1 * trained(ends)
 
 
 class Epochs(Net):
@@ -201,7 +207,8 @@ def test_with_several_optimizers_the_policy_only_watches_unless_told_that_the_lo
     settings = {"optimizer": 1, "monitor": "loss_two", "own_loss": own_loss}
     fit(Game(), [AdaptiveLearningRate(Guard(**QUICK), **settings)], kept, max_steps=800)
     assert (len(kept.values("events/optimizer1/held")) > 0) is own_loss
-    assert {row["mode"] for _, row in kept.decisions} - {""} if own_loss else kept.decisions
+    assert kept.decisions
+    assert any(row["mode"] for _, row in kept.decisions) is own_loss
 
 
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")

@@ -22,13 +22,12 @@ from lr_callbacks.policies.guard.modes import (
     Kept,
     Level,
     Mode,
+    Said,
     wald,
 )
 
 if TYPE_CHECKING:
     from lr_callbacks.policies.guard.policy import Guard
-
-Said = tuple[GuardState, dict[str, Any]]
 
 
 def free(state: GuardState) -> str:

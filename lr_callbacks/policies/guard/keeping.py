@@ -13,12 +13,11 @@ from lr_callbacks.policies.guard.modes import (
     GuardState,
     Kept,
     Level,
+    Said,
 )
 
 if TYPE_CHECKING:
     from lr_callbacks.policies.guard.policy import Guard
-
-Said = tuple[GuardState, dict[str, Any]]
 
 
 def keep(guard: "Guard", state: GuardState, observation: Observation) -> Said:

@@ -2,7 +2,7 @@
 
 import math
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lr_callbacks.core import START
 
@@ -199,6 +199,10 @@ class GuardState(NamedTuple):
     cap: Cap = Cap()
     rollbacks: int = 0
     asked: int = -1  # step of the decision whose outcome is open
+
+
+#: A state, and what of a decision is to be said and done.
+Said = tuple[GuardState, dict[str, Any]]
 
 
 def wald(mean: float, deviation: float, excess: float = 0.0) -> Wald:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from lr_callbacks.core import (
     START,
@@ -29,6 +29,7 @@ from lr_callbacks.policies.guard.modes import (
     GuardState,
     Kept,
     Mode,
+    Said,
     wald,
 )
 from lr_callbacks.policies.wording import symptom
@@ -156,7 +157,7 @@ class Guard:
 
     def _run(
         self, state: GuardState, observation: Observation, readings: Mapping[str, Reading]
-    ) -> tuple[GuardState, dict[str, Any]]:
+    ) -> Said:
         """Follow the loss, keep snapshots, let the cap climb; watch after an alarm."""
         name, reading = worst(readings)
         if (observation.skipped or reading.condition.trouble) and self._counts(state, observation):
@@ -194,7 +195,7 @@ class Guard:
 
     def _alarm(
         self, state: GuardState, observation: Observation, name: str, reading: Reading
-    ) -> tuple[GuardState, dict[str, Any]]:
+    ) -> Said:
         """Try a lower rate against an oscillation, watch after any other alarm."""
         seen = words.alarm(state.level, observation)
         if state.mode == Mode.EXHAUSTED:
@@ -212,9 +213,7 @@ class Guard:
             state = trial.undone(state)
         return incident.alarmed(state, observation, seen)
 
-    def _doubt(
-        self, state: GuardState, observation: Observation
-    ) -> tuple[GuardState, dict[str, Any]]:
+    def _doubt(self, state: GuardState, observation: Observation) -> Said:
         """Look back at times, and where two losses have fallen half of the way back."""
         test, good, before = state.test, state.good, state.aside
         since = DOUBTED * self.quiet - state.doubt
@@ -233,9 +232,7 @@ class Guard:
             good, before = good._replace(mean=level.mean), Kept()
         return state._replace(test=test, doubt=doubt, good=good, aside=before), {}
 
-    def _watch(
-        self, state: GuardState, observation: Observation
-    ) -> tuple[GuardState, dict[str, Any]]:
+    def _watch(self, state: GuardState, observation: Observation) -> Said:
         """Let Wald's test say whether the losses are back."""
         test = state.test.add(observation.loss)
         state = state._replace(test=test)

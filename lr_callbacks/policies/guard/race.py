@@ -19,12 +19,11 @@ from lr_callbacks.policies.guard.modes import (
     Level,
     Mode,
     Race,
+    Said,
 )
 
 if TYPE_CHECKING:
     from lr_callbacks.policies.guard.policy import Guard
-
-Said = tuple[GuardState, dict[str, Any]]
 
 #: What has to be measured in these steps.
 OPENING = (DESCENT,)

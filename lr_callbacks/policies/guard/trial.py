@@ -1,16 +1,14 @@
 """A lower rate in place, on trial: kept where the loss falls by it, undone otherwise."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lr_callbacks.core import Observation, Verdict
 from lr_callbacks.policies.guard import rate
-from lr_callbacks.policies.guard.modes import RETURN, Cap, GuardState, Kept, Mode, Wald
+from lr_callbacks.policies.guard.modes import RETURN, Cap, GuardState, Kept, Mode, Said, Wald
 
 if TYPE_CHECKING:
     from lr_callbacks.policies.guard.policy import Guard
-
-Said = tuple[GuardState, dict[str, Any]]
 
 #: Standard errors by which the loss must have fallen: a trial is one comparison, made once.
 WON = 2.0
