@@ -1,5 +1,6 @@
 """One cell of the stability table: a training under a condition, by a method, and its twin."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -9,7 +10,7 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,13 +110,27 @@ def _sources() -> str:
     return hashlib.sha1(b"".join([*texts, RATES.read_bytes()])).hexdigest()[:12]
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence warnings, and what Lightning says at each start, until the training has ended."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@_quiet()
 def _trained(
     task: Task, condition: Condition, callbacks: list[Any], settings: dict[str, Any], seed: int,
     rate: float | None,
 ) -> dict[str, Any]:  # fmt: skip
-    for name in ("pytorch_lightning", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     clip, begun = settings.get("gradient_clip_val"), time.perf_counter()
     module = Training(task, condition, seed, task.rate if rate is None else rate, clip)
