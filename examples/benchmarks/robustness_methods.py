@@ -211,9 +211,10 @@ def _judged(module: _Training, bench: Bench, cell: Cell) -> float:
 
 def _told(adaptive: Any, steps: int) -> dict[str, Any]:
     """Say what the policy did: final scale, shares of steps lost to probing and to trouble."""
-    state = adaptive.controller.restore(adaptive.state_dict()["controller"])[0].policy
+    kept = adaptive.state_dict()
+    state = adaptive.controller.restore(kept["controller"])[0].policy
     if not hasattr(state, "run"):
-        return {"scale": state.scale, "rollbacks": state.rollbacks}
+        return {"scale": kept["decision"][0], "rollbacks": state.rollbacks}
     return {
         "scale": state.run.scale * state.run.guard.scale,
         "rollbacks": state.run.guard.rollbacks,

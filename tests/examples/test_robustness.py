@@ -15,7 +15,7 @@ PROGRAM = Path(__file__).resolve().parents[2] / "examples" / "benchmarks" / "rob
 def robustness(tmp_path):
     def command(what, *options):
         part = "--tasks cancer_logreg --optimizers sgd --factors 1000 --seeds 0 --steps 120"
-        methods = "--methods search cosine prodigy --processes 0 --out r.jsonl"
+        methods = "--methods search guard cosine prodigy --processes 0 --out r.jsonl"
         line = [sys.executable, PROGRAM, what, *part.split(), *methods.split(), *options]
         told = subprocess.run(line, capture_output=True, text=True, check=False, cwd=tmp_path)
         assert told.returncode == 0, told.stderr
@@ -29,15 +29,15 @@ def test_a_part_is_trained_once_and_reported_as_table_figure_and_mlflow_runs(rob
     robustness("run")
     lines = results.read_text(encoding="utf-8").splitlines()
     rows = {row["method"]: row for row in map(json.loads, lines)}
-    assert set(rows) == {"search", "cosine", "prodigy"}
+    assert set(rows) == {"search", "guard", "cosine", "prodigy"}
     assert rows["search"]["loss"] < rows["cosine"]["loss"]
 
     results.write_text("\n".join(lines[:2]) + '\n{"half', encoding="utf-8")
     robustness("run")
-    assert len(results.read_text(encoding="utf-8").splitlines()) == 4
+    assert len(results.read_text(encoding="utf-8").splitlines()) == 5
 
     store = f"sqlite:///{tmp_path}/store.db"
     assert "| search | 1 |" in robustness("report", "--tracking-uri", store)
     assert (tmp_path / "robustness.png").stat().st_size > 1000
     runs = MlflowClient(store).search_runs(["1"])
-    assert {r.info.run_name for r in runs} == {"robustness", "search", "cosine", "prodigy"}
+    assert {r.info.run_name for r in runs} == {"robustness", "search", "guard", "cosine", "prodigy"}
