@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -180,6 +181,18 @@ def loaded(code):
 def test_the_help_of_a_command_loads_nothing_that_takes_seconds(command):
     arguments = [*command.split(), "--help"]
     assert loaded(f"from lr_callbacks.cli import main; main({arguments!r})") == set()
+
+
+@pytest.mark.parametrize("given", ["--help", "optimizer.lrr=1", "model=mpl"])
+def test_help_and_a_mistyped_key_of_a_training_load_nothing_that_takes_seconds(given):
+    code = f"""
+        import contextlib, sys
+        from lr_callbacks.app.command import main
+        sys.argv = ["lr-train", {given!r}]
+        with contextlib.suppress(SystemExit):
+            main()
+    """
+    assert loaded(textwrap.dedent(code)) <= {"hydra"}
 
 
 @pytest.mark.parametrize(

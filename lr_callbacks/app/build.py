@@ -10,28 +10,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from lr_callbacks.app.targets import OPTIMIZERS
 from lr_callbacks.core import require
-
-#: Where each optimizer lives. Not here: LBFGS, which needs a closure, and SparseAdam, which takes
-#: none but sparse gradients.
-OPTIMIZERS: dict[str, str] = {
-    "adadelta": "torch.optim.Adadelta",
-    "adafactor": "torch.optim.Adafactor",
-    "adagrad": "torch.optim.Adagrad",
-    "adam": "torch.optim.Adam",
-    "adamax": "torch.optim.Adamax",
-    "adamw": "torch.optim.AdamW",
-    "asgd": "torch.optim.ASGD",
-    "muon": "lr_callbacks.zoo.muon.MuonAdamW",
-    "nadam": "torch.optim.NAdam",
-    "prodigy": "prodigyopt.Prodigy",
-    "radam": "torch.optim.RAdam",
-    "rmsprop": "torch.optim.RMSprop",
-    "rprop": "torch.optim.Rprop",
-    "schedule_free_adamw": "schedulefree.AdamWScheduleFree",
-    "schedule_free_sgd": "schedulefree.SGDScheduleFree",
-    "sgd": "torch.optim.SGD",
-}
 
 
 def optimizer_class(kind: str) -> type[Optimizer]:

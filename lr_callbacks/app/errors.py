@@ -12,7 +12,6 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from lr_callbacks.app import schema
 from lr_callbacks.app.versions import VERSION_BASE
 
 #: Which extra brings an option that other packages provide.
@@ -80,6 +79,8 @@ def _not_yaml(error: YAMLError) -> str:
 
 def _unknown_field(key: str, kind: str, given: str = "") -> str:
     """Name the field of a schema most like the last part of ``key``, or all of them."""
+    from lr_callbacks.app import schema  # whose targets take seconds to import
+
     parent = key.rpartition(".")[0]
     prefix = f"{parent}." if parent else ""
     known = [f"{prefix}{name}" for name in schema.fields(kind) if name[0] != "_"]
@@ -99,7 +100,7 @@ def _unknown_key(key: str) -> str:
 
 
 def _unknown(key: str, known: list[str]) -> str:
-    near = _or_like(key, known)
+    near = or_like(key, known)
     if near != ".":
         return f"unknown key `{key}`{near}"
     parent = key.rpartition(".")[0]
@@ -119,7 +120,7 @@ def _unknown_option(group: str, option: str, listed: str = "") -> str:
     known = listed.split() or _options(group)
     if not known:
         return f"there is no file `{group}/{option}.yaml` among the configurations."
-    said = f"unknown option `{group}={option}`{_or_like(option, known)}"
+    said = f"unknown option `{group}={option}`{or_like(option, known)}"
     return f"{said} The options of `{group}` are {', '.join(known)}."
 
 
@@ -167,7 +168,7 @@ _KNOWN: dict[str, Callable[..., str]] = {
 }
 
 
-def _or_like(word: str, known: Iterable[str]) -> str:
+def or_like(word: str, known: Iterable[str]) -> str:
     """Suggest the word most like ``word`` that has the same parent, or end the sentence."""
     parent = word.rpartition(".")[0]
     beside = [other for other in known if other.rpartition(".")[0] == parent]

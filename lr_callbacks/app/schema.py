@@ -17,7 +17,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from lr_callbacks.app.build import OPTIMIZERS, optimizer_class
+from lr_callbacks.app.build import optimizer_class
+from lr_callbacks.app.targets import OPTIMIZERS
 
 #: The hidden group that holds the schemas.
 GROUP = "hydra/lr_callbacks"
