@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-#: Steps before anything is an outlier: the first gradients are not like the later ones.
-WARM_UP = 20
+#: Steps before the distribution says what an outlier is. Until then, but for the first few, it is a
+#: norm ten times the one before: gradients that grow from nothing do so in smaller steps.
+WARM_UP, FIRST, LEAP = 20, 3, math.log(10.0)
 
 #: A norm is an outlier where its logarithm lies six deviations above its mean: beyond the tails of
 #: healthy training; and never below three times the usual norm, however quiet that was.
@@ -22,6 +23,7 @@ WEIGHT = 0.03
 COUNTED = 1.5
 
 _TINY = 1e-30
+SQRT2 = math.sqrt(2)  # the difference of two numbers varies so much more than one
 
 
 class Clipped(NamedTuple):
@@ -33,6 +35,9 @@ class Clipped(NamedTuple):
 
 class NormLimit:
     """Follows the logarithm of the gradient norm, and says from where on it is an outlier.
+
+    Its deviation is that from one norm to the next, so that norms which fall for long do not widen
+    it, or, where that is more, the excess of those above the mean: norms may grow.
 
     An outlier is scaled down to the usual norm: scaled to the limit it would still move Adam's
     moments. All numbers stay where the norms lie; nothing is read.
@@ -47,6 +52,7 @@ class NormLimit:
         self.mean: Any = 0.0  # numbers on the host, tensors elsewhere
         self.deviation: Any = 0.0
         self.seen: Any = 0.0
+        self.last: Any = 0.0
 
     def clip(
         self, parameters: Iterable[Tensor], norm: Tensor | float, passed: Tensor | None = None
@@ -77,45 +83,53 @@ class NormLimit:
 
     def follow(self, norm: float) -> float:
         """Fold in a finite norm on the host; return it, or the usual one where it is an outlier."""
-        x, seen, mean = math.log(max(norm, _TINY)), self.seen, self.mean
-        limit = mean + max(REACH * self.deviation, LEAST) if seen >= WARM_UP else math.inf
+        x, seen, mean, usual = math.log(max(norm, _TINY)), self.seen, self.mean, self.last
+        limit = usual + LEAP if seen >= FIRST else math.inf
+        if seen >= WARM_UP:
+            usual, limit = mean, mean + max(REACH * self.deviation, LEAST)
         outlier = x > limit
-        error = x - mean if seen else 0.0
+        if outlier and seen < WARM_UP:
+            x = usual
+        error, change = (x - mean, abs(x - self.last) / SQRT2) if seen else (0.0, 0.0)
         if seen >= WARM_UP:
             reach = COUNTED * max(self.deviation, LEAST / REACH)
-            error = max(-reach, min(reach, error))
+            error, change = max(-reach, min(reach, error)), min(reach, change)
         weight = max(WEIGHT, 1 / (seen + 1))
         self.mean = mean + weight * error if seen else x
-        self.deviation += max(WEIGHT, 1 / max(1.0, seen)) * (1.25 * abs(error) - self.deviation)
-        self.seen = seen + 1
-        return math.exp(float(mean)) if outlier else norm
+        spread = 1.25 * max(error, change) - self.deviation
+        self.deviation += max(WEIGHT, 1 / max(1.0, seen)) * spread
+        self.seen, self.last = seen + 1, x
+        return math.exp(float(usual)) if outlier else norm
 
     def follow_there(self, norm: Tensor, passed: Tensor) -> Tensor:
         """Do the same where the norm lies; one that was not ``passed`` is not folded in."""
-        seen, mean, deviation = (
+        seen, mean, deviation, last = (
             torch.as_tensor(value, dtype=norm.dtype, device=norm.device)
-            for value in (self.seen, self.mean, self.deviation)
+            for value in (self.seen, self.mean, self.deviation, self.last)
         )
-        x = norm.clamp(min=_TINY).log()
-        limit = mean + (REACH * deviation).clamp(min=LEAST)
-        limit = torch.where(seen >= WARM_UP, limit, math.inf)
-        reach = torch.where(seen >= WARM_UP, COUNTED * deviation.clamp(min=LEAST / REACH), math.inf)
+        x, grown = norm.clamp(min=_TINY).log(), seen >= WARM_UP
+        usual = torch.where(grown, mean, last)
+        limit = usual + torch.where(grown, (REACH * deviation).clamp(min=LEAST), LEAP)
+        outlier = (x > limit) & (seen >= FIRST)
+        x = torch.where(outlier & ~grown, usual, x)
+        reach = torch.where(grown, COUNTED * deviation.clamp(min=LEAST / REACH), math.inf)
         error = torch.where(seen > 0, x - mean, 0.0).clamp(-reach, reach)
+        change = torch.where(seen > 0, (x - last).abs() / SQRT2, 0.0).minimum(reach)
         moved = mean + (1 / (seen + 1)).clamp(min=WEIGHT) * error
-        spread = 1.25 * error.abs() - deviation
+        spread = 1.25 * error.maximum(change) - deviation
         self.mean = torch.where(passed, torch.where(seen > 0, moved, x), mean)
         weight = (1 / seen.clamp(min=1.0)).clamp(min=WEIGHT)
         self.deviation = torch.where(passed, deviation + weight * spread, deviation)
-        self.seen = seen + passed
-        return torch.where(x > limit, mean.exp(), norm)
+        self.seen, self.last = seen + passed, torch.where(passed, x, last)
+        return torch.where(outlier, usual.exp(), norm)
 
     def state(self) -> list[float]:
         """Return what a resumed run goes on with."""
-        return [float(self.mean), float(self.deviation), float(self.seen)]
+        return [float(self.mean), float(self.deviation), float(self.seen), float(self.last)]
 
     def load(self, state: list[float]) -> None:
         """Take up what `state` gave."""
-        self.mean, self.deviation, self.seen = state
+        self.mean, self.deviation, self.seen, self.last = state
 
 
 def _scale(parameter: Tensor, factor: Tensor | float) -> None:

@@ -34,9 +34,25 @@ def test_an_outlier_is_scaled_down_to_the_usual_norm():
     assert limit.follow(100.0) == pytest.approx(1.0, rel=0.3)
 
 
-def test_nothing_is_an_outlier_in_the_first_steps():
+def test_norms_may_grow_from_nothing_in_the_first_steps():
     limit = NormLimit()
-    assert all(limit.follow(10.0**k) == 10.0**k for k in range(WARM_UP))
+    assert all(limit.follow(5.0**k) == 5.0**k for k in range(WARM_UP))
+
+
+def test_a_leap_in_the_first_steps_is_an_outlier():
+    limit = NormLimit()
+    assert [limit.follow(norm) for norm in (1.0, 50.0, 1.0)] == [1.0, 50.0, 1.0]
+    for norm in (1.2, 1.1):
+        limit.follow(norm)
+    assert [limit.follow(1e4) for _ in range(10)] == pytest.approx([1.1] * 10)
+
+
+def test_norms_that_fall_for_long_do_not_widen_the_limit():
+    limit, noise = NormLimit(), norms(count=100)
+    for step, norm in enumerate(noise):
+        limit.follow(norm * 0.97**step)
+    usual = math.exp(limit.mean)
+    assert limit.follow(20 * usual) == pytest.approx(usual)
 
 
 def test_a_burst_of_twenty_does_not_become_usual():

@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 from stability_conditions import CONDITIONS, Condition, Moment
 
-from lr_callbacks.policies.guard import incident, keeping, policy, race, rate, trial
+from lr_callbacks.policies.guard import doubt, incident, keeping, race, rate, trial
 
 #: Stands for no rule switched off.
 ALL = "all"
@@ -49,8 +49,23 @@ def _harmed(guard: Any, state: Any, observation: Any, given: Any = incident._har
     return given(guard, state, observation)
 
 
-def _first_incident(guard: Any, state: Any, failed: float, given: Any = rate.capped) -> Any:
-    return given(guard, state._replace(cap=state.cap._replace(incidents=0)), failed)
+def _first_incident(
+    guard: Any, state: Any, failed: float, scheduled: float, given: Any = rate.capped
+) -> Any:
+    state = state._replace(cap=state.cap._replace(incidents=0))
+    return given(guard, state, failed, scheduled)
+
+
+def _alone(guard: Any, state: Any, observation: Any, given: Any = race._begin) -> Any:
+    """Race once: the lower rate that has won is raced by no lower one."""
+    if state.cap.rate == math.inf or not state.cap.peak:
+        return given(guard, state, observation)
+    again = race.Race(state.race.first, windows=race.WINDOWS)
+    return state._replace(race=again, mode=race.Mode.RECOVER.value), {"done": "", "expected": ""}
+
+
+def _untrained(state: Any, observation: Any, given: Any = incident.begin) -> Any:
+    return given(state._replace(candidate=incident.Kept()), observation)
 
 
 def restarted(moment: Moment) -> float:
@@ -74,8 +89,8 @@ RULES = {
         put(incident, CLEAR=math.inf), ("healthy", "burst", "labels", "new_data", "weight10"),
         (CHANGED,),
     ),
-    "looks": Rule(put(policy, LOOKS=()), ("healthy", "burst", "labels"), ("before the change",)),
-    "falls": Rule(put(policy, FALLS=0), ("healthy", "burst", "labels"), ("before the change",)),
+    "looks": Rule(put(doubt, LOOKS=()), ("healthy", "burst", "labels"), ("before the change",)),
+    "falls": Rule(put(doubt, FALLS=0), ("healthy", "burst", "labels"), ("before the change",)),
     "lost_ground": Rule(
         put(keeping, _lost=lambda *arguments: False), ("healthy", "labels", "rising", "restarts"),
         ("above the level of step",),
@@ -89,8 +104,16 @@ RULES = {
         put(incident, _harmed=_harmed), ("healthy", "rate10", "beta"),
         ("continuing from the first weights",),
     ),
-    "climb": Rule(
-        put(rate, CLIMB=1.0), ("healthy", "rate30", "corrupt", "rate10"), (HARMED, "rate is kept")
+    "race_again": Rule(put(race, _begin=_alone), ("rate10",), ("rate is kept",)),
+    "warm_up": Rule(put(rate, WARM=1), ("rate10", "rising"), ("from the first weights",)),
+    "shape": Rule(
+        put(rate, followed=lambda state, scheduled: state._replace(
+            cap=state.cap._replace(peak=0.0, start=1.0))),
+        ("rate10", "rising", "corrupt"), (HARMED, "rate is kept"),
+    ),
+    "overshoot": Rule(put(rate, CATAPULT=-2.0), ("rate10", "rising"), (HARMED,)),
+    "probation": Rule(
+        put(incident, begin=_untrained), ("healthy", "rate10", "beta"), ("comparing with",)
     ),
     "forgiveness": Rule(
         put(rate, FORGIVENESS=1.0), ("healthy", "rate30", "corrupt", "rate10"),
@@ -98,9 +121,5 @@ RULES = {
     ),
     "sequel": Rule(
         put(rate, capped=_first_incident), ("healthy", "rising", "rate10", "corrupt"), (HARMED,)
-    ),
-    "known_rate": Rule(
-        put(incident, _risen_to_a_known_rate=lambda state: False), ("healthy", "restarts"),
-        (CHANGED,),
     ),
 }  # fmt: skip

@@ -26,6 +26,7 @@ from faults_scripts import Fault, Poisoned, Recorded, script
 from torch.utils.data import DataLoader
 
 from lr_callbacks import AdaptiveLearningRate, Guard, Search
+from lr_callbacks.policies.guard.modes import FORGIVENESS
 
 #: Times the twin's loss at which a script has not kept its promise.
 WORST = 1.5
@@ -102,10 +103,8 @@ class _Watched(AdaptiveLearningRate):
 
 
 def _by_rule(before: Any, after: Any) -> bool:
-    """Whether a cap stays, so that the scale only follows the schedule; or climbs to its top."""
-    return after.rate == before.rate or before.rate < after.rate <= min(
-        before.rate * 1.0301, after.top
-    )
+    """Whether a cap stays, so that the scale only follows the schedule; or is forgiven."""
+    return after.rate in (before.rate, before.rate * FORGIVENESS)
 
 
 def _climbs(state: Any) -> bool:

@@ -10,10 +10,7 @@ from lr_callbacks.policies.guard.modes import (
     CLEAR,
     DOUBTED,
     GRAVE,
-    LOOKED,
-    MOST,
     POOL,
-    RISEN,
     SHIFT,
     SILENT,
     UNTRAINED,
@@ -43,7 +40,7 @@ def alarmed(state: GuardState, observation: Observation, seen: str) -> Said:
     """
     level, good, save = state.level, state.good, None
     if not state.doubt:
-        state = state._replace(candidate=Kept(), aside=Kept())
+        state = state._replace(aside=Kept())
         at, save = rate.in_force(observation), free(state)
         aside = Kept(save, observation.step, level.mean, level.deviation, at)
         state = state._replace(aside=aside)
@@ -65,7 +62,10 @@ def alarmed(state: GuardState, observation: Observation, seen: str) -> Said:
 
 def begin(state: GuardState, observation: Observation) -> Said:
     """Hold the last good weights on the present batches."""
-    good, test = state.good, state.test
+    good, test, candidate = state.good, state.test, state.candidate
+    if good.step < 0 and candidate.mean + SHIFT * candidate.deviation < good.mean:
+        good = candidate  # on probation, but better than the untrained ones
+    state = state._replace(good=good, candidate=Kept())
     mean = good.mean if good.mean == good.mean else state.level.mean
     finite = math.isfinite(observation.loss)
     excess = test.level - mean if finite else 1e300  # whatever is finite is better
@@ -87,44 +87,6 @@ def begin(state: GuardState, observation: Observation) -> Said:
     ), said
 
 
-def look_back(state: GuardState, observation: Observation) -> Said:
-    """Hold the weights from before a change: it may have been bad data that is over."""
-    before, level, slot = state.aside, state.test.level, free(state)
-    said = {
-        "save": slot,
-        "restore": before.slot,
-        "seen": f"losses are at {level:.4g}, {state.level.mean:.4g} since the change",
-        "done": f"comparing with {words.place(before)}, from before the change",
-        "expected": f"{before.mean:.4g} as before, if it was bad data that is over",
-    }
-    test = wald(before.mean, before.deviation, level - before.mean)
-    return state._replace(
-        mode=Mode.LOOK.value, present=slot, test=test._replace(highs=state.test.highs),
-        level=Level(level), doubt=state.doubt - 2, asked=observation.step,
-    ), said  # fmt: skip
-
-
-def look(state: GuardState, observation: Observation) -> Said:
-    """Fold in a loss of the weights from before a change."""
-    test, level = state.test.add(observation.loss), state.level.mean
-    state = state._replace(test=test)
-    if test.back:
-        return _bad_data(state, observation, "")
-    if test.looked < LOOKED and test.total < SHIFT * (MOST - SHIFT / 2):
-        return state, {}
-    said = {
-        "restore": state.present or None,
-        "seen": f"those give {test.level:.4g}",
-        "done": "no better; continuing as before",
-        "outcome": Verdict.NEW_NORMAL.value,
-    }
-    # The next look is due when what is left has halved again.
-    test = wald(level, test.deviation)._replace(highs=test.highs)
-    return state._replace(
-        mode=Mode.DOUBT.value, level=Level(), present="", clear=0, test=test
-    ), said
-
-
 def verify(guard: "Guard", state: GuardState, observation: Observation) -> Said:
     """Fold in a loss of the last good weights."""
     test = state.test.add(observation.loss)
@@ -133,14 +95,14 @@ def verify(guard: "Guard", state: GuardState, observation: Observation) -> Said:
     if test.back and not grave:
         # In doubt their level was not that of the data: now it is again.
         if test.highs > 0 or state.doubt:
-            return _bad_data(state, observation, state.aside.slot)
-        if _risen_to_a_known_rate(state):
-            return _new_normal(guard, state, observation)
+            return bad_data(state, observation, state.aside.slot)
         return _harmed(guard, state, observation)
     if not math.isfinite(observation.loss):  # nothing is lost by waiting for what can be applied
         state = state._replace(test=test._replace(total=0.0, highs=test.highs + 1))
         return state, _silent(guard, test.highs + 1)
-    return _new_normal(guard, state, observation) if test.high else (state, {})
+    # Undecided for so long, it changes nothing: each step that is held is lost.
+    told = test.high or test.looked - test.highs >= guard.quiet
+    return _new_normal(guard, state, observation) if told else (state, {})
 
 
 def _silent(guard: "Guard", count: int) -> dict[str, Any]:
@@ -153,12 +115,6 @@ def _silent(guard: "Guard", count: int) -> dict[str, Any]:
         "done": "stopping" if stops else "waiting for what can be applied",
         "stop": stops,
     }
-
-
-def _risen_to_a_known_rate(state: GuardState) -> bool:
-    """Whether the schedule has raised the rate to where it was before: the loss rises by that."""
-    at, highest = state.aside.rate, state.proved[1]
-    return RISEN * state.good.rate < at <= RISEN * highest
 
 
 def closing(state: GuardState) -> str:
@@ -175,7 +131,8 @@ def _harmed(guard: "Guard", state: GuardState, observation: Observation) -> Said
     failed = min(at, state.cap.rate)
     if good.step < 0:  # the first steps may have been far from it
         good = good._replace(mean=min(held, good.mean) if good.mean == good.mean else held)
-    state = rate.capped(guard, _at(state._replace(good=good), good), failed)
+    state = _at(state._replace(good=good), good)
+    state = rate.capped(guard, state, failed, observation.scheduled)
     if state.best.mean < good.mean:  # what these weights can do is the measure from now on
         best = state.best._replace(mean=good.mean, deviation=good.deviation)
         state = state._replace(best=best)
@@ -195,7 +152,7 @@ def _harmed(guard: "Guard", state: GuardState, observation: Observation) -> Said
     return state._replace(mode=Mode.EXHAUSTED.value), said
 
 
-def _bad_data(state: GuardState, observation: Observation, restore: str) -> Said:
+def bad_data(state: GuardState, observation: Observation, restore: str) -> Said:
     """Continue from the state set aside, which at most one bad batch has touched."""
     held, kept = state.test.level, state.aside if state.aside.slot else state.good
     state = _at(state, kept)._replace(doubt=0, asked=observation.step)
@@ -224,7 +181,7 @@ def _new_normal(guard: "Guard", state: GuardState, observation: Observation) -> 
     good, doubt, mean = state.good, state.doubt, test.level
     if not doubt:
         clear = mean > good.mean + CLEAR * good.deviation
-        doubt = DOUBTED * guard.quiet if clear and aside.slot and good.step >= 0 else 0
+        doubt = DOUBTED * guard.quiet if clear and aside.slot else 0
     if not doubt:  # these are judged by what they give from now on
         good, aside = good._replace(mean=mean), Kept()
     mode = Mode.DOUBT if doubt else Mode.CRUISE

@@ -34,9 +34,11 @@ def keep(guard: "Guard", state: GuardState, observation: Observation) -> Said:
     if young and not level.seen % SETTLED and _above(level, good, noise):
         where = "that of the untrained weights"
         return incident.alarmed(state, observation, words.lost_ground(level, where))
-    if candidate.slot and step - candidate.step >= guard.quiet and race.over(state):
+    settled = race.over(state) or not young
+    if candidate.slot and step - candidate.step >= guard.quiet and settled:
         if not young and _lost(state, observation):
             where = f"the level of step {state.best.step}"
+            state = state._replace(candidate=Kept())
             return incident.alarmed(state, observation, words.lost_ground(level, where))
         state, said = _promoted(state)
         candidate, good = state.candidate, state.good
@@ -51,10 +53,10 @@ def keep(guard: "Guard", state: GuardState, observation: Observation) -> Said:
 
 
 def _lost(state: GuardState, observation: Observation) -> bool:
-    """Whether the loss has lost ground at the rate of its lowest level, or at a new one."""
-    at, best = rate.in_force(observation), state.best
-    comparable = at <= RISEN * best.rate or at > RISEN * state.proved[1]
-    return comparable and _above(state.level, best, state.good.deviation)
+    """Whether the loss has lost ground at a rate that may be too high."""
+    return rate.suspect(state, observation) and _above(
+        state.level, state.best, state.good.deviation
+    )
 
 
 def _above(level: Level, kept: Kept, noise: float) -> bool:
@@ -78,8 +80,9 @@ def _promoted(state: GuardState) -> tuple[GuardState, dict[str, Any]]:
 
 
 def opened(good: Kept, loss: float, seen: int) -> Kept:
-    """Return the first weights with their mean loss; a blow-up counts as twice the first."""
+    """Return the first weights with their mean loss; a blow-up is not theirs."""
     if good.mean != good.mean:
         return good._replace(mean=loss)
-    loss = min(loss, good.mean + abs(good.mean))
+    if loss > good.mean + abs(good.mean):
+        return good
     return good._replace(mean=good.mean + (loss - good.mean) / seen)

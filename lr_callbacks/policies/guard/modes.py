@@ -18,7 +18,7 @@ class Mode(StrEnum):
     VERIFY = "verify"  # older weights are held on the present batches
     LOOK = "look"  # the weights from before a change are held on the present batches
     DOUBT = "doubt"  # after a change that is taken for meant; it may yet have been bad data
-    RECOVER = "recover"  # below the user's rate, on the way back
+    RECOVER = "recover"  # below the user's rate, until that is forgiven
     TRIAL = "trial"  # a lower rate in place, compared with the losses before it
     EXHAUSTED = "exhausted"  # the roll-backs are used up; only recording
 
@@ -49,8 +49,13 @@ WINDOWS = 2
 
 #: Of these the first half is not compared, since the lower rate begins behind. The others must lie
 #: below those at the higher rate after as many steps, by Wilcoxon's signed ranks (1945): of twelve
-#: without a difference one case in six reaches 52, and few healthy runs overshoot.
-COMPARED, RANKS = 12, 52
+#: without a difference one case in six reaches 52, and few healthy runs overshoot. A rate that has
+#: won is raced by a tenth of it in turn, but has shown no sign: there all twelve must be lower.
+COMPARED, RANKS, ALL_RANKS = 12, 52, 78
+
+#: Steps in which the untrained weights are warmed up again, if the schedule did: Adam's first
+#: updates have the size of the rate whatever the gradient.
+WARM = 25
 
 #: Evidence for a return to the untrained weights, which loses all: so many times the usual one.
 GRAVE = 2.0
@@ -89,9 +94,6 @@ RISEN, RANGE = 1.5, 10.0
 #: Factor on the rate where the untrained weights are the only ones to return to: it may be wrong by
 #: orders of magnitude, and each restart loses all.
 RESTART_CUT = 0.1
-
-#: The rate climbs again to this share of the one that failed, by 3 % a step.
-RETURN, CLIMB = 0.7, 1.03
 
 #: Clear steps, in `quiet`, after which what failed is forgiven by half as much again.
 FORGIVING, FORGIVENESS = 12, 1.5
@@ -164,8 +166,10 @@ class Cap(NamedTuple):
     """The highest rate in force, in units of the initial one."""
 
     rate: float = math.inf
-    top: float = math.inf  # where it climbs to
+    peak: float = 0.0  # of the schedule since a cut, whose share stays; 0 while none was made
     incidents: int = 0  # that are not forgotten
+    start: float = math.nan  # the first scheduled rate
+    warm: float = 1.0  # share of the cap while the untrained weights are warmed up again
 
 
 class Race(NamedTuple):
@@ -176,6 +180,7 @@ class Race(NamedTuple):
     steps: int = 0  # of this window
     signs: float = 0.0  # of ⟨gradient, −last update⟩, added up over them
     windows: int = 0  # looked at
+    overshot: bool = False  # whether that is why there is a race
     losses: tuple[float, ...] = ()  # of the first window
     rival: tuple[float, ...] = ()  # those at the higher rate, while the race is on
     ahead: tuple[float, ...] = ()  # by which the compared losses are below the rival's

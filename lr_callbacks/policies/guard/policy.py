@@ -15,12 +15,9 @@ from lr_callbacks.core import (
     require,
     worst,
 )
-from lr_callbacks.policies.guard import incident, keeping, race, rate, trial, words
+from lr_callbacks.policies.guard import doubt, incident, keeping, race, rate, trial, words
 from lr_callbacks.policies.guard.modes import (
-    DOUBTED,
-    FALLS,
     GRAVE,
-    LOOKS,
     OPENING,
     POOL,
     SHIFT,
@@ -28,9 +25,9 @@ from lr_callbacks.policies.guard.modes import (
     YOUNG,
     GuardState,
     Kept,
+    Level,
     Mode,
     Said,
-    wald,
 )
 from lr_callbacks.policies.wording import symptom
 
@@ -66,7 +63,8 @@ class Guard:
     look      doubt      they are no better
     doubt     watch      a loss as far again above
     doubt     cruise     the loss is at its old level, or has kept the new one for long
-    recover   cruise     the cap has climbed above the schedule
+    doubt     recover    the same, below a cap
+    recover   cruise     the cap is above the schedule again
     recover   watch      an alarm
     recover   trial      an oscillation
     trial     recover    the lower rate has won, and stays
@@ -126,6 +124,7 @@ class Guard:
     ) -> tuple[GuardState, Decision]:
         """Fold in one observation and decide."""
         asked, condition = state.asked, worst(readings)[1].condition
+        state = rate.followed(state, observation.scheduled)
         if observation.saved is not None and state.candidate.slot:  # read late, in a block
             later = max(state.candidate.step, observation.saved)
             state = state._replace(candidate=state.candidate._replace(step=later))
@@ -134,7 +133,7 @@ class Guard:
         if state.mode == Mode.VERIFY:
             state, said = incident.verify(self, state, observation)
         elif state.mode == Mode.LOOK:
-            state, said = incident.look(state, observation)
+            state, said = doubt.look(state, observation)
         elif state.mode == Mode.WATCH:
             state, said = self._watch(state, observation)
         else:
@@ -160,7 +159,7 @@ class Guard:
     ) -> Said:
         """Follow the loss, keep snapshots, let the cap climb; watch after an alarm."""
         name, reading = worst(readings)
-        if (observation.skipped or reading.condition.trouble) and self._counts(state, observation):
+        if self._counts(state, observation, reading.condition):
             return self._alarm(state, observation, name, reading)
         if not math.isfinite(observation.loss):
             return state, {}
@@ -176,19 +175,25 @@ class Guard:
             return state, said
         if state.mode == Mode.TRIAL:
             return trial.follow(self, state, observation)
-        state = rate.climbed(self, state)
+        state = rate.forgiven(self, state)
         if state.doubt:
-            state, said = self._doubt(state, observation)
+            state, said = doubt.follow(self, state, observation)
             if said:
                 return state, said
         state = state._replace(mode=rate.mode(self, state, observation.scheduled))
         return keeping.keep(self, state, observation)
 
-    def _counts(self, state: GuardState, observation: Observation) -> bool:
-        """Whether an alarm is one: the noise is known, and the change in doubt no answer to it."""
+    def _counts(self, state: GuardState, observation: Observation, condition: Condition) -> bool:
+        """Whether an alarm is one: the noise is known, and the change in doubt no answer to it.
+
+        A loss that drifts at a rate beyond suspicion does so for a reason of its own.
+        """
         loss, level = observation.loss, state.level
         if observation.skipped or not math.isfinite(loss):
             return True
+        drifts = condition is Condition.DIVERGING and not rate.suspect(state, observation)
+        if not condition.trouble or (drifts and state.good.step >= 0):
+            return False
         if state.doubt:  # as far again above what the old weights gave after the change
             return loss > 2 * state.test.mean - state.aside.mean
         return level.seen >= YOUNG
@@ -213,25 +218,6 @@ class Guard:
             state = trial.undone(state)
         return incident.alarmed(state, observation, seen)
 
-    def _doubt(self, state: GuardState, observation: Observation) -> Said:
-        """Look back at times, and where two losses have fallen half of the way back."""
-        test, good, before = state.test, state.good, state.aside
-        since = DOUBTED * self.quiet - state.doubt
-        falls = test.highs < FALLS and observation.loss < (test.mean + before.mean) / 2
-        if falls or any(0 <= since - look * self.quiet <= 1 for look in LOOKS):
-            test = test.add(observation.loss)
-            if test.looked > 1:
-                test = test._replace(highs=test.highs + falls)
-                return incident.look_back(state._replace(test=test), observation)
-        else:
-            test = wald(test.mean, test.deviation)._replace(highs=test.highs)
-        level, doubt = state.level, state.doubt - 1
-        if level.seen >= YOUNG and level.mean < before.mean + SHIFT * before.deviation:
-            doubt = 0
-        if not doubt:
-            good, before = good._replace(mean=level.mean), Kept()
-        return state._replace(test=test, doubt=doubt, good=good, aside=before), {}
-
     def _watch(self, state: GuardState, observation: Observation) -> Said:
         """Let Wald's test say whether the losses are back."""
         test = state.test.add(observation.loss)
@@ -244,4 +230,6 @@ class Guard:
         seen = f"the loss is back at {test.mean:.4g}"
         done = "the rate stays capped" if mode == Mode.RECOVER else "nothing changes"
         said = {"seen": seen, "done": done, "outcome": Verdict.RECOVERED.value}
+        if state.level.mean > test.mean + SHIFT * test.deviation:  # it was that of bad data
+            state = state._replace(level=Level())
         return state._replace(mode=mode, aside=state.aside if state.doubt else Kept()), said

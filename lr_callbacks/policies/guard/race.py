@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from lr_callbacks.core import DESCENT, Observation, Verdict
 from lr_callbacks.policies.guard import rate
 from lr_callbacks.policies.guard.modes import (
+    ALL_RANKS,
     CATAPULT,
     COMPARED,
     OVERSHOOT,
@@ -13,7 +14,6 @@ from lr_callbacks.policies.guard.modes import (
     RESTART_CUT,
     SKIPPED,
     WINDOWS,
-    Cap,
     GuardState,
     Kept,
     Level,
@@ -60,7 +60,7 @@ def follow(guard: "Guard", state: GuardState, observation: Observation) -> Said:
         race = race._replace(steps=race.steps + 1, signs=race.signs + sign, losses=losses)
     state = state._replace(race=race)
     if race.rival:
-        return _compare(state)
+        return _compare(guard, state, observation)
     if race.steps < RACED:
         return state, {}
     doubled = race.peak > race.first + abs(race.first)
@@ -82,24 +82,25 @@ def _begin(guard: "Guard", state: GuardState, observation: Observation) -> Said:
     state = state._replace(
         mode=Mode.TRIAL.value, aside=aside, level=Level(), candidate=Kept(),
         cap=state.cap._replace(rate=max(guard.floor, RESTART_CUT * at)),
-        race=Race(race.first, rival=race.losses), asked=observation.step,
+        race=Race(race.first, rival=race.losses, overshot=race.signs < 0), asked=observation.step,
     )  # fmt: skip
     return state, said
 
 
-def _compare(state: GuardState) -> Said:
+def _compare(guard: "Guard", state: GuardState, observation: Observation) -> Said:
     race = state.race
     if race.steps < RACED:
         return state, {}
     below, order = sum(d > 0 for d in race.ahead), sorted(race.ahead, key=abs)
     ranks = sum(rank for rank, d in enumerate(order, 1) if d > 0)
     said: dict[str, Any] = {"seen": f"{below} of {COMPARED} losses are lower by it"}
-    if ranks < RANKS:
+    if ranks < (RANKS if race.overshot else ALL_RANKS):
         return undone(state, said["seen"])
-    said |= {"done": "the lower rate is kept", "outcome": Verdict.KEPT.value}
-    cap, again = state.cap.rate, Race(race.first)  # it may still be too high
-    state = state._replace(race=again, cap=Cap(cap, cap, 1), aside=Kept())
-    return state._replace(mode=Mode.RECOVER.value), said
+    # What was ten times too high may be a hundred times too high.
+    state = rate.cut(guard, state, state.cap.rate, observation.scheduled)
+    state, more = _begin(guard, state._replace(aside=Kept(), candidate=Kept()), observation)
+    done = f"the lower rate is kept; {more['done']}"
+    return state, more | said | {"done": done, "outcome": Verdict.KEPT.value}
 
 
 def undone(state: GuardState, seen: str) -> Said:
@@ -112,6 +113,7 @@ def undone(state: GuardState, seen: str) -> Said:
         "outcome": Verdict.UNDONE.value,
     }
     return state._replace(
-        race=Race(windows=WINDOWS), cap=state.cap._replace(rate=aside.rate), aside=Kept(),
-        mode=Mode.CRUISE.value, level=Level(aside.mean, aside.deviation, RACED),
+        race=Race(windows=WINDOWS, overshot=True), aside=Kept(),
+        cap=state.cap._replace(rate=aside.rate, warm=1.0), mode=Mode.CRUISE.value,
+        level=Level(aside.mean, aside.deviation, RACED),
     ), said  # fmt: skip

@@ -1,19 +1,17 @@
 """The cap on the rate in force: what an incident leaves behind, and how it is forgiven."""
 
-import math
 from typing import TYPE_CHECKING
 
 from lr_callbacks.core import Observation
 from lr_callbacks.policies.guard.modes import (
-    CLIMB,
+    CATAPULT,
     FORGIVENESS,
     FORGIVING,
     MEMORY,
     RANGE,
     RESTART_CUT,
-    RETURN,
     RISEN,
-    Cap,
+    WARM,
     GuardState,
     Mode,
 )
@@ -27,43 +25,75 @@ def in_force(observation: Observation) -> float:
     return observation.scale * observation.scheduled
 
 
+def suspect(state: GuardState, observation: Observation) -> bool:
+    """Whether the rate is above all that proved good, or overshot in the first steps."""
+    risen = in_force(observation) > RISEN * max(state.proved[1], state.best.rate)
+    return risen or state.race.overshot
+
+
 def scale(guard: "Guard", state: GuardState, scheduled: float) -> float:
     """Return the factor on the scheduled rate that keeps it below the cap."""
-    cap = state.cap.rate
-    return 1.0 if not scheduled > cap else max(1e-300, cap / scheduled)
+    cap, highest = state.cap, max(scheduled, state.cap.peak)
+    share = 1.0 if not highest > cap.rate else max(1e-300, cap.rate / highest)
+    return share * cap.warm
 
 
-def capped(guard: "Guard", state: GuardState, failed: float) -> GuardState:
+def followed(state: GuardState, scheduled: float) -> GuardState:
+    """Return the state that knows the first and, after a cut, the highest scheduled rate."""
+    cap = state.cap
+    if cap.start != cap.start:
+        cap = cap._replace(start=scheduled)
+    if 0 < cap.peak < scheduled:
+        cap = cap._replace(peak=scheduled)
+    if cap.warm < 1:
+        cap = cap._replace(warm=min(1.0, cap.warm + 1 / WARM))
+    return state if cap is state.cap else state._replace(cap=cap)
+
+
+def warmed(state: GuardState, scheduled: float) -> GuardState:
+    """Return the state in which the untrained weights are warmed up as the schedule did."""
+    share = state.cap.start / scheduled if scheduled > 0 else 1.0
+    return state._replace(cap=state.cap._replace(warm=min(1.0, max(share, 1 / WARM))))
+
+
+def cut(guard: "Guard", state: GuardState, lower: float, scheduled: float) -> GuardState:
+    """Return the state with a lower rate now, and with the same part of what is scheduled later."""
+    cap = state.cap
+    return state._replace(
+        cap=cap._replace(rate=max(guard.floor, lower), peak=scheduled, incidents=cap.incidents + 1)
+    )
+
+
+def capped(guard: "Guard", state: GuardState, failed: float, scheduled: float) -> GuardState:
     """Return the state after an incident at the rate ``failed``.
 
     The first one leaves the rate at which the good weights proved good, or the loss was lowest; a
-    sequel cuts it.
+    sequel cuts it, and so do updates that overshot.
     """
-    good, incidents = state.good, state.cap.incidents
+    good = state.good
     lowest, highest = min(good.rate, state.proved[0]), max(good.rate, state.proved[1])
     if good.step < 0:
-        cap, top = (RESTART_CUT * failed, RETURN * failed) if incidents else (failed, failed)
+        state, at, factor = warmed(state, scheduled), failed, RESTART_CUT
     elif failed > RISEN * highest:  # a range test by the schedule
         best = min(failed, state.best.rate)
-        cap = min(best, max(lowest, best / RANGE))
-        top = math.sqrt(cap * best)
+        at, factor = min(best, max(lowest, best / RANGE)), 1.0
     else:
-        cap = top = min(failed, good.rate)
-        if incidents:
-            cap, top = guard.cut * cap, RETURN * failed
-    return state._replace(cap=Cap(max(guard.floor, cap), max(guard.floor, top), incidents + 1))
+        at, factor = min(failed, good.rate), guard.cut
+    cap, race = state.cap, state.race
+    if cap.incidents or (good.step < 0 and race.signs <= CATAPULT * race.steps < 0):
+        return cut(guard, state, factor * at, scheduled)
+    peak = scheduled if cap.peak else 0.0
+    return state._replace(cap=cap._replace(rate=max(guard.floor, at), peak=peak, incidents=1))
 
 
-def climbed(guard: "Guard", state: GuardState) -> GuardState:
-    """Let the cap climb to its top after ``quiet`` clear steps, and forgive in time."""
-    lower, top, incidents = state.cap
+def forgiven(guard: "Guard", state: GuardState) -> GuardState:
+    """Forget an incident, and forgive what failed, after so many clear steps."""
+    at, incidents = state.cap.rate, state.cap.incidents
     if not state.clear % (MEMORY * guard.quiet):
         incidents = 0
-    if state.clear > guard.quiet and lower < top:
-        lower = min(top, lower * CLIMB)
     if not state.clear % (FORGIVING * guard.quiet):
-        top *= FORGIVENESS
-    return state._replace(cap=Cap(lower, top, incidents))
+        at *= FORGIVENESS
+    return state._replace(cap=state.cap._replace(rate=at, incidents=incidents))
 
 
 def mode(guard: "Guard", state: GuardState, scheduled: float) -> str:

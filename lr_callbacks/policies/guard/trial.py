@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from lr_callbacks.core import Observation, Verdict
 from lr_callbacks.policies.guard import rate
-from lr_callbacks.policies.guard.modes import RETURN, Cap, GuardState, Kept, Mode, Said, Wald
+from lr_callbacks.policies.guard.modes import GuardState, Kept, Mode, Said, Wald
 
 if TYPE_CHECKING:
     from lr_callbacks.policies.guard.policy import Guard
@@ -47,9 +47,7 @@ def follow(guard: "Guard", state: GuardState, observation: Observation) -> Said:
     said = {"seen": f"{late:.4g} at the lower rate, {test.mean:.4g} before"}
     if late < test.mean - WON * error:
         said |= {"done": "the lower rate is kept", "outcome": Verdict.KEPT.value}
-        failed = rate.in_force(observation) / guard.cut
-        cap = Cap(state.cap.rate, RETURN * failed, state.cap.incidents + 1)
-        state = state._replace(cap=cap)
+        state = rate.cut(guard, state, state.cap.rate, observation.scheduled)
     else:
         said |= {"done": "the cut is undone", "outcome": Verdict.UNDONE.value}
         state = undone(state)
