@@ -66,7 +66,7 @@ def _above(level: Level, kept: Kept, noise: float) -> bool:
 
 def _promoted(state: GuardState) -> tuple[GuardState, dict[str, Any]]:
     """Return the state with the candidate for good weights; say what an alarm has left behind."""
-    level, candidate, (low, high) = state.level, state.candidate, state.proved
+    level, candidate, (low, high) = state.level, state.candidate, state.cap.proved
     if not level.mean > state.best.mean + level.deviation:  # a rate that makes progress
         low, high = min(low, candidate.rate), max(high, candidate.rate)
     said = {}
@@ -75,7 +75,8 @@ def _promoted(state: GuardState) -> tuple[GuardState, dict[str, Any]]:
             "seen": f"the loss is at {level.mean:.4g}, {state.test.mean:.4g} before the alarm",
             "outcome": Verdict.WORSE.value,
         }
-    state = state._replace(good=candidate, candidate=Kept(), proved=(low, high), asked=-1)
+    cap = state.cap._replace(proved=(low, high))
+    state = state._replace(good=candidate, candidate=Kept(), cap=cap, asked=-1)
     return state, said
 
 

@@ -163,11 +163,12 @@ class Wald(NamedTuple):
 
 
 class Cap(NamedTuple):
-    """The highest rate in force, in units of the initial one."""
+    """The highest rate in force and what it rests on, in units of the initial rate."""
 
     rate: float = math.inf
     peak: float = 0.0  # of the schedule since a cut, whose share stays; 0 while none was made
     incidents: int = 0  # that are not forgotten
+    proved: tuple[float, float] = (math.inf, 0.0)  # lowest and highest rate of good weights
     start: float = math.nan  # the first scheduled rate
     warm: float = 1.0  # share of the cap while the untrained weights are warmed up again
 
@@ -198,7 +199,6 @@ class GuardState(NamedTuple):
     present: str = ""  # slot of the state before older weights were held
     test: Wald = Wald()
     clear: int = 0  # steps since the last alarm
-    proved: tuple[float, float] = (math.inf, 0.0)  # lowest and highest rate of good weights
     race: Race = Race()
     doubt: int = 0  # steps left in which a change may turn out to have been bad data
     cap: Cap = Cap()

@@ -27,7 +27,7 @@ def in_force(observation: Observation) -> float:
 
 def suspect(state: GuardState, observation: Observation) -> bool:
     """Whether the rate is above all that proved good, or overshot in the first steps."""
-    risen = in_force(observation) > RISEN * max(state.proved[1], state.best.rate)
+    risen = in_force(observation) > RISEN * max(state.cap.proved[1], state.best.rate)
     return risen or state.race.overshot
 
 
@@ -71,7 +71,7 @@ def capped(guard: "Guard", state: GuardState, failed: float, scheduled: float) -
     sequel cuts it, and so do updates that overshot.
     """
     good = state.good
-    lowest, highest = min(good.rate, state.proved[0]), max(good.rate, state.proved[1])
+    lowest, highest = min(good.rate, state.cap.proved[0]), max(good.rate, state.cap.proved[1])
     if good.step < 0:
         state, at, factor = warmed(state, scheduled), failed, RESTART_CUT
     elif failed > RISEN * highest:  # a range test by the schedule
