@@ -38,7 +38,8 @@ class Guard:
 
     An alarm is a hypothesis: older weights are held on the present batches, and their losses
     decide. Harmed weights are rolled back, at the rate under which the good ones proved good; bad
-    data is waited for; a loss that changed for a good reason is left alone.
+    data is waited for; a loss that changed for a good reason, or rises slowly at a rate beyond
+    suspicion, is left alone. A rate that was cut keeps its part of the schedule.
 
     ```
     from      to         when
@@ -157,7 +158,7 @@ class Guard:
     def _run(
         self, state: GuardState, observation: Observation, readings: Mapping[str, Reading]
     ) -> Said:
-        """Follow the loss, keep snapshots, let the cap climb; watch after an alarm."""
+        """Follow the loss, keep snapshots, forgive in time; watch after an alarm."""
         name, reading = worst(readings)
         if self._counts(state, observation, reading.condition):
             return self._alarm(state, observation, name, reading)
