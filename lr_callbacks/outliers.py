@@ -129,7 +129,7 @@ class NormLimit:
 
     def load(self, state: list[float]) -> None:
         """Take up what `state` gave."""
-        self.mean, self.deviation, self.seen, self.last = state
+        self.mean, self.deviation, self.seen, self.last = (*state, state[0])[:4]
 
 
 def _scale(parameter: Tensor, factor: Tensor | float) -> None:
