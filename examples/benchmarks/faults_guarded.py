@@ -104,7 +104,7 @@ class _Watched(AdaptiveLearningRate):
 
 def _by_rule(before: Any, after: Any) -> bool:
     """Whether a cap stays, so that the scale only follows the schedule; or is forgiven."""
-    return after.rate in (before.rate, before.rate * FORGIVENESS)
+    return before.rate <= after.rate <= before.rate * FORGIVENESS
 
 
 def _climbs(state: Any) -> bool:

@@ -13,7 +13,7 @@ from lr_callbacks.tracking.history import history
 
 @pytest.mark.skipif(os.name != "posix", reason="gloo")
 def test_two_processes_train_one_model_and_roll_it_back_together(tmp_path):
-    command = [Path(sys.executable).parent / "lr-train", "trainer=ddp", "trainer.max_steps=60"]
+    command = [Path(sys.executable).parent / "lr-train", "trainer=ddp", "trainer.max_steps=120"]
     command += ["trainer.enable_progress_bar=false", "optimizer.lr=30", "schedule=constant"]
     told = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert told.returncode == 0, told.stderr[-2000:]
@@ -21,7 +21,7 @@ def test_two_processes_train_one_model_and_roll_it_back_together(tmp_path):
     assert "Starting with 2 processes" in told.stderr
     (journal,) = tmp_path.glob("journals/*.jsonl")  # rank 0 alone records
     run = history(journal)
-    assert [step for step, _ in run.series["train/loss"]] == list(range(60))
+    assert [step for step, _ in run.series["train/loss"]] == list(range(120))
     actions = [row["action"] for _, row in run.decisions]
     assert {"compare", "roll back"} <= set(actions)
     assert run.series["train/loss"][-1][1] < 2

@@ -26,7 +26,7 @@ class Faulty(Model):
 
 def ladder(**settings):
     policy = Ladder(quiet=3, snapshot_every=3, rest=5, climb=5, warm_up=3, skips=0)
-    return AdaptiveLearningRate(policy, checkpoint="always", skip=False, **settings)
+    return AdaptiveLearningRate(policy, read_every=1, checkpoint="always", skip=False, **settings)
 
 
 def data():

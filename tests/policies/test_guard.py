@@ -241,8 +241,9 @@ def met():
             later = between(begin + 15, begin + 15 + length, 50.0)
             faults |= {"change": lambda t, at=begin: 2.0 * (t >= at), "data": later}
         elif kind == 3:
-            faults["harms"] = lambda t, at=begin: 5.0 * (t in (at, at + 60))
-            faults["scheduled"] = lambda t, at=begin: 1.0 if t < at + 40 else 1.5
+            again = begin + 60 * (seed % 2)
+            faults["harms"] = lambda t, at=begin, again=again: 5.0 * (t in (at, again))
+            faults["scheduled"] = lambda t, at=begin: 1.5 if at + 40 <= t < at + 80 else 1.0
         elif kind == 4:
             faults |= {"limit": noise.choice([0.02, 0.5, 1.1]), "scheduled": lambda t: 1.015**t}
         else:

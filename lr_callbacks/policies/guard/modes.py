@@ -95,8 +95,12 @@ RISEN, RANGE = 1.5, 10.0
 #: orders of magnitude, and each restart loses all.
 RESTART_CUT = 0.1
 
-#: Clear steps, in `quiet`, after which what failed is forgiven by half as much again.
-FORGIVING, FORGIVENESS = 12, 1.5
+#: Clear steps, in `quiet`, after which a cut is forgiven by half as much again, up to a share of
+#: the rate that failed; which itself is forgiven more slowly, for it may have been the limit.
+FORGIVING, FORGIVENESS, RETURN, SLOWLY = 12, 1.5, 0.7, 1.2
+
+#: Times the loss of the untrained weights above which even a slow rise is no good sign.
+RUINED = 100.0
 
 
 class Level(NamedTuple):
@@ -166,6 +170,7 @@ class Cap(NamedTuple):
     """The highest rate in force and what it rests on, in units of the initial rate."""
 
     rate: float = math.inf
+    failed: float = math.inf  # the lowest rate that did
     peak: float = 0.0  # of the schedule since a cut, whose share stays; 0 while none was made
     incidents: int = 0  # that are not forgotten
     proved: tuple[float, float] = (math.inf, 0.0)  # lowest and highest rate of good weights

@@ -97,7 +97,8 @@ def _compare(guard: "Guard", state: GuardState, observation: Observation) -> Sai
     if ranks < (RANKS if race.overshot else ALL_RANKS):
         return undone(state, said["seen"])
     # What was ten times too high may be a hundred times too high.
-    state = rate.cut(guard, state, state.cap.rate, observation.scheduled)
+    at = state.cap.rate
+    state = rate.cut(guard, state, at, at / RESTART_CUT, observation.scheduled)
     state, more = _begin(guard, state._replace(aside=Kept(), candidate=Kept()), observation)
     done = f"the lower rate is kept; {more['done']}"
     return state, more | said | {"done": done, "outcome": Verdict.KEPT.value}

@@ -1,5 +1,6 @@
 """The cap on the rate in force: what an incident leaves behind, and how it is forgiven."""
 
+import math
 from typing import TYPE_CHECKING
 
 from lr_callbacks.core import Observation
@@ -10,7 +11,10 @@ from lr_callbacks.policies.guard.modes import (
     MEMORY,
     RANGE,
     RESTART_CUT,
+    RETURN,
     RISEN,
+    RUINED,
+    SLOWLY,
     WARM,
     GuardState,
     Mode,
@@ -26,9 +30,10 @@ def in_force(observation: Observation) -> float:
 
 
 def suspect(state: GuardState, observation: Observation) -> bool:
-    """Whether the rate is above all that proved good, or overshot in the first steps."""
+    """Whether the rate may be too high: no other has proved good, or it has made trouble before."""
     risen = in_force(observation) > RISEN * max(state.cap.proved[1], state.best.rate)
-    return risen or state.race.overshot
+    ruined = state.level.mean > RUINED * abs(state.race.first)
+    return risen or state.race.overshot or state.cap.failed < math.inf or ruined
 
 
 def scale(guard: "Guard", state: GuardState, scheduled: float) -> float:
@@ -56,12 +61,17 @@ def warmed(state: GuardState, scheduled: float) -> GuardState:
     return state._replace(cap=state.cap._replace(warm=min(1.0, max(share, 1 / WARM))))
 
 
-def cut(guard: "Guard", state: GuardState, lower: float, scheduled: float) -> GuardState:
+def cut(
+    guard: "Guard", state: GuardState, lower: float, failed: float, scheduled: float
+) -> GuardState:
     """Return the state with a lower rate now, and with the same part of what is scheduled later."""
     cap = state.cap
     return state._replace(
-        cap=cap._replace(rate=max(guard.floor, lower), peak=scheduled, incidents=cap.incidents + 1)
-    )
+        cap=cap._replace(
+            rate=max(guard.floor, lower), failed=min(failed, cap.failed), peak=scheduled,
+            incidents=cap.incidents + 1,
+        )
+    )  # fmt: skip
 
 
 def capped(guard: "Guard", state: GuardState, failed: float, scheduled: float) -> GuardState:
@@ -81,19 +91,21 @@ def capped(guard: "Guard", state: GuardState, failed: float, scheduled: float) -
         at, factor = min(failed, good.rate), guard.cut
     cap, race = state.cap, state.race
     if cap.incidents or (good.step < 0 and race.signs <= CATAPULT * race.steps < 0):
-        return cut(guard, state, factor * at, scheduled)
+        return cut(guard, state, factor * at, failed, scheduled)
     peak = scheduled if cap.peak else 0.0
-    return state._replace(cap=cap._replace(rate=max(guard.floor, at), peak=peak, incidents=1))
+    cap = cap._replace(rate=max(guard.floor, at), failed=failed, peak=peak, incidents=1)
+    return state._replace(cap=cap)
 
 
 def forgiven(guard: "Guard", state: GuardState) -> GuardState:
     """Forget an incident, and forgive what failed, after so many clear steps."""
-    at, incidents = state.cap.rate, state.cap.incidents
+    cap = state.cap
     if not state.clear % (MEMORY * guard.quiet):
-        incidents = 0
-    if not state.clear % (FORGIVING * guard.quiet):
-        at *= FORGIVENESS
-    return state._replace(cap=state.cap._replace(rate=at, incidents=incidents))
+        cap = cap._replace(incidents=0)
+    if not state.clear % (FORGIVING * guard.quiet) and cap.rate < math.inf:
+        top = max(cap.rate, RETURN * cap.failed)
+        cap = cap._replace(rate=min(top, FORGIVENESS * cap.rate), failed=SLOWLY * cap.failed)
+    return state if cap is state.cap else state._replace(cap=cap)
 
 
 def mode(guard: "Guard", state: GuardState, scheduled: float) -> str:

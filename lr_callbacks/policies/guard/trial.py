@@ -47,7 +47,8 @@ def follow(guard: "Guard", state: GuardState, observation: Observation) -> Said:
     said = {"seen": f"{late:.4g} at the lower rate, {test.mean:.4g} before"}
     if late < test.mean - WON * error:
         said |= {"done": "the lower rate is kept", "outcome": Verdict.KEPT.value}
-        state = rate.cut(guard, state, state.cap.rate, observation.scheduled)
+        at = rate.in_force(observation)
+        state = rate.cut(guard, state, at, at / guard.cut, observation.scheduled)
     else:
         said |= {"done": "the cut is undone", "outcome": Verdict.UNDONE.value}
         state = undone(state)
