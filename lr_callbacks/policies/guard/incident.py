@@ -160,8 +160,7 @@ def bad_data(state: GuardState, observation: Observation, restore: str) -> Said:
     said = {
         "restore": restore or None,
         "seen": f"those give {held:.4g} on the present batches",
-        "done": f"the data was bad and is no longer; continuing from {words.place(kept)} "
-        "at the full rate",
+        "done": f"the data was bad and is no longer; continuing from {words.place(kept)}",
         "expected": f"losses near {kept.mean:.4g}",
         "outcome": Verdict.BAD_DATA.value,
     }
