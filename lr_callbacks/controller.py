@@ -1,7 +1,7 @@
 """The controller: detectors and a policy in, decisions out. Knows nothing of torch or Lightning."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -79,12 +79,21 @@ class Controller:
         return state, decisions[0]
 
     def judge(
-        self, state: ControllerState, observations: Sequence[Observation]
+        self,
+        state: ControllerState,
+        observations: Sequence[Observation],
+        carried: Callable[[Decision], Mapping[str, Any]] | None = None,
     ) -> tuple[ControllerState, list[Decision]]:
-        """Fold in observations in order, up to a decision that saves, restores or probes.
+        """Fold in observations in order, up to a decision that restores or probes.
 
         A non-finite loss is divergence; no detector sees it, nor the loss of a skipped step. After
         a rollback the detectors forget the level of the loss, which other weights had.
+
+        Args:
+            state: before the first.
+            observations: of consecutive steps.
+            carried: carries a decision out as soon as it is made, and returns what the next
+                observation has to say of that; without it the first that saves is the last, too.
 
         Returns:
             The state, and a decision for each observation that was folded in.
@@ -93,7 +102,10 @@ class Controller:
         detectors, rows = self._read(state.detectors, losses)
         policy, decisions, read, restores = state.policy, list[Decision](), 0, False
         readings: Mapping[str, Reading]
+        news: Mapping[str, Any] = {}
         for observation in observations:
+            if news:
+                observation = observation._replace(**news)
             if observation.held:
                 readings = {}
             elif not math.isfinite(observation.loss):
@@ -103,9 +115,11 @@ class Controller:
             else:
                 readings, read = dict(zip(self.detectors, rows[read], strict=True)), read + 1
             policy, decision = self.policy.update(policy, observation, readings)
-            decisions.append(decision._replace(readings=readings))
+            decision = decision._replace(readings=readings)
+            decisions.append(decision)
+            news = carried(decision) if carried is not None else {}
             restores = decision.restore is not None
-            if restores or decision.probing or decision.save is not None:
+            if restores or decision.probing or (carried is None and decision.save is not None):
                 break
         if read < len(losses):
             detectors, _ = self._read(state.detectors, losses[:read])

@@ -69,10 +69,8 @@ def gradient_norm(optimizer: Optimizer, *, read: bool = True) -> Tensor | float 
         read: return a number where all lie in the host's memory.
     """
     dense = dense_gradients(optimizer)
-    if not read or not all(g.is_cpu and not g.is_complex() for g in dense):
+    if not read or not dense or not all(g.is_cpu for g in dense):
         return total_norm(dense)
-    if not dense:
-        return None
     total = math.hypot(*[norm.item() for norm in torch._foreach_norm(dense)])
     if total - total != 0:
         wide = total_norm(dense)
@@ -105,12 +103,15 @@ def finite_on_host(tensor: Tensor) -> bool:
 def dense_gradients(optimizer: Optimizer) -> list[Tensor]:
     """Return the gradients that hold a number, of sparse ones the values that are there."""
     dense = []
-    for parameter in (p for group in optimizer.param_groups for p in group["params"]):
-        gradient = parameter.grad
-        if gradient is not None and gradient.is_sparse:
-            gradient = gradient.coalesce().values()
-        if gradient is not None and gradient.numel():
-            dense.append(gradient)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            if gradient.is_sparse:
+                gradient = gradient.coalesce().values()
+            if gradient.numel():
+                dense.append(gradient)
     return dense
 
 

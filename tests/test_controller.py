@@ -90,6 +90,21 @@ def test_observations_judged_together_get_the_decisions_they_get_one_by_one(loss
         seen = seen[len(decisions) :]
 
 
+def test_what_carries_a_decision_out_is_asked_at_once_and_tells_the_next_observation():
+    controller, told = Controller(), list[str]()
+
+    def carried(decision):
+        told.append(decision.save or "")
+        return {"saved": 99} if decision.save else {}
+
+    seen = [Observation(step, 1.0 + 0.01 * (step % 7), 1.0) for step in range(60)]
+    state, decisions = controller.judge(controller.init(), seen, carried)
+    assert len(decisions) == 60
+    assert told == [decision.save or "" for decision in decisions]
+    assert any(told[:40])
+    assert state.policy.candidate.step == 99
+
+
 class Deaf(Spike):
     """Defines `update` alone."""
 

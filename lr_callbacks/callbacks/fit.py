@@ -2,7 +2,7 @@
 
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
@@ -100,15 +100,23 @@ class Fit:
 
     def fold(self, controller: Controller, steps: Sequence[Measured]) -> int:
         """Decide on steps, record the decisions and carry them out; return how many it took."""
-        memory = self._memory
-        observations = [self.steps.measures.observation(measured) for measured in steps]
-        memory.state, decisions = controller.judge(memory.state, observations)
-        for measured, decision in zip(steps, decisions, strict=False):
+        memory, measures, waiting = self._memory, self.steps.measures, list(reversed(steps))
+
+        def carried(decision: Decision) -> Mapping[str, Any]:
+            measured, before = waiting.pop(), memory.decision
             memory.decision = decision
             if decision.reason or decision.outcome:
                 self.recorder.decision(measured, decision)
-            if decision.save or decision.restore or decision.stop or self.holds != decision.hold:
-                self.carry_out(decision, measured.step)
+            acts = decision.save or decision.restore or decision.stop
+            if not acts and before.hold == decision.hold:
+                return {}
+            self.carry_out(decision, measured.step)
+            ends = not waiting or decision.probing or decision.restore is not None
+            return {} if ends else measures.news()
+
+        observations = [measures.observation(measured) for measured in steps]
+        observations[:1] = [first._replace(**measures.news()) for first in observations[:1]]
+        memory.state, decisions = controller.judge(memory.state, observations, carried)
         return len(decisions)
 
     def carry_out(self, decision: Decision, step: int) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,13 +61,17 @@ class Measures:
         norm, descent = self._of.get(step, (math.nan, math.nan)) if self._of else (math.nan,) * 2
         if self._of:  # also what was measured of steps that are never judged
             self._of = {later: known for later, known in self._of.items() if later > step}
-        unsaved, self.unsaved = self.unsaved, False
-        saved, self.saved = self.saved, None
         scheduled = 1.0 if self._rates is None else self._rates.scheduled(rates, scale)
         return Observation(
             step, loss, scale, skipped and not held, self.horizon, float(norm), float(descent),
-            scheduled, held, unsaved, saved,
+            scheduled, held,
         )  # fmt: skip
+
+    def news(self) -> dict[str, Any]:
+        """Return what the next observation has to say of the last snapshot, and forget it."""
+        news = {"unsaved": self.unsaved, "saved": self.saved}
+        self.unsaved, self.saved = False, None
+        return news
 
     def forget(self) -> None:
         """Forget the last update: the weights were changed by a rollback."""

@@ -124,7 +124,7 @@ class Guard:
         self, state: GuardState, observation: Observation, readings: Mapping[str, Reading]
     ) -> tuple[GuardState, Decision]:
         """Fold in one observation and decide."""
-        asked, condition = state.asked, worst(readings)[1].condition
+        asked, (name, reading) = state.asked, worst(readings)
         state = rate.followed(state, observation.scheduled)
         if observation.saved is not None and state.candidate.slot:  # read late, in a block
             later = max(state.candidate.step, observation.saved)
@@ -138,28 +138,28 @@ class Guard:
         elif state.mode == Mode.WATCH:
             state, said = self._watch(state, observation)
         else:
-            state, said = self._run(state, observation, readings)
-        level, held = state.level, state.mode in (Mode.VERIFY, Mode.LOOK)
-        calm = state.mode == Mode.CRUISE and state.good.step >= 0 and state.clear >= self.quiet
+            state, said = self._run(state, observation, name, reading)
+        level, cruises = state.level, state.mode == Mode.CRUISE
+        held = not cruises and state.mode in (Mode.VERIFY, Mode.LOOK)
+        calm = cruises and state.good.step >= 0 and state.clear >= self.quiet
         decision = Decision(
             scale=rate.scale(self, state, observation.scheduled),
-            condition=condition,
+            condition=reading.condition,
             hold=held,
             probing=held,
             urgent=level.mean + 4 * level.deviation if calm else -math.inf,
             settles=asked if said.get("outcome") else None,
             measure=race.asked(state),
             mode=state.mode,
-            reason="; ".join(filter(None, (said.get("seen"), said.get("done")))),
+            reason="; ".join(filter(None, map(said.get, ("seen", "done")))) if said else "",
             **said,
         )
         return state, decision
 
     def _run(
-        self, state: GuardState, observation: Observation, readings: Mapping[str, Reading]
+        self, state: GuardState, observation: Observation, name: str, reading: Reading
     ) -> Said:
         """Follow the loss, keep snapshots, forgive in time; watch after an alarm."""
-        name, reading = worst(readings)
         if self._counts(state, observation, reading.condition):
             return self._alarm(state, observation, name, reading)
         if not math.isfinite(observation.loss):
@@ -181,7 +181,8 @@ class Guard:
             state, said = doubt.follow(self, state, observation)
             if said:
                 return state, said
-        state = state._replace(mode=rate.mode(self, state, observation.scheduled))
+        mode = rate.mode(self, state, observation.scheduled)
+        state = state if state.mode == mode else state._replace(mode=mode)
         return keeping.keep(self, state, observation)
 
     def _counts(self, state: GuardState, observation: Observation, condition: Condition) -> bool:
