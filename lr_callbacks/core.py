@@ -45,7 +45,7 @@ class Reading(NamedTuple):
 
 
 #: The measurements that a `Decision` may ask for.
-NORM, DESCENT = "norm", "descent"
+NORM, DESCENT, DISTANCE = "norm", "descent", "distance"
 
 
 class Observation(NamedTuple):
@@ -66,6 +66,8 @@ class Observation(NamedTuple):
         saved: the step after which the last `Decision.save` was really carried out, where that was
             later than the step that was decided on; else None.
         unsaved: the last `Decision.save` was refused, for a weight was not finite.
+        distance: the rate that Prodigy's estimate names for an update like Adam's, in units of the
+            initial one; NaN for other optimizers, and unless the last decision asked for it.
     """
 
     step: int
@@ -79,6 +81,7 @@ class Observation(NamedTuple):
     held: bool = False
     unsaved: bool = False
     saved: int | None = None
+    distance: float = math.nan
 
 
 class Verdict(StrEnum):
@@ -106,7 +109,8 @@ class Decision(NamedTuple):
         hold: every update is withheld while this holds: losses of the same weights are compared.
         suspend_schedule: the rate in force is scale × initial rate while this holds.
         probing: the next losses decide an experiment and should be read without delay.
-        measure: the measurements (`NORM`, `DESCENT`) that the next observation should hold.
+        measure: the measurements (`NORM`, `DESCENT`, `DISTANCE`) that the next observation should
+            hold.
         urgent: a loss above it should be judged without delay where it lies on the host; −inf for
             every loss, +inf for none.
         stop: the training should end.

@@ -7,6 +7,7 @@ from typing import Any
 
 from lr_callbacks.core import (
     DESCENT,
+    DISTANCE,
     NONFINITE,
     NORM,
     START,
@@ -53,6 +54,7 @@ class Drill:
                     horizon=math.inf if seed % 2 else STEPS,
                     norm=noise.uniform(1.0, 3.0) if NORM in asked else math.nan,
                     descent=noise.choice((1.0, -1.0)) if descent else math.nan,
+                    distance=min(1.0, 1e-4 * 1.1**step) if DISTANCE in asked else math.nan,
                     scheduled=1.0 if seed % 3 else (1 + math.cos(math.pi * step / STEPS)) / 2,
                     held=hold,
                     unsaved=self._refused,
@@ -73,7 +75,8 @@ class Drill:
         acts = scale < before.scale or scale > 20 * before.scale or restore or decision.stop
         yield not self._forgets(decision), "a quiet step keeps the scale, `scale=` was forgotten"
         yield bool(not acts or decision.reason), "whoever acts says why"
-        yield set(decision.measure) <= {NORM, DESCENT}, "`measure` names NORM or DESCENT"
+        known = set(decision.measure) <= {NORM, DESCENT, DISTANCE}
+        yield known, "`measure` names NORM, DESCENT or DISTANCE"
         yield not math.isnan(decision.urgent), "`urgent` is a number"
         condition = isinstance(decision.condition, Condition)
         yield condition, f"the condition is a `Condition`, got {decision.condition!r}"

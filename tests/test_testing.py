@@ -37,6 +37,8 @@ def test_every_detector_passes_the_battery(detector):
         Ladder(),
         Ladder(rollbacks=2, exhausted="floor", ceiling=100.0),
         Search(),
+        Search(probe="never"),
+        Search(probe="always", horizon=500),
     ],
     ids=repr,
 )
@@ -231,7 +233,7 @@ class Careless:
         ("closing", "nothing makes it raise"),
         ("resumed", "the state is a tuple of plain values|nothing makes it raise"),
         ("unsaved", "what is restored was saved"),
-        ("measure", "`measure` names NORM or DESCENT"),
+        ("measure", "`measure` names NORM, DESCENT or DISTANCE"),
         ("urgent", "`urgent` is a number"),
         ("leap", "whoever acts says why"),
         ("scheduled", "nothing makes it raise"),

@@ -213,8 +213,12 @@ def _told(adaptive: Any, steps: int) -> dict[str, Any]:
     """Say what the policy did: final scale, shares of steps lost to probing and to trouble."""
     kept = adaptive.state_dict()
     state = adaptive.controller.restore(kept["controller"])[0].policy
-    if not hasattr(state, "run"):
+    if not hasattr(state, "probing"):
         return {"scale": kept["decision"][0], "rollbacks": state.rollbacks}
+    if state.way == "estimate":
+        rollbacks = state.estimate.guard.rollbacks
+        return {"scale": kept["decision"][0], "rollbacks": rollbacks, "probing": 0, "excused": 0}
+    state = state.probing
     return {
         "scale": state.run.scale * state.run.guard.scale,
         "rollbacks": state.run.guard.rollbacks,

@@ -18,7 +18,7 @@ from lr_callbacks.callbacks.settings import Settings
 from lr_callbacks.callbacks.slots import make_snapshots
 from lr_callbacks.callbacks.steps import Steps
 from lr_callbacks.controller import Controller
-from lr_callbacks.core import START, Decision, Policy
+from lr_callbacks.core import DISTANCE, START, Decision, Policy
 
 #: Validations without the value to be followed after which that is reported.
 VALIDATIONS = 3
@@ -67,6 +67,7 @@ class Fit:
         self.steps.gates.hold = memory.decision.hold
         self.steps.gates.load_limits(memory.limits)
         self.steps.measures.unsaved = memory.unsaved
+        self.steps.measures.load(memory.distance)
         self._saving = _Saving(trainer, judge)
         self._optimizers = list(trainer.optimizers)
 
@@ -155,6 +156,8 @@ class Fit:
         wanted = kept == "always" or (kept == "probing" and probing)
         self._memory.slots = self.snapshots.state_dict() if wanted else {}
         self._memory.limits = self.steps.gates.limits()
+        asked = DISTANCE in self._memory.decision.measure
+        self._memory.distance = self.steps.measures.known() if asked else {}
 
     def close(self) -> None:
         """Give everything back as it was."""

@@ -1,7 +1,7 @@
-"""The optional measurements of a step: norm of the weights, sign of ⟨gradient, −last update⟩."""
+"""The optional measurements of a step: of the weights, the gradients, and the way made so far."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from lr_callbacks.callbacks.losses import Measured
 from lr_callbacks.callbacks.rates import Rates
-from lr_callbacks.core import DESCENT, NORM, Observation
+from lr_callbacks.core import DESCENT, DISTANCE, NORM, Observation
+from lr_callbacks.distance import ADAM_LIKE, Distance
 
 #: On its device until the block is read.
 Value = Tensor | float
@@ -19,7 +20,8 @@ class Measures:
     """Measures the weights and gradients just before an optimizer step changes them.
 
     Nothing is computed, copied or read from the device unless it is asked for. `DESCENT` needs one
-    copy of the trainable weights, kept only while it is asked for.
+    copy of the trainable weights, kept only while it is asked for, `DISTANCE` two of a part of
+    them, from the first step on that asks for it.
 
     Args:
         module: its parameters and their gradients are measured.
@@ -38,15 +40,24 @@ class Measures:
         self.saved: int | None = None
         self._parameters = [p for p in module.parameters() if p.requires_grad]
         self._before: list[Tensor] = []
-        self._measured: tuple[Value, Value] | None = None
-        self._of: dict[int, tuple[Value, Value]] = {}
+        self._measured: tuple[Value, ...] | None = None
+        self._of: dict[int, tuple[Value, ...]] = {}
+        self._distance: Distance | None = None
+        self._known: Mapping[str, Any] = {}  # of the distance, from before a resume
 
-    def take(self, wanted: Collection[str]) -> None:
-        """Measure what is ``wanted``; of several optimizers in one step the first counts."""
+    def take(self, wanted: Collection[str], *, held: bool = False) -> None:
+        """Measure what is ``wanted``; of several optimizers in one step the first counts.
+
+        Args:
+            wanted: names of measurements.
+            held: no update will be made.
+        """
         if self._measured is None and wanted:
             with torch.no_grad():
                 norm: Value = self._norm() if NORM in wanted else math.nan
-                self._measured = (norm, self._descent() if DESCENT in wanted else math.nan)
+                descent = self._descent() if DESCENT in wanted else math.nan
+                distance = self._ratio(held=held) if DISTANCE in wanted else math.nan
+                self._measured = (norm, descent, distance)
         if DESCENT not in wanted:
             self._before = []
 
@@ -58,13 +69,14 @@ class Measures:
     def observation(self, measured: Measured) -> Observation:
         """Return all that is known of a step, and forget what was measured for it."""
         step, loss, rates, scale, skipped, _, held = measured
-        norm, descent = self._of.get(step, (math.nan, math.nan)) if self._of else (math.nan,) * 2
+        nothing = (math.nan,) * 3
+        norm, descent, distance = self._of.get(step, nothing) if self._of else nothing
         if self._of:  # also what was measured of steps that are never judged
             self._of = {later: known for later, known in self._of.items() if later > step}
         scheduled = 1.0 if self._rates is None else self._rates.scheduled(rates, scale)
         return Observation(
             step, loss, scale, skipped and not held, self.horizon, float(norm), float(descent),
-            scheduled, held,
+            scheduled, held, distance=float(distance),
         )  # fmt: skip
 
     def news(self) -> dict[str, Any]:
@@ -76,6 +88,30 @@ class Measures:
     def forget(self) -> None:
         """Forget the last update: the weights were changed by a rollback."""
         self._before = []
+
+    def known(self) -> Mapping[str, Any]:
+        """Return what a resumed training knows of its distance; nothing where that is not asked."""
+        return self._known if self._distance is None else self._distance.state_dict()
+
+    def load(self, known: Mapping[str, Any]) -> None:
+        """Take up what `known` gave."""
+        self._known = known
+
+    def _ratio(self, *, held: bool) -> float:
+        """Return the estimate by the first optimizer's weights, where its updates are Adam's."""
+        scaler = self._rates.scalers[0] if self._rates is not None else None
+        if scaler is None or type(scaler.optimizer).__name__ not in ADAM_LIKE:
+            return math.nan
+        initial = scaler.initial[0]
+        if not initial > 0:
+            return math.nan
+        if self._distance is None:
+            self._distance = Distance(scaler.optimizer, initial)
+            if self._known:
+                self._distance.load_state_dict(self._known)
+        if not held:
+            self._distance.follow(float(scaler.optimizer.param_groups[0]["lr"]) / initial)
+        return self._distance.ratio
 
     def _norm(self) -> Value:
         norms = [torch.linalg.vector_norm(p).double() for p in self._parameters]

@@ -26,6 +26,7 @@ class Memory:
         limits: for each optimizer what is known of its gradient norms.
         slots: the snapshots of a run that is taken up again, or to be saved.
         unsaved: the last snapshot was refused, which the policy has not heard yet.
+        distance: what is known of the distance from the first weights.
     """
 
     state: ControllerState
@@ -35,6 +36,7 @@ class Memory:
     slots: Mapping[str, Any] = field(default_factory=dict)
     limits: list[list[float]] = field(default_factory=list)
     unsaved: bool = False
+    distance: Mapping[str, Any] = field(default_factory=dict)
 
 
 def to_plain(controller: Controller, memory: Memory, judging: Controller) -> dict[str, Any]:
@@ -58,6 +60,7 @@ def to_plain(controller: Controller, memory: Memory, judging: Controller) -> dic
         "slots": dict(memory.slots),
         "limits": memory.limits,
         "unsaved": memory.unsaved,
+        "distance": dict(memory.distance),
     }
 
 
@@ -88,6 +91,7 @@ def from_plain(
     if not slots:
         state = judging.resumed(state)
     memory = Memory(state, decision, unread, dict(saved["counts"]), slots, saved.get("limits", []))
+    memory.distance = saved.get("distance", {})
     memory.unsaved = bool(slots) and saved.get("unsaved", False)
     return memory, fresh if changed else None
 

@@ -205,7 +205,7 @@ class Steps:
         decision = self._memory.decision
         asked = () if decision is self._answered else decision.measure
         if asked or self._asked:
-            self.measures.take(asked)
+            self.measures.take(asked, held=self.gates.hold)
             self._asked = asked
 
     def _passed_over(self) -> bool:

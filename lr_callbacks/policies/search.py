@@ -1,52 +1,66 @@
-"""A policy that finds the rate: ramp, trials, then a guarded run on the user's schedule."""
+"""A policy that finds the rate: by an estimate of the distance to go, or by trying."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import ClassVar, NamedTuple
 
-from lr_callbacks.core import (
-    NORM,
-    START,
-    Condition,
-    Decision,
-    Observation,
-    Reading,
-    require,
-    worst,
-)
+from lr_callbacks.core import DISTANCE, START, Decision, Observation, Reading, require
+from lr_callbacks.policies import estimate
+from lr_callbacks.policies.estimate import Estimate
+from lr_callbacks.policies.guard import Guard
 from lr_callbacks.policies.ladder import Ladder
-from lr_callbacks.policies.noise import Noise, mean, rebased
-from lr_callbacks.policies.plan import EVEN, GRID, ODD, SPARE, Base, Plan, plan
-from lr_callbacks.policies.ramp import Bracket, RampState, bracket, climb
-from lr_callbacks.policies.run import Clock
-from lr_callbacks.policies.running import go_on
-from lr_callbacks.policies.stage import RAMP, RUN, TRIALS, SearchState, handed, unkept, waiting
-from lr_callbacks.policies.tournament import attempt, opened
+from lr_callbacks.policies.plan import EVEN, ODD, SPARE
+from lr_callbacks.policies.probing import Probing
+from lr_callbacks.policies.stage import ProbingState
+
+#: Steps of a training from which on an estimate of the distance is better than trials: it takes
+#: some hundred to grow to its value, and trials are as short as the training is.
+LONG = 1000
 
 
-class _Next(NamedTuple):
-    """The state and what to do, before the bookkeeping."""
+class Probe(StrEnum):
+    """When rates are tried before one is used."""
 
-    state: SearchState
-    decision: Decision
+    AUTO = "auto"  # where no distance is estimated, it does not grow, or the training is short
+    NEVER = "never"
+    ALWAYS = "always"
+
+
+class Way(StrEnum):
+    """How the rate is found. Its text stands in checkpoints."""
+
+    OPEN = "open"  # before the first step
+    ESTIMATE = "estimate"
+    PROBING = "probing"
+
+
+class SearchState(NamedTuple):
+    """Where the search stands."""
+
+    way: str = Way.OPEN.value
+    estimate: Estimate = Estimate()
+    probing: ProbingState = ProbingState()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """Finds the rate within the first steps of a training, then hands it to a guard.
+    """Finds the rate in the training itself; the user's number only says where to begin to look.
 
-    The number in the optimizer's configuration only says where to begin to look. A *ramp* raises
-    the rate from a hundredth of it, taking snapshots, until loss or weights show trouble; after a
-    rush, once more slowly. *Trials* of neighbouring rates, all from one early snapshot, decide; the
-    winner's weights are kept. Meanwhile the schedule is suspended. Then the training *runs* at
-    scale × schedule, guarded; initial rate × scale takes the place of the user's number. Where
-    trials show nothing, as at a saddle, the highest harmless rate goes on unproven, is raised while
-    the weights hardly grow, and the question is taken up again when the loss moves; the schedule
-    waits for that, for nothing has been learnt yet that lower rates could refine.
+    For updates that have the size of the rate whatever the gradient, as Adam's, the rate is the
+    distance that the weights must go. Prodigy's estimate of it, read beside the optimizer,
+    multiplies the user's schedule from the first steps on; the guard may bring it down; no step is
+    lost.
+
+    In short trainings, for other optimizers, and where the estimate does not grow, rates are tried:
+    a *ramp* raises the rate from a hundredth of the user's, taking snapshots, until loss or weights
+    show trouble; *trials* of neighbouring rates, all from one early snapshot, decide; the winner's
+    weights are kept. Meanwhile the schedule is suspended. Then the training *runs* at scale ×
+    schedule, guarded; initial rate × scale takes the place of the user's number.
 
     On a resumed run the snapshots are gone. What was under way is then taken up from the weights
-    resumed from: trials begin again there at the best rate known, a ramp goes on.
+    resumed from: trials begin again there at the best rate known, a ramp or an estimate goes on.
 
     Args:
         budget: share of a training of up to 700 steps that may be lost to probing, in (0, 0.5];
@@ -55,13 +69,17 @@ class Search:
         floor: smallest scale, in (0, 1]; usually 1e-6.
         ceiling: largest scale, at least 1; usually 1e6.
         horizon: steps to plan for where the Trainer's length is not bounded; usually 10,000.
-        guard: what the training is handed to: `Guard` knows no rate that is only on trial.
+        guard: what a training that was probed is handed to: `Guard` knows no rate on trial.
+        probe: ``"auto"`` as said above, the estimate in trainings of 1,000 steps or more;
+            ``"never"``; ``"always"``.
+        gentle: what guards a training at an estimated rate.
 
-    References: Smith 2017 (range test); Jin et al. 2021 (AutoLRS); Wu et al. 2018 (short-horizon
-    bias).
+    References: Mishchenko and Defazio 2023 (Prodigy); Smith 2017 (range test); Jin et al. 2021
+    (AutoLRS); Wu et al. 2018 (short-horizon bias).
     """
 
     slots: ClassVar[tuple[str, ...]] = (START, EVEN, ODD, SPARE)
+    opening: ClassVar[tuple[str, ...]] = (DISTANCE,)
 
     budget: float = 0.15
     start: float = 0.01
@@ -69,6 +87,8 @@ class Search:
     ceiling: float = 1e6
     horizon: int = 10_000
     guard: Ladder = field(default_factory=Ladder)
+    probe: str = Probe.AUTO.value
+    gentle: Guard = field(default_factory=Guard)
 
     def __post_init__(self) -> None:
         require(0 < self.budget <= 0.5, "budget", "above 0 and at most 0.5", self.budget)
@@ -78,6 +98,17 @@ class Search:
         require(bounded, "ceiling", "at least 1 and finite", self.ceiling)
         require(self.horizon >= 1, "horizon", "at least 1 step", self.horizon)
         require(isinstance(self.guard, Ladder), "guard", "a `Ladder`", self.guard)
+        known = self.probe in tuple(Probe)
+        require(known, "probe", '"auto", "never" or "always"', self.probe)
+        require(isinstance(self.gentle, Guard), "gentle", "a `Guard`", self.gentle)
+
+    @property
+    def probing(self) -> Probing:
+        """What tries rates, as it is set here."""
+        return Probing(
+            budget=self.budget, start=self.start, floor=self.floor, ceiling=self.ceiling,
+            horizon=self.horizon, guard=self.guard,
+        )  # fmt: skip
 
     def init(self) -> SearchState:
         """Return the state before any observation."""
@@ -85,158 +116,40 @@ class Search:
 
     def resumed(self, state: SearchState) -> SearchState:
         """Return the state to go on with when every snapshot but `START` is gone."""
-        guard = state.run.guard._replace(good=START, candidate="")
-        state = state._replace(ages=((START, state.age),), run=state.run._replace(guard=guard))
-        if state.phase == RAMP:
-            return state._replace(ramp=state.ramp._replace(marks=()))
-        if state.phase == TRIALS:
-            best = state.trials.champion
-            scale = best.scale if best.slot else state.trials.scale
-            state = state._replace(note="resumed; the trials begin again from here")
-            return self._open(state, scale, Base(), state.trials.limit, strong=True, moved=True)
-        if state.run.trial.slot:
-            trial = state.run.trial._replace(slot=START)
-            return state._replace(run=state.run._replace(trial=trial))
-        return state
+        if state.way == Way.ESTIMATE:
+            guard = self.gentle.resumed(state.estimate.guard)
+            return state._replace(estimate=state.estimate._replace(guard=guard))
+        return state._replace(probing=self.probing.resumed(state.probing))
+
+    def closing(self, state: SearchState) -> str:
+        """Return the slot to return to at the end of a training, or nothing."""
+        return self.gentle.closing(state.estimate.guard) if state.way == Way.ESTIMATE else ""
 
     def update(
         self, state: SearchState, observation: Observation, readings: Mapping[str, Reading]
     ) -> tuple[SearchState, Decision]:
         """Fold in one observation and decide."""
-        before = state = unkept(state) if observation.unsaved else state
-        state = state._replace(seen=state.seen + 1, age=state.age + 1)
-        if not state.phase:
-            after = self._begin(state, observation)
-        elif state.phase == RAMP:
-            after = self._on_ramp(state, observation)
-        elif state.phase == TRIALS:
-            after = self._on_trials(state, observation)
-        else:
-            after = self._on_run(state, observation, readings)
-        return self._kept(before, after, observation, worst(readings)[1].condition)
+        if state.way == Way.OPEN:
+            state = state._replace(way=self._way(observation).value)
+            if state.way == Way.ESTIMATE:
+                begun, decision = estimate.begun(self.gentle, observation)
+                return state._replace(estimate=begun), self._bounded(decision)
+        elif state.way == Way.ESTIMATE:
+            auto = self.probe == Probe.AUTO
+            if not auto or not state.estimate.gives_no_answer(observation):
+                known = self.gentle, state.estimate, observation, readings
+                followed, decision = estimate.follow(*known)
+                return state._replace(estimate=followed), self._bounded(decision)
+            state = SearchState(way=Way.PROBING.value)
+        probed, decision = self.probing.update(state.probing, observation, readings)
+        return state._replace(probing=probed), decision
 
-    def _begin(self, state: SearchState, observation: Observation) -> _Next:
-        """Undo the one step that was made at the user's rate."""
-        ramp = RampState(scale=self.start)
-        state = state._replace(phase=RAMP, origin=observation.step, ages=((START, 0),), ramp=ramp)
-        reason = f"range test from scale {self.start:g} upwards"
-        return _Next(state, Decision(scale=self.start, restore=START, reason=reason))
+    def _way(self, observation: Observation) -> Way:
+        if self.probe != Probe.AUTO:
+            return Way.ESTIMATE if self.probe == Probe.NEVER else Way.PROBING
+        length = observation.horizon if observation.horizon < math.inf else self.horizon
+        estimated = observation.distance == observation.distance and length >= LONG
+        return Way.ESTIMATE if estimated else Way.PROBING
 
-    def _on_ramp(self, state: SearchState, observation: Observation) -> _Next:
-        divided = self._plan(state, observation)
-        end, ramp = "the loss is not finite", state.ramp
-        save = None
-        if math.isfinite(observation.loss):
-            step = climb(divided, ramp, state.noise, observation.loss, scale=state.behind,
-                         norm=observation.norm)  # fmt: skip
-            state, end, save = state._replace(ramp=step.ramp, noise=step.noise), step.end, step.save
-        ramp = state.ramp
-        if end:
-            return self._off_ramp(state, divided, end, trouble=True)
-        spent = self._spare(state, divided) < divided.trial
-        top = min(self.ceiling, state.ceiling / 2)
-        if spent or ramp.rows > 0.15 * divided.horizon or ramp.scale > top:
-            return self._off_ramp(state, divided, "the ramp is over", trouble=False)
-        return _Next(state, Decision(scale=ramp.scale, save=save))
-
-    def _off_ramp(self, state: SearchState, divided: Plan, why: str, *, trouble: bool) -> _Next:
-        """Begin the trials; after a rush, or with no healthy decade below, a lower ramp."""
-        ramp, limit = state.ramp, state.behind
-        hasty = trouble and ramp.hasty(divided)
-        careful = self._spare(state, divided) > 2 * (divided.decade + divided.trial)
-        if trouble and state.falls < 6 and (ramp.rows <= divided.decade or (hasty and careful)):
-            scale = max(self.floor, limit * (1e-2 if ramp.rows <= 4 else 10**-1.5))
-            state = state._replace(
-                ceiling=limit, falls=state.falls + 1, noise=Noise(),
-                ramp=RampState(scale=scale, careful=careful),
-            )  # fmt: skip
-            reason = f"{why} at scale {limit:.3g}; range test from {scale:.3g} upwards"
-            return _Next(state, Decision(scale=scale, restore=START, reason=reason))
-        if trouble:
-            state = state._replace(ceiling=min(state.ceiling, limit))
-        if not ramp.first:
-            found = Bracket(limit / 10, limit, Base(), False, 0.0)
-        else:
-            found = bracket(ramp, limit, norms=not trouble or "weights" in why or "decade" in why)
-        scale, edge = max(self.floor, found.candidate), found.limit / (GRID if hasty else 1.0)
-        opening = opened(scale, found.base, edge, strong=found.strong, moved=False,
-                         volatility=found.volatility)  # fmt: skip
-        state = state._replace(
-            phase=TRIALS, trials=opening, ramp=RampState(), noise=rebased(state.noise),
-            norm=ramp.norm, first=mean(ramp.first) if ramp.first else math.nan,
-        )  # fmt: skip
-        reason = f"{why} at scale {limit:.3g}; first trial at {scale:.3g}"
-        decision = Decision(scale=0.1 * scale, restore=found.base.slot, reason=reason)
-        return _Next(state, decision)
-
-    def _on_trials(self, state: SearchState, observation: Observation) -> _Next:
-        divided = self._plan(state, observation)
-        trial = attempt(divided, state.trials, state.noise, observation.loss,
-                        norm=observation.norm, spare=self._spare(state, divided))  # fmt: skip
-        state = state._replace(trials=trial.trials, noise=trial.noise)
-        if trial.over:
-            return _Next(*handed(state, divided, trial, self.floor, observation.step))
-        scale = max(self.floor, trial.trials.scale)
-        warm = min(1.0, 0.1 + 3.6 * len(trial.trials.losses) / divided.trial)
-        decision = Decision(
-            scale=warm * scale, save=trial.save, restore=trial.restore, reason=trial.reason
-        )
-        return _Next(state, decision)
-
-    def _on_run(
-        self, state: SearchState, observation: Observation, readings: Mapping[str, Reading]
-    ) -> _Next:
-        divided = self._plan(state, observation)
-        clock = Clock(divided, state.seen / divided.horizon, self._spare(state, divided))
-        ran = go_on(self.guard, clock, state.run, state.noise, observation, readings)
-        decision = ran.decision
-        if ran.excused and decision.restore is not None:
-            lost = max(0, state.age - dict(state.ages).get(decision.restore, 0))
-            state = state._replace(excused=state.excused + lost)
-        state = state._replace(run=ran.run, noise=ran.noise)
-        if ran.base is None:
-            return _Next(state, decision)
-        limit = min(self.ceiling, state.ceiling, 20 * ran.run.scale)
-        state = self._open(state, ran.run.scale, ran.base, limit, strong=True, moved=True)
-        return _Next(state, decision)
-
-    def _open(
-        self, state: SearchState, scale: float, base: Base, limit: float, *, strong: bool,
-        moved: bool = False,
-    ) -> SearchState:  # fmt: skip
-        opening = opened(
-            scale, base, limit, strong=strong, moved=moved, volatility=state.volatility
-        )
-        return state._replace(phase=TRIALS, trials=opening, noise=rebased(state.noise))
-
-    def _plan(self, state: SearchState, observation: Observation) -> Plan:
-        bounded = math.isfinite(observation.horizon)
-        horizon = observation.horizon - state.origin if bounded else self.horizon
-        return plan(horizon, self.budget)
-
-    def _spare(self, state: SearchState, divided: Plan) -> float:
-        """Return the steps that may still be lost to probing."""
-        return divided.budget - (state.seen - state.age - state.excused)
-
-    def _kept(
-        self, before: SearchState, after: _Next, observation: Observation, condition: Condition
-    ) -> tuple[SearchState, Decision]:
-        """Keep count of updates, and bound what is answered."""
-        state, decision = after
-        age, ages = state.age, dict(state.ages)
-        if decision.restore is not None:
-            age = ages.get(decision.restore, ages.get(START, 0))
-        if decision.save is not None:
-            ages = {**{n: a for n, a in ages.items() if n != decision.save}, decision.save: age}
-        scale = max(self.floor, min(self.ceiling, decision.scale))
-        decision = decision._replace(scale=scale, reason=decision.reason or before.note)
-        if before.phase != RUN:
-            decision = decision._replace(condition=condition)
-        if state.phase != RUN:
-            decision = decision._replace(probing=True, suspend_schedule=True, measure=(NORM,))
-        if state.phase == RUN:
-            done = state.seen / self._plan(state, observation).horizon
-            state, decision = waiting(state, decision, done)
-        behind = observation.scale if decision.restore is None else scale
-        state = state._replace(age=age, ages=tuple(ages.items()), behind=behind, note="")
-        return state, decision
+    def _bounded(self, decision: Decision) -> Decision:
+        return decision._replace(scale=max(self.floor, min(self.ceiling, decision.scale)))

@@ -16,7 +16,7 @@ RAMP, TRIALS, RUN = "ramp", "trials", "run"
 LATE = 0.4
 
 
-class SearchState(NamedTuple):
+class ProbingState(NamedTuple):
     """Where the search stands."""
 
     phase: str = ""  # empty before the first observation
@@ -40,7 +40,7 @@ class SearchState(NamedTuple):
     waits: bool = False  # the schedule is suspended during the run
 
 
-def unkept(state: SearchState) -> SearchState:
+def unkept(state: ProbingState) -> ProbingState:
     """Return the state to go on with when the last snapshot could not be taken."""
     if not state.ages or state.ages[-1][0] == START:
         return state
@@ -64,8 +64,8 @@ def unkept(state: SearchState) -> SearchState:
 
 
 def handed(
-    state: SearchState, divided: Plan, trial: Trial, floor: float, step: int
-) -> tuple[SearchState, Decision]:
+    state: ProbingState, divided: Plan, trial: Trial, floor: float, step: int
+) -> tuple[ProbingState, Decision]:
     """Begin the run with what the trials have decided.
 
     Args:
@@ -90,7 +90,7 @@ def handed(
     return state, Decision(scale=scale, restore=trial.restore, reason=reason)
 
 
-def waiting(state: SearchState, decision: Decision, done: float) -> tuple[SearchState, Decision]:
+def waiting(state: ProbingState, decision: Decision, done: float) -> tuple[ProbingState, Decision]:
     """Suspend the schedule while a run is unproven: there is nothing yet to anneal.
 
     Where the loss moved late, the rate is held until `LAST_DOUBT`, as in a schedule that decays at

@@ -56,7 +56,7 @@ def test_probing_holds_the_rate_at_scale_times_initial_whatever_the_schedule_say
     for step in range(1, 40):
         scale = scales.get(step, scale)
         assert rates[step] == pytest.approx(0.02 * scale)
-    found = callback._memory.state.policy.run
+    found = callback._memory.state.policy.probing.run
     assert max(rates[120:]) <= 0.02 * found.scale * 1.001  # the peak is the winner
 
 
@@ -65,12 +65,12 @@ def test_a_run_resumed_in_the_middle_of_the_search_goes_on_and_succeeds(tmp_path
     run, module, kept, callback = fit(20.0, limit_train_batches=8)
     run.callbacks.append(StopAt(stop))
     run.fit(module, loader(rows=256))
-    phase = callback._memory.state.policy.phase
+    phase = callback._memory.state.policy.probing.phase
     run.save_checkpoint(tmp_path / "a.ckpt")
     assert phase in ("ramp", "trials")
     again, module, kept, callback = fit(20.0, limit_train_batches=8)
     again.fit(module, loader(rows=256), ckpt_path=tmp_path / "a.ckpt")
-    assert callback._memory.state.policy.phase == "run"
+    assert callback._memory.state.policy.probing.phase == "run"
     assert sum(kept.values("train/loss")[-20:]) / 20 < 0.03
 
 

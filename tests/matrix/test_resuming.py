@@ -8,7 +8,7 @@ import torch
 from cells import Harmed, Model, Ran, Resumable, Script, ScriptState
 from trainers import Kept, Regression, loader, trainer
 
-from lr_callbacks import AdaptiveLearningRate, Guard, Hold, Ladder
+from lr_callbacks import AdaptiveLearningRate, Guard, Hold, Ladder, Search
 from lr_callbacks.core import Decision
 
 
@@ -168,6 +168,25 @@ def test_resumed_in_the_middle_of_a_probe_is_uninterrupted(tmp_path, stop):
     half.trainer.save_checkpoint(tmp_path / "half.ckpt")
     resumed = run(18, tmp_path / "half.ckpt")
     assert half.watcher.rates + resumed.watcher.rates == whole.watcher.rates
+    assert resumed.end() == whole.end()
+
+
+@pytest.mark.parametrize("stop", [1, 2, 40, 75, 100])
+def test_resumed_while_an_estimate_grows_is_uninterrupted(tmp_path, stop):
+    def run(steps, ckpt_path=None):
+        callback = AdaptiveLearningRate(Search(probe="never"))
+        module = Model(
+            lambda weights: torch.optim.AdamW(weights, lr=1e-3),
+            schedule=lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 120),
+        )
+        ran = Ran(module, data(), callback=callback, max_steps=steps, ckpt_path=ckpt_path)
+        return ran, callback._memory.state.policy.estimate.ratio
+
+    (whole, ratio), (half, _) = run(120), run(stop)
+    half.trainer.save_checkpoint(tmp_path / "half.ckpt")
+    resumed, again = run(120, tmp_path / "half.ckpt")
+    assert half.watcher.rates + resumed.watcher.rates == whole.watcher.rates
+    assert again == ratio > 0.005  # it has grown
     assert resumed.end() == whole.end()
 
 

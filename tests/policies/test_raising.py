@@ -35,9 +35,9 @@ def train(valley, resume=None):
     controller = Controller(policy=policy, detectors={})
     state, told, seen, restored = controller.init(), [], 0, []
     for step in range(STEPS):
-        run = state.policy.run
+        run = state.policy.probing.run
         seen += bool(run.trial.slot)
-        if state.policy.phase == "run" and run.proven and not run.trial.slot:
+        if state.policy.probing.phase == "run" and run.proven and not run.trial.slot:
             valley.proven = run.scale
         if resume is not None and seen == resume:
             valley.slots, seen = {START: valley.x}, math.inf
@@ -50,7 +50,7 @@ def train(valley, resume=None):
         valley.obey(decision)
         restored += [decision.restore] if "taken back" in decision.reason else []
         told += [decision.reason] if "raise" in decision.reason else []
-    return valley, state.policy, told, restored
+    return valley, state.policy.probing, told, restored
 
 
 def test_a_raise_that_does_not_help_is_taken_back():

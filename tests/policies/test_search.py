@@ -13,6 +13,7 @@ from lr_callbacks.controller import Controller
 from lr_callbacks.core import NONFINITE, START, Condition, Observation, Reading
 from lr_callbacks.policies import Ladder, Search
 from lr_callbacks.policies.run import fitted
+from lr_callbacks.policies.stage import ProbingState
 
 SPIKE = {"spike": Reading(9.1, 6.4, Condition.SPIKING)}
 DRIFT = {"drift": Reading(12.0, 8.0, Condition.DIVERGING)}
@@ -60,8 +61,8 @@ def descend(policy, limit, steps=800, seed=0, readings=None):
 @pytest.mark.parametrize("wrong", [1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 1e2, 1e3, 1e4])
 def test_a_rate_wrong_by_any_factor_is_brought_near_the_stable_one(wrong):
     valley, state, _ = descend(Search(), limit=1 / wrong)
-    assert state.phase == "run"
-    assert 0.01 < state.run.scale * wrong < 1.0
+    assert state.probing.phase == "run"
+    assert 0.01 < state.probing.run.scale * wrong < 1.0
     assert abs(valley.x) < 0.2
 
 
@@ -91,8 +92,8 @@ def test_a_flat_loss_ends_in_an_unproven_run_at_a_harmless_rate():
         )
         state, decision = policy.update(state, observation, {})
         scale = decision.scale
-    assert state.phase == "run"
-    assert not state.run.proven
+    assert state.probing.phase == "run"
+    assert not state.probing.run.proven
     assert "descent" in decision.measure
 
 
@@ -113,14 +114,14 @@ def test_weights_that_inflate_end_the_ramp_though_the_loss_is_flat():
 @pytest.mark.parametrize(("steps", "share"), [(100, 0.15), (700, 0.15), (20_000, 0.0285)])
 def test_the_budget_of_probing_falls_with_the_length_of_the_training(steps, share):
     policy = Search()
-    divided = policy._plan(policy.init(), Observation(0, 1.0, 1.0, horizon=steps))
+    divided = policy.probing._plan(ProbingState(), Observation(0, 1.0, 1.0, horizon=steps))
     assert divided.budget / steps <= share
 
 
 @pytest.mark.parametrize("horizon", [math.inf, 10_000])
 def test_an_unbounded_training_is_planned_as_one_of_the_stated_length(horizon):
     policy = Search(horizon=10_000)
-    divided = policy._plan(policy.init(), Observation(0, 1.0, 1.0, horizon=horizon))
+    divided = policy.probing._plan(ProbingState(), Observation(0, 1.0, 1.0, horizon=horizon))
     assert divided.horizon == 10_000
 
 
@@ -196,12 +197,13 @@ def test_on_any_stream_the_laws_hold_and_a_resume_anywhere_breaks_none(stream, h
         assert decision.reason or decision.restore is None
         if decision.scale < scale:
             assert decision.reason
+        state = state.probing
         climbing = decision.probing or state.run.guard.scale < 1 or state.run.guard.warm > 0
         assert decision.scale <= scale or decision.reason or climbing or settling
         scale, settling = decision.scale, state.run.settling
         rollbacks += decision.restore is not None
         probed = state.seen - state.age - state.excused
-        planned = policy._plan(state, Observation(0, 1.0, 1.0, horizon=horizon))
+        planned = policy.probing._plan(state, Observation(0, 1.0, 1.0, horizon=horizon))
         assert probed <= planned.budget + planned.trial + 8
     assert rollbacks < 60
 
@@ -235,7 +237,7 @@ def test_a_training_resumed_while_searching_still_ends_near_the_stable_rate(resu
         observation = Observation(step, loss, scale, horizon=800, norm=abs(valley.x) + 1)
         state, decision = policy.update(state, observation, NAN if loss == math.inf else {})
         valley.obey(decision)
-    assert state.phase == "run"
+    assert state.probing.phase == "run"
     assert abs(valley.x) < 0.2
 
 
@@ -257,5 +259,7 @@ def test_no_raise_for_slow_weights_goes_beyond_half_of_a_rate_that_failed(limit)
 def test_the_rate_that_was_found_is_warmed_in_over_a_twenty_fifth_of_the_training():
     _, state, decisions = descend(Search(), limit=1.0)
     begin = next(step for step, decision in enumerate(decisions) if not decision.suspend_schedule)
-    rising = [decision.scale / state.run.scale for decision in decisions[begin : begin + 33]]
+    rising = [
+        decision.scale / state.probing.run.scale for decision in decisions[begin : begin + 33]
+    ]
     assert rising == pytest.approx([0.1 + 0.9 * min(1.0, step / 32) for step in range(33)])

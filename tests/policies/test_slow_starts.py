@@ -61,8 +61,8 @@ def test_a_rate_is_raised_while_updates_point_downhill_until_the_loss_moves_and_
     assert any("unproven" in reason for reason in reasons)
     assert any("nothing moves; updates point downhill" in reason for reason in reasons)
     assert any("trying neighbouring rates" in reason for reason in reasons)
-    assert state.phase == "run"
-    assert state.run.proven
+    assert state.probing.phase == "run"
+    assert state.probing.run.proven
     assert plateau.done > 2 * length
 
 
@@ -92,7 +92,7 @@ def test_a_rate_is_raised_while_the_weights_hardly_grow_though_the_loss_rises(un
     assert any("nothing moves; weights ×1" in reason for reason in reasons)
     assert not any("downhill" in reason for reason in reasons)
     assert any("the rate is kept" in reason for reason in reasons)
-    assert state.run.proven
+    assert state.probing.run.proven
     assert plateau.done > 2 * plateau.length
 
 
@@ -100,7 +100,7 @@ def test_a_loss_that_only_sheds_an_offset_proves_no_rate():
     plateau = Noisy(1.0, offset=0.04)
     state, reasons = descend(Search(), plateau, downhill=-0.3, norm=plateau.norm)
     assert any("wins, unproven" in reason for reason in reasons)
-    assert state.run.proven
+    assert state.probing.run.proven
     assert plateau.done > 2 * plateau.length
 
 
@@ -108,14 +108,14 @@ def test_where_the_weights_have_grown_and_nothing_moves_the_first_ones_are_taken
     state, reasons = descend(Search(), Plateau(1e9), downhill=0.0, norm=lambda done: 1 + done)
     assert any("the first weights again at a lower rate" in reason for reason in reasons)
     assert not any("weights ×" in reason for reason in reasons)
-    assert state.run.restarts
+    assert state.probing.run.restarts
 
 
 def test_without_a_budget_for_comparing_the_rate_at_which_the_loss_moved_is_kept():
     plateau = Plateau(1e4)
     state, reasons = descend(Search(budget=0.03), plateau)
     assert not any("trying neighbouring rates" in reason for reason in reasons)
-    assert state.run.moved
+    assert state.probing.run.moved
     assert plateau.done > 2 * plateau.length
 
 
@@ -176,9 +176,9 @@ def explored(steps, edge):
         state, decision = policy.update(state, seen, {})
         scales = [1.0] if decision.restore else scales
         scales.append(decision.scale)
-        if state.phase == "trials":
+        if state.probing.phase == "trials":
             break
-    return state
+    return state.probing
 
 
 def test_a_ramp_that_rushed_into_trouble_is_made_again_slowly():

@@ -11,7 +11,7 @@ from lr_callbacks.policies.plan import plan
 from lr_callbacks.policies.raising import standing
 from lr_callbacks.policies.run import Clock, Ran, RunState, trusted
 from lr_callbacks.policies.running import go_on
-from lr_callbacks.policies.stage import RUN, SearchState, waiting
+from lr_callbacks.policies.stage import RUN, ProbingState, waiting
 from lr_callbacks.policies.unproven import unproven
 
 
@@ -127,7 +127,7 @@ def test_drift_right_after_a_raise_is_no_harm_while_the_weights_have_hardly_grow
 
 def test_the_schedule_waits_while_nothing_is_proved_and_after_a_late_start_until_near_the_end():
     def suspensions(*proven):
-        state, suspended = SearchState(phase=RUN), []
+        state, suspended = ProbingState(phase=RUN), []
         for tenth, known in enumerate(proven):
             state = state._replace(run=state.run._replace(proven=known))
             state, decision = waiting(state, Decision(reason="moved"), tenth / 10)

@@ -9,10 +9,13 @@ from lr_callbacks.policies.guard.modes import (
     RISEN,
     SETTLED,
     UNTRAINED,
+    WINDOWS,
     YOUNG,
+    Cap,
     GuardState,
     Kept,
     Level,
+    Race,
     Said,
 )
 
@@ -78,6 +81,18 @@ def _promoted(state: GuardState) -> tuple[GuardState, dict[str, Any]]:
     cap = state.cap._replace(proved=(low, high))
     state = state._replace(good=candidate, candidate=Kept(), cap=cap, asked=-1)
     return state, said
+
+
+def trusted(slot: str, step: int, losses: tuple[float, ...], at: float) -> GuardState:
+    """Return the state of a run from weights that are known to be good at a rate."""
+    level = Level()
+    for loss in losses:
+        level = level.follow(loss)
+    good = Kept(slot, step, level.mean, level.deviation, at)
+    return GuardState(
+        good=good, best=good._replace(slot=""), race=Race(losses[0], windows=WINDOWS),
+        cap=Cap(proved=(at, at)),
+    )  # fmt: skip
 
 
 def opened(good: Kept, loss: float, seen: int) -> Kept:

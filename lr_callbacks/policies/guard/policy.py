@@ -108,6 +108,16 @@ class Guard:
         """Return the state before any observation."""
         return GuardState()
 
+    def trusting(self, slot: str, step: int, losses: tuple[float, ...], rate: float) -> GuardState:
+        """Return the state of a run from weights that are known to be good.
+
+        Args:
+            slot, step: where they are, and when the run begins.
+            losses: by then, at least one.
+            rate: at which they are good, in units of the initial one.
+        """
+        return keeping.trusted(slot, step, losses, rate)
+
     def resumed(self, state: GuardState) -> GuardState:
         """Return the state to continue with when every snapshot but `START` is gone."""
         held = state.mode in (Mode.WATCH, Mode.VERIFY, Mode.LOOK, Mode.DOUBT)

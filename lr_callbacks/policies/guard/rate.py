@@ -14,6 +14,7 @@ from lr_callbacks.policies.guard.modes import (
     RETURN,
     RISEN,
     RUINED,
+    SHIFT,
     SLOWLY,
     WARM,
     GuardState,
@@ -85,8 +86,10 @@ def capped(guard: "Guard", state: GuardState, failed: float, scheduled: float) -
     if good.step < 0:
         state, at, factor = warmed(state, scheduled), failed, RESTART_CUT
     elif failed > RISEN * highest:  # a range test by the schedule
-        best = min(failed, state.best.rate)
-        at, factor = min(best, max(lowest, best / RANGE)), 1.0
+        best, factor = min(failed, state.best.rate), 1.0
+        # Where nothing was learnt the lowest loss, and its rate, came by chance.
+        learnt = state.best.mean < state.race.first - SHIFT * state.best.deviation
+        at = min(best, max(lowest, best / RANGE)) if learnt else RESTART_CUT * failed
     else:
         at, factor = min(failed, good.rate), guard.cut
     cap, race = state.cap, state.race

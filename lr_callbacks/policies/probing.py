@@ -1,0 +1,216 @@
+"""Finding the rate by trying: ramp, trials, then a guarded run on the user's schedule."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from lr_callbacks.core import (
+    NORM,
+    START,
+    Condition,
+    Decision,
+    Observation,
+    Reading,
+    worst,
+)
+from lr_callbacks.policies.ladder import Ladder
+from lr_callbacks.policies.noise import Noise, mean, rebased
+from lr_callbacks.policies.plan import GRID, Base, Plan, plan
+from lr_callbacks.policies.ramp import Bracket, RampState, bracket, climb
+from lr_callbacks.policies.run import Clock
+from lr_callbacks.policies.running import go_on
+from lr_callbacks.policies.stage import RAMP, RUN, TRIALS, ProbingState, handed, unkept, waiting
+from lr_callbacks.policies.tournament import attempt, opened
+
+
+class _Next(NamedTuple):
+    """The state and what to do, before the bookkeeping."""
+
+    state: ProbingState
+    decision: Decision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probing:
+    """Finds the rate within the first steps of a training, then hands it to a guard.
+
+    A *ramp* raises the rate, taking snapshots, until loss or weights show trouble; after a rush,
+    once more slowly. *Trials* of neighbouring rates, all from one early snapshot, decide; the
+    winner's weights are kept. Meanwhile the schedule is suspended. Then the training *runs* at
+    scale × schedule, guarded. Where trials show nothing, as at a saddle, the highest harmless rate
+    goes on unproven, is raised while the weights hardly grow, and the question is taken up again
+    when the loss moves; the schedule waits for that, for nothing has been learnt yet that lower
+    rates could refine.
+
+    Args: those of `Search` of the same names.
+    """
+
+    budget: float
+    start: float
+    floor: float
+    ceiling: float
+    horizon: int
+    guard: Ladder
+
+    def init(self) -> ProbingState:
+        """Return the state before any observation."""
+        return ProbingState()
+
+    def resumed(self, state: ProbingState) -> ProbingState:
+        """Return the state to go on with when every snapshot but `START` is gone."""
+        guard = state.run.guard._replace(good=START, candidate="")
+        state = state._replace(ages=((START, state.age),), run=state.run._replace(guard=guard))
+        if state.phase == RAMP:
+            return state._replace(ramp=state.ramp._replace(marks=()))
+        if state.phase == TRIALS:
+            best = state.trials.champion
+            scale = best.scale if best.slot else state.trials.scale
+            state = state._replace(note="resumed; the trials begin again from here")
+            return self._open(state, scale, Base(), state.trials.limit, strong=True, moved=True)
+        if state.run.trial.slot:
+            trial = state.run.trial._replace(slot=START)
+            return state._replace(run=state.run._replace(trial=trial))
+        return state
+
+    def update(
+        self, state: ProbingState, observation: Observation, readings: Mapping[str, Reading]
+    ) -> tuple[ProbingState, Decision]:
+        """Fold in one observation and decide."""
+        before = state = unkept(state) if observation.unsaved else state
+        state = state._replace(seen=state.seen + 1, age=state.age + 1)
+        if not state.phase:
+            after = self._begin(state, observation)
+        elif state.phase == RAMP:
+            after = self._on_ramp(state, observation)
+        elif state.phase == TRIALS:
+            after = self._on_trials(state, observation)
+        else:
+            after = self._on_run(state, observation, readings)
+        return self._kept(before, after, observation, worst(readings)[1].condition)
+
+    def _begin(self, state: ProbingState, observation: Observation) -> _Next:
+        """Undo the one step that was made at the user's rate."""
+        ramp = RampState(scale=self.start)
+        state = state._replace(phase=RAMP, origin=observation.step, ages=((START, 0),), ramp=ramp)
+        reason = f"range test from scale {self.start:g} upwards"
+        return _Next(state, Decision(scale=self.start, restore=START, reason=reason))
+
+    def _on_ramp(self, state: ProbingState, observation: Observation) -> _Next:
+        divided = self._plan(state, observation)
+        end, ramp = "the loss is not finite", state.ramp
+        save = None
+        if math.isfinite(observation.loss):
+            step = climb(divided, ramp, state.noise, observation.loss, scale=state.behind,
+                         norm=observation.norm)  # fmt: skip
+            state, end, save = state._replace(ramp=step.ramp, noise=step.noise), step.end, step.save
+        ramp = state.ramp
+        if end:
+            return self._off_ramp(state, divided, end, trouble=True)
+        spent = self._spare(state, divided) < divided.trial
+        top = min(self.ceiling, state.ceiling / 2)
+        if spent or ramp.rows > 0.15 * divided.horizon or ramp.scale > top:
+            return self._off_ramp(state, divided, "the ramp is over", trouble=False)
+        return _Next(state, Decision(scale=ramp.scale, save=save))
+
+    def _off_ramp(self, state: ProbingState, divided: Plan, why: str, *, trouble: bool) -> _Next:
+        """Begin the trials; after a rush, or with no healthy decade below, a lower ramp."""
+        ramp, limit = state.ramp, state.behind
+        hasty = trouble and ramp.hasty(divided)
+        careful = self._spare(state, divided) > 2 * (divided.decade + divided.trial)
+        if trouble and state.falls < 6 and (ramp.rows <= divided.decade or (hasty and careful)):
+            scale = max(self.floor, limit * (1e-2 if ramp.rows <= 4 else 10**-1.5))
+            state = state._replace(
+                ceiling=limit, falls=state.falls + 1, noise=Noise(),
+                ramp=RampState(scale=scale, careful=careful),
+            )  # fmt: skip
+            reason = f"{why} at scale {limit:.3g}; range test from {scale:.3g} upwards"
+            return _Next(state, Decision(scale=scale, restore=START, reason=reason))
+        if trouble:
+            state = state._replace(ceiling=min(state.ceiling, limit))
+        if not ramp.first:
+            found = Bracket(limit / 10, limit, Base(), False, 0.0)
+        else:
+            found = bracket(ramp, limit, norms=not trouble or "weights" in why or "decade" in why)
+        scale, edge = max(self.floor, found.candidate), found.limit / (GRID if hasty else 1.0)
+        opening = opened(scale, found.base, edge, strong=found.strong, moved=False,
+                         volatility=found.volatility)  # fmt: skip
+        state = state._replace(
+            phase=TRIALS, trials=opening, ramp=RampState(), noise=rebased(state.noise),
+            norm=ramp.norm, first=mean(ramp.first) if ramp.first else math.nan,
+        )  # fmt: skip
+        reason = f"{why} at scale {limit:.3g}; first trial at {scale:.3g}"
+        decision = Decision(scale=0.1 * scale, restore=found.base.slot, reason=reason)
+        return _Next(state, decision)
+
+    def _on_trials(self, state: ProbingState, observation: Observation) -> _Next:
+        divided = self._plan(state, observation)
+        trial = attempt(divided, state.trials, state.noise, observation.loss,
+                        norm=observation.norm, spare=self._spare(state, divided))  # fmt: skip
+        state = state._replace(trials=trial.trials, noise=trial.noise)
+        if trial.over:
+            return _Next(*handed(state, divided, trial, self.floor, observation.step))
+        scale = max(self.floor, trial.trials.scale)
+        warm = min(1.0, 0.1 + 3.6 * len(trial.trials.losses) / divided.trial)
+        decision = Decision(
+            scale=warm * scale, save=trial.save, restore=trial.restore, reason=trial.reason
+        )
+        return _Next(state, decision)
+
+    def _on_run(
+        self, state: ProbingState, observation: Observation, readings: Mapping[str, Reading]
+    ) -> _Next:
+        divided = self._plan(state, observation)
+        clock = Clock(divided, state.seen / divided.horizon, self._spare(state, divided))
+        ran = go_on(self.guard, clock, state.run, state.noise, observation, readings)
+        decision = ran.decision
+        if ran.excused and decision.restore is not None:
+            lost = max(0, state.age - dict(state.ages).get(decision.restore, 0))
+            state = state._replace(excused=state.excused + lost)
+        state = state._replace(run=ran.run, noise=ran.noise)
+        if ran.base is None:
+            return _Next(state, decision)
+        limit = min(self.ceiling, state.ceiling, 20 * ran.run.scale)
+        state = self._open(state, ran.run.scale, ran.base, limit, strong=True, moved=True)
+        return _Next(state, decision)
+
+    def _open(
+        self, state: ProbingState, scale: float, base: Base, limit: float, *, strong: bool,
+        moved: bool = False,
+    ) -> ProbingState:  # fmt: skip
+        opening = opened(
+            scale, base, limit, strong=strong, moved=moved, volatility=state.volatility
+        )
+        return state._replace(phase=TRIALS, trials=opening, noise=rebased(state.noise))
+
+    def _plan(self, state: ProbingState, observation: Observation) -> Plan:
+        bounded = math.isfinite(observation.horizon)
+        horizon = observation.horizon - state.origin if bounded else self.horizon
+        return plan(horizon, self.budget)
+
+    def _spare(self, state: ProbingState, divided: Plan) -> float:
+        """Return the steps that may still be lost to probing."""
+        return divided.budget - (state.seen - state.age - state.excused)
+
+    def _kept(
+        self, before: ProbingState, after: _Next, observation: Observation, condition: Condition
+    ) -> tuple[ProbingState, Decision]:
+        """Keep count of updates, and bound what is answered."""
+        state, decision = after
+        age, ages = state.age, dict(state.ages)
+        if decision.restore is not None:
+            age = ages.get(decision.restore, ages.get(START, 0))
+        if decision.save is not None:
+            ages = {**{n: a for n, a in ages.items() if n != decision.save}, decision.save: age}
+        scale = max(self.floor, min(self.ceiling, decision.scale))
+        decision = decision._replace(scale=scale, reason=decision.reason or before.note)
+        if before.phase != RUN:
+            decision = decision._replace(condition=condition)
+        if state.phase != RUN:
+            decision = decision._replace(probing=True, suspend_schedule=True, measure=(NORM,))
+        if state.phase == RUN:
+            done = state.seen / self._plan(state, observation).horizon
+            state, decision = waiting(state, decision, done)
+        behind = observation.scale if decision.restore is None else scale
+        state = state._replace(age=age, ages=tuple(ages.items()), behind=behind, note="")
+        return state, decision
