@@ -19,6 +19,9 @@ from lr_callbacks.detectors import default_detectors
 from lr_callbacks.policies import Guard
 from lr_callbacks.states import is_plain, like, listed
 
+#: Carries a decision out, and returns what the next observation has to say of that.
+Carried = Callable[[Decision], Mapping[str, Any]]
+
 
 class ControllerState(NamedTuple):
     """The states of the detectors, in their order, and of the policy."""
@@ -82,7 +85,7 @@ class Controller:
         self,
         state: ControllerState,
         observations: Sequence[Observation],
-        carried: Callable[[Decision], Mapping[str, Any]] | None = None,
+        carried: Carried | None = None,
     ) -> tuple[ControllerState, list[Decision]]:
         """Fold in observations in order, up to a decision that restores or probes.
 
@@ -100,34 +103,39 @@ class Controller:
         """
         losses = [o.loss for o in observations if _belongs(o)]
         detectors, rows = self._read(state.detectors, losses)
-        policy, decisions, read, restores = state.policy, list[Decision](), 0, False
-        readings: Mapping[str, Reading]
-        news: Mapping[str, Any] = {}
-        for observation in observations:
-            if news:
-                observation = observation._replace(**news)
-            if observation.held:
-                readings = {}
-            elif not math.isfinite(observation.loss):
-                readings = {"loss": NONFINITE}
-            elif observation.skipped:
-                readings = {"gradient": NONFINITE}
-            else:
-                readings, read = dict(zip(self.detectors, rows[read], strict=True)), read + 1
-            policy, decision = self.policy.update(policy, observation, readings)
-            decision = decision._replace(readings=readings)
-            decisions.append(decision)
-            news = carried(decision) if carried is not None else {}
-            restores = decision.restore is not None
-            if restores or decision.probing or (carried is None and decision.save is not None):
-                break
+        policy, decisions = self._decide(state.policy, observations, iter(rows), carried)
+        read = sum(map(_belongs, observations[: len(decisions)]))
         if read < len(losses):
             detectors, _ = self._read(state.detectors, losses[:read])
-        if restores:
+        if decisions and decisions[-1].restore is not None:
             detectors = tuple(
                 d.rebase(s) for d, s in zip(self.detectors.values(), detectors, strict=True)
             )
         return ControllerState(detectors, policy), decisions
+
+    def _decide(
+        self,
+        policy: tuple[Any, ...],
+        observations: Sequence[Observation],
+        rows: Iterator[tuple[Reading, ...]],
+        carried: Carried | None,
+    ) -> tuple[tuple[Any, ...], list[Decision]]:
+        """Let the policy decide, up to a decision after which the rest is to be seen anew."""
+        decisions: list[Decision] = []
+        news: Mapping[str, Any] = {}
+        for observation in observations:
+            readings = _unread(observation)
+            if _belongs(observation):
+                readings = dict(zip(self.detectors, next(rows), strict=True))
+            seen = observation._replace(**news) if news else observation
+            policy, decision = self.policy.update(policy, seen, readings)
+            decision = decision._replace(readings=readings)
+            decisions.append(decision)
+            news = carried(decision) if carried is not None else {}
+            ends = decision.restore is not None or decision.probing
+            if ends or (carried is None and decision.save is not None):
+                break
+        return policy, decisions
 
     def replay(self, losses: Iterable[float]) -> Iterator[Decision]:
         """Yield what would have been decided on a recorded loss curve, one decision a loss."""
@@ -198,25 +206,6 @@ def folded(
     return state, readings
 
 
-def plain(decision: Decision) -> list[Any]:
-    """Return what outlasts a checkpoint of a decision, as builtins."""
-    held = [decision.scale, decision.suspend_schedule, decision.probing]
-    return [*held, *decision.measure, decision.urgent, *(["hold"] if decision.hold else [])]
-
-
-def restored(saved: list[Any]) -> Decision:
-    """Return the decision that `plain` gave."""
-    scale, suspended, probing, *rest = saved
-    hold = "hold" in rest
-    rest = [value for value in rest if value != "hold"]
-    measure = tuple(name for name in rest if isinstance(name, str))
-    decision = Decision(
-        scale, suspend_schedule=suspended, probing=probing, measure=measure, hold=hold
-    )
-    urgent = [limit for limit in rest if not isinstance(limit, str)]  # since format 2
-    return decision._replace(urgent=urgent[0]) if urgent else decision
-
-
 def row(decision: Decision, loss: float, action: str) -> dict[str, Any]:
     """Return the row of the decisions table, as it is known when the decision is made.
 
@@ -240,6 +229,13 @@ def row(decision: Decision, loss: float, action: str) -> dict[str, Any]:
 def _require_methods(name: str, part: object, *methods: str) -> None:
     known = all(callable(getattr(part, method, None)) for method in methods)
     require(known, name, f"an object with `{'`, `'.join(methods)}`", part)
+
+
+def _unread(observation: Observation) -> Mapping[str, Reading]:
+    """Return what is said of a loss that no detector sees."""
+    if observation.held:
+        return {}
+    return {"gradient" if math.isfinite(observation.loss) else "loss": NONFINITE}
 
 
 def _belongs(observation: Observation) -> bool:

@@ -45,7 +45,7 @@ class Reading(NamedTuple):
 
 
 #: The measurements that a `Decision` may ask for.
-NORM, DESCENT, DISTANCE = "norm", "descent", "distance"
+NORM, DESCENT, DISTANCE = MEASUREMENTS = "norm", "descent", "distance"
 
 
 class Observation(NamedTuple):

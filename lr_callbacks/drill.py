@@ -8,6 +8,7 @@ from typing import Any
 from lr_callbacks.core import (
     DESCENT,
     DISTANCE,
+    MEASUREMENTS,
     NONFINITE,
     NORM,
     START,
@@ -75,7 +76,7 @@ class Drill:
         acts = scale < before.scale or scale > 20 * before.scale or restore or decision.stop
         yield not self._forgets(decision), "a quiet step keeps the scale, `scale=` was forgotten"
         yield bool(not acts or decision.reason), "whoever acts says why"
-        known = set(decision.measure) <= {NORM, DESCENT, DISTANCE}
+        known = set(decision.measure) <= {*MEASUREMENTS}
         yield known, "`measure` names NORM, DESCENT or DISTANCE"
         yield not math.isnan(decision.urgent), "`urgent` is a number"
         condition = isinstance(decision.condition, Condition)

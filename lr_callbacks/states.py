@@ -1,7 +1,9 @@
-"""States of detectors and policies as a checkpoint holds them, and back."""
+"""States of detectors and policies, and decisions, as a checkpoint holds them, and back."""
 
 from itertools import zip_longest
 from typing import Any
+
+from lr_callbacks.core import Decision
 
 
 def is_plain(state: Any) -> bool:
@@ -40,3 +42,22 @@ def _field(first: Any, item: Any) -> Any:
 
 def _tupled(value: Any) -> Any:
     return tuple(_tupled(item) for item in value) if isinstance(value, list) else value
+
+
+def plain(decision: Decision) -> list[Any]:
+    """Return what outlasts a checkpoint of a decision, as builtins."""
+    held = [decision.scale, decision.suspend_schedule, decision.probing]
+    return [*held, *decision.measure, decision.urgent, *(["hold"] if decision.hold else [])]
+
+
+def restored(saved: list[Any]) -> Decision:
+    """Return the decision that `plain` gave."""
+    scale, suspended, probing, *rest = saved
+    hold = "hold" in rest
+    rest = [value for value in rest if value != "hold"]
+    measure = tuple(name for name in rest if isinstance(name, str))
+    decision = Decision(
+        scale, suspend_schedule=suspended, probing=probing, measure=measure, hold=hold
+    )
+    urgent = [limit for limit in rest if not isinstance(limit, str)]  # since format 2
+    return decision._replace(urgent=urgent[0]) if urgent else decision

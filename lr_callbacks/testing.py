@@ -11,16 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lr_callbacks.controller import Controller, ControllerState, folded
-from lr_callbacks.core import (
-    DESCENT,
-    DISTANCE,
-    NORM,
-    Condition,
-    Decision,
-    Detector,
-    Policy,
-    Reading,
-)
+from lr_callbacks.core import MEASUREMENTS, Condition, Decision, Detector, Policy, Reading
 from lr_callbacks.drill import Drill
 from lr_callbacks.policies import Hold
 from lr_callbacks.states import is_plain
@@ -82,10 +73,7 @@ def check_policy(policy: Policy[Any]) -> None:
             or is gone; it asks for what nobody measures.
     """
     controller = _constructed(policy=policy, detectors={})
-    _must(
-        set(controller.opening().measure) <= {NORM, DESCENT, DISTANCE},
-        "`opening` names measurements",
-    )
+    _must(set(controller.opening().measure) <= {*MEASUREMENTS}, "`opening` names measurements")
     for seed in range(12):
         state, other, drill = policy.init(), policy.init(), Drill(policy, seed)
         sizes: list[int] = []

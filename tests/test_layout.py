@@ -23,7 +23,7 @@ ROOMS = {
     "detectors": set(),
     "policies": set(),
     "controller": set(),
-    "states": set(),
+    "states": {"core"},
     "evaluate": set(),
     "simulate": set(),
     "testing": set(),
@@ -41,6 +41,7 @@ ROOMS = {
     "gate": {"torch"},
     "finiteness": {"torch"},
     "outliers": {"torch"},
+    "distance": {"torch"},
     "selection": {"torch"},
     "callbacks": {"torch", "rich", *LIGHTNING},
     "tracking": {
@@ -62,14 +63,14 @@ ROOMS = {
 #: Our own rooms that each room may import.
 GROUND = {
     "scaler", "snapshots", "copies", "changing", "gate", "buffers", "finiteness", "memory",
-    "outliers",
+    "outliers", "distance",
 }  # fmt: skip
 PURE = {"core", "detectors", "policies", "controller", "states"}
 FLOORS = {
     "core": set(),
     "detectors": {"core"},
     "policies": {"core"},
-    "states": set(),
+    "states": {"core"},
     "controller": {"core", "detectors", "policies", "states"},
     "evaluate": PURE,
     "simulate": PURE,
@@ -86,6 +87,7 @@ FLOORS = {
     "snapshots": {"changing", "core", "copies"},
     "finiteness": set(),
     "outliers": set(),
+    "distance": set(),
     "selection": {"finiteness"},
     "gate": {"buffers", "copies", "finiteness", "outliers", "selection"},
     "callbacks": {*PURE, *GROUND, "horizon", "tracking", "verdict"},

@@ -7,8 +7,9 @@ from typing import Any
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lr_callbacks.callbacks.losses import Measured
-from lr_callbacks.controller import Controller, ControllerState, plain, restored
+from lr_callbacks.controller import Controller, ControllerState
 from lr_callbacks.core import Decision
+from lr_callbacks.states import plain, restored
 
 #: Version of what `to_plain` returns. 1 had no snapshots, and no names for unread rates.
 FORMAT = 2
