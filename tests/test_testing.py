@@ -38,7 +38,6 @@ def test_every_detector_passes_the_battery(detector):
         Ladder(rollbacks=2, exhausted="floor", ceiling=100.0),
         Search(),
         Search(probe="never"),
-        Search(probe="always", horizon=500),
     ],
     ids=repr,
 )

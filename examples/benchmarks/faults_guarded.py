@@ -108,11 +108,12 @@ def _by_rule(before: Any, after: Any) -> bool:
 
 
 def _climbs(state: Any) -> bool:
-    if not hasattr(state, "run"):
+    if not hasattr(state, "probing"):
         return False
-    guard = state.run.guard
+    run = state.probing.run
+    guard = run.guard
     return bool(
-        state.run.settling > 0 or guard.scale < guard.target or guard.growth > 1 or guard.warm > 0
+        run.settling > 0 or guard.scale < guard.target or guard.growth > 1 or guard.warm > 0
     )
 
 
@@ -136,7 +137,7 @@ def run(seed: int, steps: int = 300) -> Outcome:
     taught = min([steps, *(f.step for f in faults if f.kind == "nan for ever")])
     twin, _ = _train(seed, steps, (), taught)
     policy, state = watched.controller.policy, watched._memory.state.policy
-    guard, allowed = (state.run.guard, policy.guard) if seed % 2 else (state, policy)
+    guard, allowed = (state.probing.run.guard, policy.guard) if seed % 2 else (state, policy)
     return Outcome(
         type(policy).__name__, faults, module.trainer.global_step,
         all(bool(p.isfinite().all()) for p in module.parameters()), tuple(watched.unexplained),

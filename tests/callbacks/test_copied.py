@@ -164,7 +164,9 @@ def test_a_refused_snapshot_is_told_after_the_training_was_resumed(tmp_path):
     assert policy.unsaved == [4]
 
 
-@pytest.mark.parametrize("policy", [Ladder(quiet=5, snapshot_every=5), Search()], ids=repr)
+@pytest.mark.parametrize(
+    "policy", [Guard(), Guard(quiet=5), Ladder(quiet=5, snapshot_every=5), Search()], ids=repr
+)
 def test_no_policy_returns_to_a_snapshot_that_was_refused(policy):
     controller, losses = Controller(policy=policy), [1 + 0.01 * (i * 7 % 5) for i in range(400)]
     losses[300:] = [float("nan")] * 100

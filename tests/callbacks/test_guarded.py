@@ -32,7 +32,7 @@ class Net(pl.LightningModule):
         self.second.weight = self.first.weight
         self.norm, self.last = nn.BatchNorm1d(8), nn.Linear(8, 1)
         self.frozen = nn.Linear(8, 8).requires_grad_(False)
-        self.register_buffer("mask", torch.zeros(8, 8))
+        self.register_buffer("mask", torch.full((8, 8), float("-inf")).triu(1))
         self.spoil, self.harm, self.optimizer = spoil, harm, optimizer
         self.losses = []
 

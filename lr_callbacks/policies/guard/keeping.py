@@ -84,7 +84,13 @@ def _promoted(state: GuardState) -> tuple[GuardState, dict[str, Any]]:
 
 
 def trusted(slot: str, step: int, losses: tuple[float, ...], at: float) -> GuardState:
-    """Return the state of a run from weights that are known to be good at a rate."""
+    """Return the state of a run from weights that are known to be good.
+
+    Args:
+        slot, step: where they are, and when the run begins.
+        losses: by then, at least one.
+        at: the rate at which they are good, in units of the initial one.
+    """
     level = Level()
     for loss in losses:
         level = level.follow(loss)

@@ -34,52 +34,57 @@ from lr_callbacks.policies.wording import symptom
 
 @dataclass(frozen=True, kw_only=True)
 class Guard:
-    """Trusts the user's rate, and blames it or the weights only for what was tested.
+    """Trusts the user's rate until an experiment on the present batches speaks against it.
 
-    An alarm is a hypothesis: older weights are held on the present batches, and their losses
-    decide. Harmed weights are rolled back, at the rate under which the good ones proved good; bad
-    data is waited for; a loss that changed for a good reason, or rises slowly at a rate beyond
-    suspicion, is left alone. A rate that was cut keeps its part of the schedule.
+    Weights are *held* when they are loaded and every update is withheld, so that their losses can
+    be compared. A snapshot is *good* after ``quiet`` steps without an alarm, and the rate in force
+    has then *proved* good. An *alarm* is a detector's, but for a drift at a rate that has proved
+    good; or what is not finite, or a loss back above a level it had left. Losses are *high* or
+    *back*, as against their level before the alarm, by a sequential test. An *incident* is a
+    roll-back. It leaves a *cap* on the rate in force: what had proved good; after a second one in 6
+    × ``quiet`` steps ``cut`` times that, as a factor on all that the schedule still does. 12 ×
+    ``quiet`` steps without an alarm raise a cap by half, up to 0.7 times what failed.
 
     ```
     from      to         when
-    cruise    watch      an alarm; the present state is set aside, training continues
-    cruise    trial      the loss oscillates: a lower rate in place; or updates overshoot in the
-                         first steps: these again, from the first weights, at a tenth
-    cruise    recover    the schedule rises above the cap
-    watch     cruise     the losses are back (sequential test): nothing changes
-    watch     recover    the same, below a cap
-    watch     doubt      the same, while a change is in doubt
-    watch     verify     they are still high: the last good weights are held, no update is made
-    verify    watch      those are at their old level: the weights were harmed, roll back, at a
-                         rate that proved good; or after losses that were not finite: bad data,
-                         return to the state set aside
-    verify    doubt      they are as high: the data or the objective changed, continue; and the
-                         change is so clear that it may be bad data
-    verify    cruise     the same, less clear
-    verify    exhausted  ``rollbacks`` are used up by this one; alarms are recorded only
+    cruise    watch      (the first mode) an alarm: the state is set aside, training continues
+    cruise    trial      an oscillation: a lower rate from here on, compared with the losses before;
+                         or updates overshoot in the first steps: these again from the first
+                         weights, at a tenth of the rate, and of that again where it wins
+    cruise    recover    the schedule rises above the cap, which holds from now on
+    watch     cruise     the losses are back: nothing changes
+    watch     recover    the losses are back, and a cap holds
+    watch     doubt      the losses are back, and an earlier change is still in doubt
+    watch     verify     the losses are high: the last good weights are held
+    verify    watch      the held weights' losses are back: the present ones were harmed, an
+                         incident; or none was finite for some batches, then they are back: these
+                         batches were bad, training continues from the state set aside
+    verify    doubt      they are as high: the data or the objective changed, training continues;
+                         so much that it may be a burst of bad data
+    verify    cruise     they are as high, by little
+    verify    exhausted  the last of ``rollbacks`` was made; from now on alarms are recorded only
     doubt     look       at times, and where the losses have come half of the way back: the weights
                          from before the change are held
-    look      watch      those are at their old level: the bad data is over, continue from them
-    look      doubt      they are no better
-    doubt     watch      a loss as far again above
-    doubt     cruise     the loss is at its old level, or has kept the new one for long
-    doubt     recover    the same, below a cap
-    recover   cruise     the cap is above the schedule again
+    look      watch      their losses are back: the bad data is over, training continues from them
+    look      doubt      they are no better, training continues from the present weights
+    doubt     watch      an alarm, the loss twice as far up as the change has brought it
+    doubt     cruise     the loss is at its level of before, or 12 × ``quiet`` steps are over
+    doubt     recover    the same, and a cap holds
+    recover   cruise     the schedule is below the cap
     recover   watch      an alarm
     recover   trial      an oscillation
-    trial     recover    the lower rate has won, and stays
+    trial     recover    the lower rate has won, and is the cap
     trial     cruise     it has not, and is undone
-    trial     watch      an alarm; it is undone
+    trial     watch      another alarm: the trial is undone
     ```
 
     Args:
         cut: factor on the rate at a second incident soon after a first, in (0, 1); usually 0.5.
         quiet: steps without an alarm that make a snapshot good; usually 25.
         snapshot_every: least steps between snapshots, at least ``quiet``; usually 25.
-        rollbacks: how often the weights may be rolled back in a run; usually 20.
-        floor: lowest rate in force, in units of the initial one, in (0, 1]; usually 1e-6.
-        exhausted: what then: ``"continue"`` without the guard, or ``"stop"`` at the good weights.
+        rollbacks: how many incidents a run may have; usually 20.
+        floor: lowest cap, in units of the rate with which the schedule began; usually 1e-6.
+        exhausted: what follows them: ``"continue"`` without the guard, or ``"stop"``.
 
     Method: sequential test of Wald 1945; roll-back of Chowdhery et al. 2022 (PaLM, section 5.1).
     """
@@ -108,15 +113,7 @@ class Guard:
         """Return the state before any observation."""
         return GuardState()
 
-    def trusting(self, slot: str, step: int, losses: tuple[float, ...], rate: float) -> GuardState:
-        """Return the state of a run from weights that are known to be good.
-
-        Args:
-            slot, step: where they are, and when the run begins.
-            losses: by then, at least one.
-            rate: at which they are good, in units of the initial one.
-        """
-        return keeping.trusted(slot, step, losses, rate)
+    trusting = staticmethod(keeping.trusted)
 
     def resumed(self, state: GuardState) -> GuardState:
         """Return the state to continue with when every snapshot but `START` is gone."""
