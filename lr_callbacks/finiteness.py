@@ -26,20 +26,14 @@ def gradients_finite(optimizer: Optimizer, *, read: bool = True) -> Flag:
         read: from the host's memory, where they lie there.
     """
     elsewhere = []
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            gradient = parameter.grad
-            if gradient is None:
-                continue
-            if gradient.is_sparse:
-                gradient = gradient.coalesce().values()
-            if not (read and gradient.is_cpu):
-                elsewhere.append(gradient)
-                continue
-            total = gradient.sum().item()  # as in `finite_on_host`, whose call a step would notice
-            if total - total != 0 and not gradient.isfinite().all():
-                return False
-    return _finite_elsewhere([g for g in elsewhere if g.numel()]) if elsewhere else True
+    for gradient in dense_gradients(optimizer):
+        if not (read and gradient.is_cpu):
+            elsewhere.append(gradient)
+            continue
+        total = gradient.sum().item()  # as in `finite_on_host`, whose call a step would notice
+        if total - total != 0 and not gradient.isfinite().all():
+            return False
+    return _finite_elsewhere(elsewhere)
 
 
 def total_norm(tensors: Sequence[Tensor]) -> Tensor | None:
