@@ -42,7 +42,7 @@ def _no_race(guard: Any, state: Any, observation: Any) -> Any:
     return state._replace(race=state.race._replace(steps=0, signs=0.0, windows=windows)), {}
 
 
-def _harmed(guard: Any, state: Any, observation: Any, given: Any = incident._harmed) -> Any:
+def _harmed(guard: Any, state: Any, observation: Any, given: Any = incident.harmed) -> Any:
     """Leave the weights where none but the first could be returned to."""
     if state.good.step < 0:
         return incident._new_normal(guard, state, observation)
@@ -50,9 +50,15 @@ def _harmed(guard: Any, state: Any, observation: Any, given: Any = incident._har
 
 
 def _first_incident(
-    guard: Any, state: Any, failed: float, scheduled: float, given: Any = rate.capped
+    guard: Any, state: Any, failed: float, scheduled: float, given: Any = rate.capped, **named: Any
 ) -> Any:
     state = state._replace(cap=state.cap._replace(incidents=0))
+    return given(guard, state, failed, scheduled, **named)
+
+
+def _unchanged(
+    guard: Any, state: Any, failed: float, scheduled: float, given: Any = rate.capped, **named: Any
+) -> Any:
     return given(guard, state, failed, scheduled)
 
 
@@ -101,7 +107,7 @@ RULES = {
     "range": Rule(put(rate, RISEN=math.inf), ("healthy", "rising", "rate30"), (HARMED,)),
     "best_rate": Rule(put(rate, RANGE=1.0), ("healthy", "rising", "rate30"), (HARMED,)),
     "restart": Rule(
-        put(incident, _harmed=_harmed), ("healthy", "rate10", "beta"),
+        put(incident, harmed=_harmed), ("healthy", "rate10", "beta"),
         ("continuing from the first weights",),
     ),
     "race_again": Rule(put(race, _begin=_alone), ("rate10",), ("rate is kept",)),
@@ -118,6 +124,9 @@ RULES = {
     "forgiveness": Rule(
         put(rate, FORGIVENESS=1.0), ("healthy", "rate30", "corrupt", "rate10"),
         (HARMED, "rate is kept"),
+    ),
+    "changed": Rule(
+        put(rate, capped=_unchanged), ("healthy", "labels", "weight10", "rate30"), (HARMED,)
     ),
     "sequel": Rule(
         put(rate, capped=_first_incident), ("healthy", "rising", "rate10", "corrupt"), (HARMED,)

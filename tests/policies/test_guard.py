@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from training import Training
 
 from lr_callbacks.controller import Controller
-from lr_callbacks.core import START, Condition, Observation, Reading, Verdict
+from lr_callbacks.core import START, Condition, Decision, Observation, Reading, Verdict
 from lr_callbacks.policies import Guard
 from lr_callbacks.policies.guard import Mode
 from lr_callbacks.testing import check_policy
@@ -84,6 +84,38 @@ def test_weights_that_were_harmed_are_rolled_back_at_the_full_rate():
     assert run.outcomes[:2] == [Verdict.STILL_HIGH, Verdict.HARMED]
     assert run.steps[-1].decision.scale == 1.0
     assert run.lost < 70
+
+
+def test_weights_harmed_after_a_change_that_is_meant_are_rolled_back_at_a_lower_rate():
+    change = lambda t: 0.8 * (t >= 500)  # noqa: E731
+    run = Training(Guard(), change=change, harms=lambda t: 20.0 * (t == 510)).run(900)
+    assert Verdict.BAD_DATA not in run.outcomes
+    assert Verdict.HARMED in run.outcomes
+    assert run.weights.harm == 0
+    assert min(s.decision.scale for s in run.steps) == 0.5
+
+
+def crept(rollbacks: int) -> list[tuple[str, Decision]]:
+    """A change, in whose doubt the loss creeps up tenfold with no alarm; by mode, the decisions."""
+    policy = Guard(rollbacks=rollbacks)
+    state, decision, noise = policy.init(), Decision(), random.Random(0)
+    spike, said = {"spike": Reading(5.0, 1.0, Condition.SPIKING)}, []
+    for t in range(300):
+        since = max(0, t - 200)
+        loss = 1 + noise.gauss(0, 0.01) + (since > 0) + (0 if decision.hold else 0.8 * since)
+        mode, readings = state.mode, spike if since == 1 else {}
+        state, decision = policy.update(state, Observation(t, loss, decision.scale), readings)
+        said += [(mode, decision)] if decision.reason else []
+        if decision.outcome == Verdict.HARMED:
+            break
+    return [*said, (state.mode, decision)]
+
+
+def test_held_weights_that_are_better_but_not_as_before_show_that_the_rate_harms_now():
+    *_, (mode, decision), (after, _) = crept(rollbacks=20)
+    assert (mode, after) == (Mode.LOOK, Mode.WATCH)
+    assert decision.outcome == Verdict.HARMED
+    assert decision.scale == 0.5
 
 
 def test_each_decision_says_what_was_seen_done_and_expected_and_its_outcome_comes_later():
@@ -252,6 +284,8 @@ def met():
         run = Training(Guard(quiet=8, snapshot_every=8, rollbacks=2), seed=seed, **faults).run(300)
         modes = [s.mode for s in run.steps] + [run.state.policy.mode]
         found |= set(pairwise(modes))
+    for rollbacks in (1, 20):
+        found |= set(pairwise([mode for mode, _ in crept(rollbacks)][-2:]))
     return {(a, b) for a, b in found if a != b}
 
 

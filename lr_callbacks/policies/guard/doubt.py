@@ -7,6 +7,7 @@ from lr_callbacks.policies.guard import incident, words
 from lr_callbacks.policies.guard.modes import (
     DOUBTED,
     FALLS,
+    LEARNT,
     LOOKED,
     LOOKS,
     MOST,
@@ -28,7 +29,8 @@ def follow(guard: "Guard", state: GuardState, observation: Observation) -> Said:
     """Look back at times, and where two losses have fallen half of the way back."""
     test, good, before = state.test, state.good, state.aside
     since = DOUBTED * guard.quiet - state.doubt
-    falls = test.highs < FALLS and observation.loss < (test.mean + before.mean) / 2
+    learnt = state.level.mean < test.mean - LEARNT * (test.mean - before.mean)
+    falls = test.highs < FALLS and observation.loss < (test.mean + before.mean) / 2 and not learnt
     if falls or any(0 <= since - look * guard.quiet <= 1 for look in LOOKS):
         test = test.add(observation.loss)
         if test.looked > 1:
@@ -61,10 +63,12 @@ def look_back(state: GuardState, observation: Observation) -> Said:
     ), said  # fmt: skip
 
 
-def look(state: GuardState, observation: Observation) -> Said:
+def look(guard: "Guard", state: GuardState, observation: Observation) -> Said:
     """Fold in a loss of the weights from before a change."""
     test, level = state.test.add(observation.loss), state.level.mean
     state = state._replace(test=test)
+    if test.back and incident.changed(test, state.aside):  # better than the present ones, not good
+        return incident.harmed(guard, state._replace(good=state.aside), observation)
     if test.back:
         return incident.bad_data(state, observation, "")
     if test.looked < LOOKED and test.total < SHIFT * (MOST - SHIFT / 2):

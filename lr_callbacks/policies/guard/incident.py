@@ -20,6 +20,7 @@ from lr_callbacks.policies.guard.modes import (
     Level,
     Mode,
     Said,
+    Wald,
     wald,
 )
 
@@ -94,9 +95,9 @@ def verify(guard: "Guard", state: GuardState, observation: Observation) -> Said:
     grave = state.good.step < 0 and test.total > GRAVE * BACK
     if test.back and not grave:
         # In doubt their level was not that of the data: now it is again.
-        if test.highs > 0 or state.doubt:
+        if (test.highs > 0 or state.doubt) and not changed(test, state.aside):
             return bad_data(state, observation, state.aside.slot)
-        return _harmed(guard, state, observation)
+        return harmed(guard, state, observation)
     if not math.isfinite(observation.loss):  # nothing is lost by waiting for what can be applied
         state = state._replace(test=test._replace(total=0.0, highs=test.highs + 1))
         return state, _silent(guard, test.highs + 1)
@@ -124,15 +125,17 @@ def closing(state: GuardState) -> str:
     return state.present if state.mode == Mode.LOOK else state.aside.slot or state.present
 
 
-def _harmed(guard: "Guard", state: GuardState, observation: Observation) -> Said:
+def harmed(guard: "Guard", state: GuardState, observation: Observation) -> Said:
     """Continue from the held weights, at a rate that the incident deserves."""
     held, good = state.test.level, state.good
     at = state.aside.rate if state.aside.slot else rate.in_force(observation)
-    failed = min(at, state.cap.rate)
+    failed, new = min(at, state.cap.rate), False
     if good.step < 0:  # the first steps may have been far from it
         good = good._replace(mean=min(held, good.mean) if good.mean == good.mean else held)
+    elif new := changed(state.test, good):  # what these weights give now is the measure
+        good, state = good._replace(mean=held), state._replace(doubt=0)
     state = _at(state._replace(good=good), good)
-    state = rate.capped(guard, state, failed, observation.scheduled)
+    state = rate.capped(guard, state, failed, observation.scheduled, changed=new)
     if state.best.mean < good.mean:  # what these weights can do is the measure from now on
         best = state.best._replace(mean=good.mean, deviation=good.deviation)
         state = state._replace(best=best)
@@ -179,8 +182,7 @@ def _new_normal(guard: "Guard", state: GuardState, observation: Observation) -> 
     }
     good, doubt, mean = state.good, state.doubt, test.level
     if not doubt:
-        clear = mean > good.mean + CLEAR * good.deviation
-        doubt = DOUBTED * guard.quiet if clear and aside.slot else 0
+        doubt = DOUBTED * guard.quiet if changed(test, good) and aside.slot else 0
     if not doubt:  # these are judged by what they give from now on
         good, aside = good._replace(mean=mean), Kept()
     mode = Mode.DOUBT if doubt else Mode.CRUISE
@@ -189,6 +191,11 @@ def _new_normal(guard: "Guard", state: GuardState, observation: Observation) -> 
         present="", clear=0, doubt=doubt, test=wald(mean, good.deviation), asked=observation.step,
     )  # fmt: skip
     return state, said
+
+
+def changed(test: Wald, kept: Kept) -> bool:
+    """Whether held weights give clearly more than before: so did the data or the objective."""
+    return test.level > kept.mean + CLEAR * kept.deviation
 
 
 def _at(state: GuardState, kept: Kept) -> GuardState:

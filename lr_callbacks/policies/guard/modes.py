@@ -28,7 +28,7 @@ class Mode(StrEnum):
 # weights that are falsely taken for as bad are compared again: 1 in 1,000. A false "back" costs one
 # more alarm: 1 in 20.
 SHIFT, MOST = 2.0, 2.5
-SURE, HIGH, BACK = math.log(0.95 / 1e-4), math.log(0.95 / 1e-3), math.log(0.05)
+SURE, HIGH, BACK = math.log(0.95 / 1e-4), math.log(0.95 / 2.5e-3), math.log(0.05)
 
 #: Losses before a level is worth comparing with; an alarm before that tells of the first noise.
 YOUNG = 5
@@ -71,8 +71,8 @@ LOST_GROUND = 2.0
 #: data are, and short enough for new snapshots to prove good in most of a run.
 DOUBTED = 12
 
-#: Deviations by which a change must stand out to be in doubt: half of the way back is then out of
-#: the noise of either level.
+#: Deviations by which held weights must lie above their old level where the data or the objective
+#: has changed: a return half of the way is then out of the noise of either level.
 CLEAR = 4.0
 
 #: When to look back at the weights before the change, in `quiet` after it: a burst of wrong labels
@@ -80,6 +80,10 @@ CLEAR = 4.0
 #: back, as it does at once when large inputs end. And the most losses of a look: one that is far
 #: above ends it, and what is not decided by then waits for the next.
 LOOKS, FALLS, LOOKED = (1, 2, 4, 8), 3, 4
+
+#: Share of the way back by which the level has come down where the change is being learnt: what
+#: ends comes down at once.
+LEARNT = 0.25
 
 #: Steps without a finite loss, in `quiet`, after which that is said.
 SILENT = 8

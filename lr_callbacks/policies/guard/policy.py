@@ -42,8 +42,9 @@ class Guard:
     good; or what is not finite, or a loss back above a level it had left. Losses are *high* or
     *back*, as against their level before the alarm, by a sequential test. An *incident* is a
     roll-back. It leaves a *cap* on the rate in force: what had proved good; after a second one in 6
-    × ``quiet`` steps ``cut`` times that, as a factor on all that the schedule still does. 12 ×
-    ``quiet`` steps without an alarm raise a cap by half, up to 0.7 times what failed.
+    × ``quiet`` steps, or where the held losses were not at their old level either, ``cut`` times
+    that, as a factor on all that the schedule still does. 12 × ``quiet`` steps without an alarm
+    raise a cap by half, up to 0.7 times what failed.
 
     ```
     from      to         when
@@ -65,7 +66,9 @@ class Guard:
     verify    exhausted  the last of ``rollbacks`` was made; from now on alarms are recorded only
     doubt     look       at times, and where the losses have come half of the way back: the weights
                          from before the change are held
-    look      watch      their losses are back: the bad data is over, training continues from them
+    look      watch      their losses are back: the bad data is over, training continues from them;
+                         or not back, but clearly better: the present ones were harmed, an incident
+    look      exhausted  the same, and it was the last of ``rollbacks``
     look      doubt      they are no better, training continues from the present weights
     doubt     watch      an alarm, the loss twice as far up as the change has brought it
     doubt     cruise     the loss is at its level of before, or 12 × ``quiet`` steps are over
@@ -141,7 +144,7 @@ class Guard:
         if state.mode == Mode.VERIFY:
             state, said = incident.verify(self, state, observation)
         elif state.mode == Mode.LOOK:
-            state, said = doubt.look(state, observation)
+            state, said = doubt.look(self, state, observation)
         elif state.mode == Mode.WATCH:
             state, said = self._watch(state, observation)
         else:

@@ -75,11 +75,13 @@ def cut(
     )  # fmt: skip
 
 
-def capped(guard: "Guard", state: GuardState, failed: float, scheduled: float) -> GuardState:
+def capped(
+    guard: "Guard", state: GuardState, failed: float, scheduled: float, *, changed: bool = False
+) -> GuardState:
     """Return the state after an incident at the rate ``failed``.
 
     The first one leaves the rate at which the good weights proved good, or the loss was lowest; a
-    sequel cuts it, and so do updates that overshot.
+    sequel cuts it, and so do updates that overshot, and a change: nothing proved good since.
     """
     good = state.good
     lowest, highest = min(good.rate, state.cap.proved[0]), max(good.rate, state.cap.proved[1])
@@ -93,7 +95,7 @@ def capped(guard: "Guard", state: GuardState, failed: float, scheduled: float) -
     else:
         at, factor = min(failed, good.rate), guard.cut
     cap, race = state.cap, state.race
-    if cap.incidents or (good.step < 0 and race.signs <= CATAPULT * race.steps < 0):
+    if changed or cap.incidents or (good.step < 0 and race.signs <= CATAPULT * race.steps < 0):
         return cut(guard, state, factor * at, failed, scheduled)
     peak = scheduled if cap.peak else 0.0
     cap = cap._replace(rate=max(guard.floor, at), failed=failed, peak=peak, incidents=1)
