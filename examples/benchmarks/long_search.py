@@ -4,7 +4,8 @@
 
 The trainings are those of the stability table, longer and under a cosine. Regret is (loss − best) /
 (loss of the untrained weights − best), where the best is that of three fixed rates, 0.316, 1 and
-3.16 times the one tuned for the short training. Two processes; some five minutes.
+3.16 times the one tuned for the short training. Prodigy, which takes the optimizer's place, is for
+comparison. Two processes; some six minutes.
 """
 
 import argparse
@@ -20,14 +21,17 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 import tables
 import torch
+from prodigyopt import Prodigy
 from stability_cell import tasks
 from stability_conditions import CONDITIONS
 from stability_training import Training
+from torch.optim.lr_scheduler import LambdaLR
 
 from lr_callbacks import AdaptiveLearningRate, Search
 
 FIXED = {"0.316": 0.316, "1": 1.0, "3.16": 3.16}
-METHODS = {"estimate": "auto", "trials": "always"}
+SEARCHES = {"estimate": "auto", "trials": "always"}
+METHODS = (*SEARCHES, "prodigy")
 ONES = ("char_transformer", "char_lstm", "clicks", "vae", "post_norm", "denoiser", "sets")
 
 
@@ -49,8 +53,10 @@ def train(cell: Cell) -> tuple[Cell, float, float, float]:
     rate = task.rate * FIXED.get(cell.method, 1.0)
     module = Training(task, CONDITIONS["healthy"], cell.seed, rate, None)
     callbacks = []
-    if cell.method in METHODS:
-        callbacks = [AdaptiveLearningRate(Search(probe=METHODS[cell.method]))]
+    if cell.method in SEARCHES:
+        callbacks = [AdaptiveLearningRate(Search(probe=SEARCHES[cell.method]))]
+    if cell.method == "prodigy":
+        module.configure_optimizers = lambda: prodigy(module)
     before = task.evaluate(module.net, cell.seed)
     settings: dict[str, Any] = {
         "accelerator": "cpu", "logger": False, "enable_checkpointing": False, "max_epochs": -1,
@@ -60,6 +66,15 @@ def train(cell: Cell) -> tuple[Cell, float, float, float]:
         pl.Trainer(max_steps=cell.steps, **settings).fit(module, range(cell.steps))
     scale = callbacks[0].state_dict()["decision"][0] if callbacks else 1.0
     return cell, before, task.evaluate(module.net, cell.seed), scale
+
+
+def prodigy(module: Training) -> Any:
+    """Return Prodigy under the same schedule, with what its authors advise under a warm-up."""
+    optimizer = Prodigy(
+        module.net.parameters(), weight_decay=0.01, use_bias_correction=True, safeguard_warmup=True
+    )
+    schedule = {"scheduler": LambdaLR(optimizer, module.share), "interval": "step"}
+    return [optimizer], [schedule]
 
 
 def main() -> None:
@@ -88,12 +103,15 @@ def main() -> None:
             for method in METHODS:
                 before, after, scale = of[method]
                 regrets[method].append((after - best) / (before - best))
-                found += [f"{regrets[method][-1]:.3f}", f"{scale:.2f}"]
+                found.append(f"{regrets[method][-1]:.3f}")
+                found += [f"{scale:.2f}"] if method in SEARCHES else []
             rows.append([task, str(seed), *found])
     for name, of_all in (("mean", statistics.mean), ("worst", max)):
         values = [f"{of_all(regrets[method]):.3f}" for method in METHODS]
-        rows.append([name, "", values[0], "", values[1], ""])
-    head = ["training", "seed", "estimate", "rate ÷ tuned", "trials", "rate ÷ tuned"]
+        rows.append([name, "", values[0], "", values[1], "", values[2]])
+    head = [
+        "training", "seed", "estimate", "rate ÷ tuned", "trials", "rate ÷ tuned", "Prodigy",
+    ]  # fmt: skip
     print(tables.markdown(head, rows))
     if given.write:
         tables.write("long search", tables.markdown(head, rows))
