@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: train test check format course sweep launchers bench coverage faults grow screenshots soak clean
+.PHONY: train test check format course sweep launchers bench coverage faults grow screenshots soak reference clean
 
 train: $(VENV)/.train
 	$(BIN)/lr-train $(ARGS)
@@ -47,6 +47,9 @@ grow: $(VENV)/.dev
 screenshots: $(VENV)/.dev
 	$(BIN)/python examples/benchmarks/screenshots.py $(VENV)/screenshots $(ARGS)
 	cp $(VENV)/screenshots/figure.png examples/mlflow.png
+
+reference: $(VENV)/.dev
+	$(BIN)/python examples/reference.py
 
 faults: $(VENV)/.dev
 	LR_CALLBACKS_LONG=1 $(BIN)/python -m pytest tests/tracking/test_faults.py $(ARGS)
