@@ -10,10 +10,11 @@ from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint, RichProgressBar
+from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
+from lr_callbacks.app.bar import StepBar
 from lr_callbacks.app.versions import ANYTHING
 from lr_callbacks.tracking import store
 from lr_callbacks.zoo.describe import Description
@@ -66,9 +67,10 @@ def build_trainer(config: DictConfig, callbacks: list[Callback], logger: Logger 
     settings: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
     if settings["enable_checkpointing"] is None:
         settings["enable_checkpointing"] = any(isinstance(c, Checkpoint) for c in callbacks)
-    bar = [RichProgressBar()] if settings["enable_progress_bar"] else []
-    try:
-        return Trainer(**settings, callbacks=[*callbacks, *bar], logger=logger or False)
+    own = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    bar = [StepBar()] if settings["enable_progress_bar"] and not own else []
+    try:  # the bar first, that it is closed before the report
+        return Trainer(**settings, callbacks=[*bar, *callbacks], logger=logger or False)
     except TypeError as error:
         raise ValueError(f"`trainer` holds a value of the wrong type: {error}.") from error
 

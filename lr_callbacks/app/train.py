@@ -13,11 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import LightningDataModule, Trainer, seed_everything
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
 from yaml import YAMLError
 
 from lr_callbacks.app import resume, schema
 from lr_callbacks.app.assemble import build_logger, build_model, build_trainer, make
 from lr_callbacks.app.errors import Refused, sentence
+from lr_callbacks.app.quiet import be_quiet
 from lr_callbacks.app.versions import VERSION_BASE, prepare_hydra
 from lr_callbacks.core import require
 from lr_callbacks.tracking.history import LOSS, whole
@@ -150,8 +152,20 @@ def _job(config: DictConfig) -> float:
     return -config.penalty if maximized else float(config.penalty)
 
 
+@rank_zero_only
+def _announce(config: DictConfig) -> None:
+    """Say what is trained; of the jobs of a sweep Hydra says it."""
+    if not _in_sweep():
+        chosen = dict(HydraConfig.get().runtime.choices)
+        chosen.setdefault("callbacks", "+".join(config.get("callbacks") or ()))  # where a list
+        parts = ", ".join(f"{g} {chosen[g]}" for g in ANNOUNCED if chosen.get(g) is not None)
+        print(f"training: {parts}", flush=True)
+
+
 @hydra.main(**VERSION_BASE, config_path="pkg://lr_callbacks.conf", config_name="train")
 def _app(config: DictConfig) -> float:
+    be_quiet()
+    _announce(config)
     try:
         return _job(config)
     except _EXPECTED as error:
@@ -160,6 +174,8 @@ def _app(config: DictConfig) -> float:
         raise
 
 
+#: Groups that say what is trained, in the order in which they are said.
+ANNOUNCED = ("experiment", "model", "data", "optimizer", "schedule", "callbacks", "logger")
 _FULL = "LR_TRAIN_FULL_ERROR"
 _EXPECTED = (
     ValueError,
