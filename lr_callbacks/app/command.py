@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from lr_callbacks.app.errors import or_like, sentence
+from lr_callbacks.app.errors import or_like, renamed, sentence
 from lr_callbacks.app.targets import OPTIMIZERS, arguments
 from lr_callbacks.app.versions import VERSION_BASE, prepare_hydra
 
@@ -85,6 +85,8 @@ def _first(override: str) -> str:
 
 def _unknown(key: str, chosen: list[str]) -> str:
     """Say which key is meant, where no signature has this one."""
+    if now := renamed(key):
+        return now
     parent, _, name = key.rpartition(".")
     known: tuple[str, ...] = ()
     config = compose("train", [o for o in chosen if o.partition("=")[0] != key])

@@ -9,8 +9,9 @@ from composing import composed
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from lr_callbacks.app.assemble import build_logger, build_model, build_trainer, make
+from lr_callbacks.app.assemble import build_loggers, build_model, build_trainer, make
 from lr_callbacks.app.build import OPTIMIZERS, optimizer_class
+from lr_callbacks.app.own import build_optimizer, build_schedule
 from lr_callbacks.zoo.describe import describe
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -37,8 +38,6 @@ MEANT = {
     ("callbacks/checkpoint", "monitor"),
     ("callbacks/checkpoint", "save_last"),
     ("trainer", "max_steps"),
-    ("trainer", "num_sanity_val_steps"),
-    ("trainer", "log_every_n_steps"),
     ("trainer", "enable_progress_bar"),
     ("trainer", "enable_model_summary"),
 }
@@ -51,10 +50,15 @@ def test_a_file_opens_with_one_comment_line_that_says_what_it_selects(path):
     assert re.fullmatch(r"# [A-Z].+\.|# .+; .+", told)
 
 
+STEP = "torch.optim.lr_scheduler.StepLR"
+
+
 def overrides(group, option):
     given = {
         "data=custom": ["data._target_=lr_callbacks.zoo.data.Bundled", "+data.name=digits"],
         "model=custom": ["model._target_=lr_callbacks.zoo.models.mlp"],
+        "optimizer=custom": ["optimizer._target_=torch.optim.SGD", "optimizer.lr=0.1"],
+        "schedule=custom": [f"schedule._target_={STEP}", "+schedule.step_size=3"],
         "model=transformer": ["data=text"],
         "model=recurrent": ["data=text"],
         "data=text": ["model=transformer"],
@@ -70,15 +74,15 @@ def test_an_option_composes_and_instantiates(group, option, tmp_path, monkeypatc
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9" if "server" in option else "")
     config = composed(*overrides(group, option), name="train")
     OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    make(config.optimizer)
-    make(config.schedule)
+    build_optimizer(config.optimizer)
+    build_schedule(config.schedule)
     callbacks = [make(node) for node in (config.callbacks or {}).values()]
-    logger = build_logger(config)
-    assert (logger is None) == (not config.logger)
+    loggers = build_loggers(config)
+    assert len(loggers) == len(config.logger or ())
     if group in ("model", "data", "experiment"):
         build_model(config, describe(make(config.data)))
     if "gpu" not in option:  # Lightning refuses a device that is not there
-        build_trainer(config, callbacks, None)
+        build_trainer(config, callbacks, [])
 
 
 def test_a_missing_gpu_is_said_by_lightning_in_words():
@@ -86,10 +90,10 @@ def test_a_missing_gpu_is_said_by_lightning_in_words():
     import torch
 
     if torch.cuda.is_available():
-        build_trainer(config, [], None)
+        build_trainer(config, [], [])
     else:
         with pytest.raises(Exception, match="No supported gpu backend found"):
-            build_trainer(config, [], None)
+            build_trainer(config, [], [])
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "slurm"])
