@@ -18,6 +18,7 @@ from typing import Any
 from pytorch_lightning import Callback
 
 import lr_callbacks
+from lr_callbacks.app.command import HIDDEN
 from lr_callbacks.app.curve import Curve
 from lr_callbacks.app.schema import TARGETS
 
@@ -122,7 +123,7 @@ def groups() -> str:
     """Return a table of the configurations for each group: the option, what it selects."""
     top = Path(str(files("lr_callbacks.conf")))
     parts = []
-    for group in sorted(p for p in top.iterdir() if p.is_dir() and p.name[0] not in "_h"):
+    for group in sorted(p for p in top.iterdir() if p.is_dir() and p.name not in HIDDEN):
         options = [f for f in sorted(group.glob("*.yaml")) if f.stem != "default"]
         rows = [f"| `{option.stem}` | {first(option)} |" for option in options]
         if rows:

@@ -18,8 +18,8 @@ from lr_callbacks.app.versions import VERSION_BASE, prepare_hydra
 
 #: What Hydra answers from the files of a configuration, whatever their targets take.
 FROM_FILES = ("--help", "-h", "--hydra-help", "--version")
-#: Groups that are no parts of a training.
-HIDDEN = ("hydra", "__pycache__")
+#: What is no group of a training: Hydra's own, and those for other applications.
+HIDDEN = ("hydra", "groups", "__pycache__")
 
 
 @hydra.main(**VERSION_BASE, config_path="pkg://lr_callbacks.conf", config_name="train")

@@ -6,18 +6,24 @@ from pathlib import Path
 
 import pytest
 from composing import composed
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from lr_callbacks.app.assemble import build_loggers, build_model, build_trainer, make
 from lr_callbacks.app.build import OPTIMIZERS, optimizer_class
 from lr_callbacks.app.own import build_optimizer, build_schedule
+from lr_callbacks.app.versions import VERSION_BASE
 from lr_callbacks.zoo.describe import describe
 
 CONF = Path(__file__).parents[2] / "conf"
 FILES = sorted(path for path in CONF.rglob("*.yaml"))
 OPTIONS = [(str(path.parent.relative_to(CONF)), path.stem) for path in FILES if path.parent != CONF]
-PLAIN = [(group, option) for group, option in OPTIONS if not group.startswith("hydra")]
+PLAIN = [(g, option) for g, option in OPTIONS if not g.startswith(("hydra", "groups"))]
+#: For other applications, under a name of their own; ours are made of them.
+OFFERED = [(g, option) for g, option in OPTIONS if g.startswith("groups")]
 
 #: Where the value of a file is meant to differ from the default in the code: that is its point.
 MEANT = {
@@ -129,13 +135,14 @@ def defaults(path):
     return {k: p.default for k, p in known.items() if p.default is not p.empty}
 
 
-@pytest.mark.parametrize(("group", "option"), PLAIN, ids=lambda value: value)
+@pytest.mark.parametrize(("group", "option"), PLAIN + OFFERED, ids=lambda value: value)
 def test_a_value_in_a_file_is_the_default_in_the_code_unless_it_is_the_files_point(group, option):
     held = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{option}.yaml"))
     if group in ("experiment", "hparams_search"):
         return
     if group == "trainer" and option == "default":
         held["_target_"] = "pytorch_lightning.Trainer"
+    group = group.removeprefix("groups/lr_callbacks/")
     different = []
     for node, _ in settings(held, group):
         if node["_target_"] == "???":
@@ -149,6 +156,22 @@ def test_a_value_in_a_file_is_the_default_in_the_code_unless_it_is_the_files_poi
     assert different == []
 
 
+def test_another_application_finds_what_is_offered_and_nothing_else(tmp_path):
+    (tmp_path / "main.yaml").write_text(
+        "defaults:\n  - lr_callbacks/callbacks: guard\n  - lr_callbacks/logger: mlflow\n"
+        "hydra:\n  searchpath: [pkg://lr_callbacks.conf.groups]\n"
+    )
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(tmp_path), **VERSION_BASE):
+        found = compose("main", ["callbacks.adaptive.policy.cut=0.3", "logger.mlflow.strict=true"])
+        for mistyped in ("model=cnn", "callbacks=guard", "optimizer=sgd"):
+            with pytest.raises(HydraException):
+                compose("main", [f"+{mistyped}"])
+    own = composed("callbacks=guard", "callbacks.adaptive.policy.cut=0.3")
+    assert found.callbacks == own.callbacks
+    assert set(found) == {"callbacks", "logger"}
+
+
 def test_every_target_of_ours_has_its_schema():
     for path in FILES:
         held = OmegaConf.to_container(OmegaConf.load(path))
@@ -157,4 +180,7 @@ def test_every_target_of_ours_has_its_schema():
             if target == "???" or path.parent.parent.name == "hydra" or "optuna" in target:
                 continue
             text = path.read_text()
-            assert re.search(r"optional /hydra/lr_callbacks@\S+: \w+|- mlflow", text), (path, place)
+            assert re.search(r"optional /hydra/lr_callbacks@\S+: \w+|- mlflow|- /groups", text), (
+                path,
+                place,
+            )
