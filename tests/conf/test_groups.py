@@ -159,14 +159,15 @@ def test_a_value_in_a_file_is_the_default_in_the_code_unless_it_is_the_files_poi
 def test_another_application_finds_what_is_offered_and_nothing_else(tmp_path):
     (tmp_path / "main.yaml").write_text(
         "defaults:\n  - lr_callbacks/callbacks: guard\n  - lr_callbacks/logger: mlflow\n"
+        "  - _self_\n"
         "hydra:\n  searchpath: [pkg://lr_callbacks.conf.groups]\n"
     )
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(tmp_path), **VERSION_BASE):
         found = compose("main", ["callbacks.adaptive.policy.cut=0.3", "logger.mlflow.strict=true"])
-        for mistyped in ("model=cnn", "callbacks=guard", "optimizer=sgd"):
+        for mistyped in ("model=cnn", "optimizer=sgd"):
             with pytest.raises(HydraException):
-                compose("main", [f"+{mistyped}"])
+                compose("main", [mistyped])
     own = composed("callbacks=guard", "callbacks.adaptive.policy.cut=0.3")
     assert found.callbacks == own.callbacks
     assert set(found) == {"callbacks", "logger"}
