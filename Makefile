@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python .ci/install.py $(VENV)/install.log --constraint constraints.txt --editable
 
-.PHONY: train test check format course sweep launchers bench coverage faults grow screenshots soak reference clean
+.PHONY: train test check format course sweep launchers evidence bench coverage faults grow screenshots soak reference clean
 
 train: $(VENV)/.train
 	@echo "training: loading takes some seconds; $(BIN)/lr-train --help shows what there is to train"
@@ -38,6 +38,9 @@ coverage: $(VENV)/.dev
 
 soak: $(VENV)/.dev
 	$(BIN)/python examples/benchmarks/soak.py --folder $(VENV)/soak --write $(ARGS)
+
+evidence: $(VENV)/.dev
+	$(BIN)/python examples/benchmarks/evidence.py $(ARGS)
 
 bench: $(VENV)/.dev
 	$(BIN)/python examples/benchmarks/overhead.py --write $(ARGS)
