@@ -15,9 +15,8 @@ from pathlib import Path
 
 #: What pip says as it goes on, and what is told of it.
 STAGES = {
-    "Collecting ": "looking for packages",
-    "Downloading ": "downloading",
-    "Building ": "building",
+    "Collecting ": "collecting",
+    "Downloading ": "collecting",
     "Installing collected packages: ": "installing",
 }
 
@@ -37,9 +36,11 @@ class Line:
                     self.stage, self.count = stage, 0
                     self.write(final=not self.live)
                 rest = text.strip().removeprefix(start).split()
-                many = stage == "installing"
-                self.count = len(rest) if many else self.count + 1
-                self.detail = "packages" if many else rest[0].rpartition("/")[2] if rest else ""
+                if stage == "installing":
+                    self.count, self.detail = len(rest), "packages"
+                else:
+                    self.count += start == "Collecting "
+                    self.detail = f"packages, {rest[0].rpartition('/')[2]}"
 
     def write(self, *, final: bool = False) -> None:
         """Write the line."""
