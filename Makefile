@@ -8,7 +8,7 @@ PIP := $(BIN)/python .ci/install.py $(VENV)/install.log --constraint constraints
 .PHONY: train test check format course sweep launchers evidence bench coverage faults grow screenshots soak reference clean
 
 train: $(VENV)/.train
-	@echo "training: loading takes some seconds; $(BIN)/lr-train --help shows what there is to train"
+	@echo "loading, some seconds; $(BIN)/lr-train --help shows what there is to train"
 	@$(BIN)/lr-train $(ARGS)
 
 test: $(VENV)/.dev
@@ -66,7 +66,7 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	@echo "environment: $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade "pip>=25.1"
 
 $(VENV)/.train: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing what a training needs, about two minutes; all of it is in $(VENV)/install.log"
