@@ -3,12 +3,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python .ci/install.py $(VENV)/install.log --constraint constraints.txt --editable
 
-.PHONY: train test check format course sweep launchers bench coverage faults grow screenshots soak clean
+.PHONY: train test check format course sweep launchers evidence bench coverage faults grow screenshots soak reference clean
 
 train: $(VENV)/.train
-	$(BIN)/lr-train $(ARGS)
+	@echo "loading, some seconds; $(BIN)/lr-train --help shows what there is to train"
+	@$(BIN)/lr-train $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
@@ -38,6 +39,9 @@ coverage: $(VENV)/.dev
 soak: $(VENV)/.dev
 	$(BIN)/python examples/benchmarks/soak.py --folder $(VENV)/soak --write $(ARGS)
 
+evidence: $(VENV)/.dev
+	$(BIN)/python examples/benchmarks/evidence.py $(ARGS)
+
 bench: $(VENV)/.dev
 	$(BIN)/python examples/benchmarks/overhead.py --write $(ARGS)
 
@@ -48,6 +52,9 @@ screenshots: $(VENV)/.dev
 	$(BIN)/python examples/benchmarks/screenshots.py $(VENV)/screenshots $(ARGS)
 	cp $(VENV)/screenshots/figure.png examples/mlflow.png
 
+reference: $(VENV)/.dev
+	$(BIN)/python examples/reference.py
+
 faults: $(VENV)/.dev
 	LR_CALLBACKS_LONG=1 $(BIN)/python -m pytest tests/tracking/test_faults.py $(ARGS)
 
@@ -57,16 +64,19 @@ format: $(VENV)/.dev
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) --upgrade "pip>=25.1"
+	@echo "environment: $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade "pip>=25.1"
 
 $(VENV)/.train: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) --constraint constraints.txt --editable .
-	touch $@
+	@echo "installing what a training needs, about two minutes; all of it is in $(VENV)/install.log"
+	@$(PIP) .
+	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) --constraint constraints.txt --editable ".[sweep]" --group dev
-	touch $@ $(VENV)/.train
+	@echo "installing what the tests need; all of it is in $(VENV)/install.log"
+	@$(PIP) ".[sweep]" --group dev
+	@touch $@ $(VENV)/.train
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

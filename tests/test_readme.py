@@ -1,10 +1,12 @@
-"""README is true: its snippets run, its tables name what there is."""
+"""The documents are true: their snippets and commands run, their tables name what there is."""
 
 import ast
 import math
 import re
+import subprocess
 from pathlib import Path
 
+import documents
 import pytest
 from trainers import Kept, Regression, loader, trainer
 
@@ -15,11 +17,32 @@ from lr_callbacks.terminal import EXIT_CODES
 from lr_callbacks.tracking.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+DOCUMENTS = ["README.md", *(f"examples/{name}.md" for name in ("README", "REFERENCE", "EXTENDING"))]
+DOCUMENTS += ["examples/benchmarks/README.md"]
+TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
+TEXT = TEXTS["examples/REFERENCE.md"]
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
+def blocks(language):
+    """The blocks of a language: the document, its place there, and the text."""
+    return [
+        pytest.param(found, id=f"{name}-{place}")
+        for name, text in TEXTS.items()
+        for place, found in enumerate(re.findall(rf"```{language}\n(.*?)```", text, re.S))
+    ]
+
+
+def commands():
+    """Every command of every document once, in order."""
+    lines = [line for block in blocks("sh") for line in
+             block.values[0].replace("\\\n", "").splitlines()]  # fmt: skip
+    return list(dict.fromkeys(line for line in lines if line))
+
+
+COMMANDS = commands()
+
+
+@pytest.mark.parametrize("snippet", blocks("python"))
 def test_a_snippet_runs(snippet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
@@ -32,27 +55,83 @@ def test_a_snippet_runs(snippet, tmp_path, monkeypatch):
         assert names["trainer"].global_step == 4
 
 
-def options(group):
-    return {p.stem for p in (ROOT / "conf" / group).glob("*.yaml") if p.stem != "default"}
+def recipe(command):
+    """The lines that `make` would run, without those that install."""
+    told = subprocess.run(
+        ["sh", "-c", command.replace("make ", "make -n ", 1)],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    return [line for line in told.stdout.splitlines() if not re.search(r" -m (venv|pip) ", line)]
 
 
-@pytest.mark.parametrize("group", ["model", "data", "optimizer", "schedule", "callbacks", "logger",
-                                   "trainer", "experiment"])  # fmt: skip
-def test_the_table_of_groups_names_every_option(group):
-    (row,) = [line for line in TEXT.splitlines() if line.startswith(f"| `{group}` |")]
-    assert options(group) <= set(re.findall(r"`(\w+)`", row))
+def programs():
+    """What the commands run, `make` resolved, that is not run by other tests, each once."""
+    found = []
+    for command in COMMANDS:
+        found += recipe(command) if re.match(r"(\w+=\S+ )?make ", command) else [command]
+    ours = r"\.venv/bin/(lr-train|lr-callbacks|python examples/benchmarks/)"
+    return [line for line in dict.fromkeys(found) if re.match(ours, line)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where all commands run, in their order, so that MLflow's store is made once."""
+    made = tmp_path_factory.mktemp("documents")
+    (made / "my").mkdir()
+    (made / "my" / "package.py").write_text(documents.PARTS)
+    return made
+
+
+@pytest.mark.xdist_group("documents")  # one needs what another has left
+@pytest.mark.filterwarnings("default")  # as a person sees them
+@pytest.mark.parametrize("program", programs())
+def test_a_command_runs(program, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.syspath_prepend(ROOT / "examples" / "benchmarks")
+    assert documents.run(program, monkeypatch) == 0
+
+
+def test_every_other_command_names_files_that_exist():
+    for command in set(COMMANDS) - set(programs()):
+        for word in re.findall(r"(?<![\w./])(?:tests|examples)/[\w./]+|constraints\.txt", command):
+            assert (ROOT / word).exists(), command
+
+
+def test_the_tables_of_fields_and_options_are_those_of_the_source(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    from reference import filled
+
+    assert filled(TEXT) == TEXT
+
+
+def test_readme_is_short():
+    assert len(TEXTS["README.md"].splitlines()) <= 220
+    assert TEXTS["README.md"].count("![") == 2
 
 
 def test_every_room_is_on_the_map():
     top = Path(lr_callbacks.__file__).parent
     rooms = {p.name for p in top.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
     for room in rooms - {"__init__.py", "cli.py", "verdict.py"}:
-        assert f"`{room}" in TEXT
+        assert f"`{room}" in TEXTS["examples/EXTENDING.md"]
 
 
-def test_every_file_that_is_linked_exists():
-    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
-        assert (ROOT / target).exists()
+def anchors(path):
+    """The places in a document that a link may name."""
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.S)
+    for heading in re.findall(r"^#+ (.*)", text, re.M):
+        yield re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_file_and_place_that_is_linked_exists(name):
+    for target in re.findall(r"\]\(([^)]+)\)", TEXTS[name]):
+        file, _, place = target.partition("#")
+        path = (ROOT / name).parent / file if file else ROOT / name
+        assert path.exists(), target
+        assert not place or place in anchors(path), target
 
 
 def constants():

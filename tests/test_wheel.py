@@ -22,7 +22,7 @@ SHIPPED = {
     "lr_callbacks/py.typed",
     *(f"lr_callbacks/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")),
     "lr_callbacks/tracking/interactive.html",
-    "lr_callbacks/conf/__init__.py",
+    *(f"lr_callbacks/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.py")),
 }
 
 
@@ -128,10 +128,10 @@ def test_the_commands_of_the_wheel_work_from_any_folder(installed, tmp_path):
 def test_an_application_in_the_shape_of_a_known_template_takes_the_guard(installed, tmp_path):
     app = shutil.copytree(FOREIGN / "template", tmp_path / "app")
     said = call(
-        installed / "python", "-m", "src.train", "callbacks=guard", "logger=mlflow",
+        installed / "python", "-m", "src.train", "+lr_callbacks/callbacks=guard", "logger=mlflow",
         "callbacks.adaptive.policy.cut=0.4", folder=app,
     )  # fmt: skip
-    assert "callbacks: AdaptiveLearningRate RunReport" in said
+    assert "callbacks: Timer AdaptiveLearningRate RunReport" in said  # beside its own
     client, found = run_of(app / "mlflow.db")
     assert (found.info.status, losses(client, found)) == ("FINISHED", 16)
 

@@ -2,7 +2,7 @@
 
 FOLDER holds labelled loss curves: ``labels.csv`` with ``name, event_type, onset_index, end_index,
 confidence``, and ``data/NAME.csv`` with a column ``loss`` (see `lr_callbacks.evaluate`), such as
-`faults.py` makes. Writes the table into README, between the markers ``detection``, or others.
+`faults.py` makes. ``--write`` puts the table between the markers ``detection``, or others.
 """
 
 import argparse
@@ -99,7 +99,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--markers", default="detection")
-    parser.add_argument("--readme", type=Path, default=tables.README)
+    tables.add_write(parser)
     given = parser.parse_args()
     curves = labelled(given.folder)
     head = ("rule", "spikes", "drifts", "oscillations", "non-finite", "plateaus")
@@ -109,7 +109,7 @@ def main():
     clean = score(curves, lambda losses: []).rows
     head = (*head, "false / 10,000", "plateaus told / 10,000")
     said = f"{len(curves)} curves; false alarms on {clean:,} rows without an event."
-    tables.write(given.markers, f"{tables.markdown(head, rows)}\n\n{said}", given.readme)
+    tables.write(given.markers, f"{tables.markdown(head, rows)}\n\n{said}", given.write)
 
 
 if __name__ == "__main__":

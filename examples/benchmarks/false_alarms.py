@@ -2,13 +2,12 @@
 
 Five kinds of noise on a flat loss and on one that decays by a power law, 100,000 steps each, in
 runs of ``--steps``. Trouble alarms at most 25 steps apart are one. Prints the rates per 10,000
-steps, and writes those of whole streams into README, between the markers ``false-alarms``.
+steps, and ``--write`` puts those of whole streams between the markers ``false-alarms``.
 """
 
 import argparse
 import math
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import tables
@@ -54,7 +53,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=TOTAL, help="of one run; usually 100000")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--readme", type=Path, default=tables.README)
+    tables.add_write(parser)
     given = parser.parse_args()
     head = ("noise", "loss", "false alarms", "spike", "drift", "oscillation", "plateaus")
     rows, kinds = [], ("trouble", "spike", "drift", "oscillation", "plateau")
@@ -68,7 +67,7 @@ def main():
             rows.append((kind, shape, *(f"{1e4 * counts[k] / TOTAL:.2f}" for k in kinds)))
             print(*rows[-1], sep="\t", flush=True)
     if given.steps == TOTAL:
-        tables.write("false-alarms", tables.markdown(head, rows), given.readme)
+        tables.write("false-alarms", tables.markdown(head, rows), given.write)
 
 
 if __name__ == "__main__":

@@ -86,14 +86,13 @@ def megabytes_of(process):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, default=1_000_000, help="a multiple of 50,000")
-    parser.add_argument("--write", action="store_true", help="write the table into README")
+    tables.add_write(parser)
     given = parser.parse_args()
     if given.points < 1 or given.points % (20 * CALLS):
         parser.error(f"needs a multiple of {20 * CALLS:,} points, got {given.points:,}")
     text = grow(given.points)
     print(text)
-    if given.write:
-        tables.write("growth", text)
+    tables.write("growth", text, given.write)
 
 
 if __name__ == "__main__":

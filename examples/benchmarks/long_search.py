@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[4, 5])
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--tasks", nargs="+", default=ONES, choices=ONES)
-    parser.add_argument("--write", action="store_true", help="into README")
+    tables.add_write(parser)
     given = parser.parse_args()
     cells = [
         Cell(task, seed, method, given.steps)
@@ -113,8 +113,7 @@ def main() -> None:
         "training", "seed", "estimate", "rate ÷ tuned", "trials", "rate ÷ tuned", "Prodigy",
     ]  # fmt: skip
     print(tables.markdown(head, rows))
-    if given.write:
-        tables.write("long search", tables.markdown(head, rows))
+    tables.write("long search", tables.markdown(head, rows), given.write)
 
 
 if __name__ == "__main__":

@@ -207,7 +207,7 @@ def main():
     parser.add_argument("--sets", type=int, default=3, help="of processes")
     parser.add_argument("--pairs", type=int, default=25, help="of turns, in each process")
     parser.add_argument("--seconds", type=float, default=0.5, help="of a turn")
-    parser.add_argument("--write", action="store_true", help="write the table into README")
+    tables.add_write(parser)
     given = parser.parse_args()
     if given.sets < 1 or given.pairs < 2:
         parser.error(f"needs a set and two pairs, got {given.sets} and {given.pairs}")
@@ -222,8 +222,7 @@ def main():
         f"{call_cost():.1f} µs of its caller's processor."
     )
     print(text)
-    if given.write:
-        tables.write("overhead", text)
+    tables.write("overhead", text, given.write)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The final loss by method, task, optimizer and initial rate, wrong by up to a thousand.
 
     python examples/benchmarks/robustness.py run --out results.jsonl
-    python examples/benchmarks/robustness.py report --out results.jsonl --readme
+    python examples/benchmarks/robustness.py report --out results.jsonl --write
     python examples/benchmarks/robustness.py references
 
 ``run`` appends a line a cell and goes on where it was interrupted. ``report`` prints the table,
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import robustness_report
+import tables
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from robustness_methods import METHODS, OPTIMIZERS, RATELESS, Cell, benches, run
 
@@ -155,7 +156,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="steps of a training; by default the task's own")
     parser.add_argument("--figure", type=Path, default=Path("robustness.png"))
     parser.add_argument("--tracking-uri", help="MLflow store; without it MLflow is left out")
-    parser.add_argument("--readme", action="store_true", help="write the table into README.md")
+    tables.add_write(parser)
     options = parser.parse_args()
     if options.what == "references":
         measure_references(options)

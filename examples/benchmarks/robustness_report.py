@@ -149,8 +149,7 @@ def write(rows: Sequence[Row], options: argparse.Namespace) -> None:
     text = table(rows)
     print(text)
     heat_map(rows).savefig(options.figure, dpi=150)
-    if options.readme:
-        tables.write("robustness", text)
+    tables.write("robustness", text, options.write)
     if options.tracking_uri:
         _track(rows, text, options)
 

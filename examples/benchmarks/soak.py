@@ -20,8 +20,8 @@ from pathlib import Path
 
 import mlflow
 import pytorch_lightning as pl
+import tables
 import torch
-from tables import markdown, write
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -148,8 +148,8 @@ def soak(steps, stops, folder, seed):
 
 
 def table(found):
-    """Return the figures as a table for README."""
-    return markdown(
+    """Return the figures as a table."""
+    return tables.markdown(
         ("", "soak"),
         [
             ("steps", f"{found['steps']:,}"),
@@ -172,7 +172,7 @@ def main():
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--folder", type=Path, required=True)
     arguments.add_argument("--out", type=Path)
-    arguments.add_argument("--write", action="store_true", help="put the table into README")
+    tables.add_write(arguments)
     given = arguments.parse_args()
     warnings.simplefilter("ignore")
     given.folder.mkdir(parents=True, exist_ok=True)
@@ -182,8 +182,7 @@ def main():
     print(json.dumps(found, indent=2))
     if given.out:
         given.out.write_text(json.dumps(found, indent=2) + "\n")
-    if given.write:
-        write("soak", table(found))
+    tables.write("soak", table(found), given.write)
     level = found["MB per 10,000 steps"] < 1
     sys.exit(0 if level and found["finite"] and not found["lost steps"] else 1)
 

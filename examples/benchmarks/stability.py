@@ -2,7 +2,7 @@
 
     python examples/benchmarks/stability.py tune
     python examples/benchmarks/stability.py run --out stability.jsonl
-    python examples/benchmarks/stability.py report --out stability.jsonl --readme
+    python examples/benchmarks/stability.py report --out stability.jsonl --write
 
 ``tune`` finds the rate of each training on seeds of its own. ``run`` appends a line a cell and goes
 on where it was interrupted. ``report`` prints the tables, draws the figure and records both in
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import stability_report
+import tables
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from stability_cell import DEVELOP_SEEDS, HELD_OUT, TUNE_SEEDS, TUNING, run_cell, tasks
 from stability_conditions import CONDITIONS
@@ -162,7 +163,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--figure", type=Path, default=Path("stability.png"))
     parser.add_argument("--mlflow", metavar="URI", help="a store to record the tables in")
-    parser.add_argument("--readme", action="store_true", help="write the table into README.md")
+    parser.add_argument("--markers", default="stability", help="where --write puts the table")
+    tables.add_write(parser)
     options = parser.parse_args()
     groups = {"all": list(tasks()), "tuning": TUNING, "held_out": HELD_OUT}
     options.tasks = [name for given in options.tasks for name in groups.get(given, [given])]

@@ -120,8 +120,7 @@ def write(rows: Sequence[Row], options: argparse.Namespace) -> None:
     text = table(rows)
     print(text, effort(rows), sep="\n\n")
     figure(rows).savefig(options.figure, dpi=150)
-    if options.readme:
-        tables.write("stability", text)
+    tables.write(options.markers, text, options.write)
     if options.mlflow:
         _track(rows, text, options)
 

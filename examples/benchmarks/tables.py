@@ -1,10 +1,11 @@
-"""Writes a measured table into README between its two marker comments."""
+"""Writes a measured table into this folder's README between its two marker comments."""
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+README = Path(__file__).resolve().parent / "README.md"
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -13,8 +14,16 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, rule, *rows))
 
 
-def write(name: str, text: str, readme: Path = README) -> None:
-    """Replace what stands between ``<!-- NAME -->`` and ``<!-- /NAME -->`` in ``readme``."""
+def add_write(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--write``: without a file it means this folder's README."""
+    said = "write the table between its markers in FILE, or in this folder's README"
+    parser.add_argument("--write", nargs="?", type=Path, const=README, metavar="FILE", help=said)
+
+
+def write(name: str, text: str, readme: Path | None) -> None:
+    """Replace what stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``, if a file is given."""
+    if readme is None:
+        return
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     content = readme.read_text(encoding="utf-8")
     if content.count(begin) != 1 or content.count(end) != 1:

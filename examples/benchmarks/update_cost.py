@@ -3,7 +3,7 @@
 The loss is normal noise on a decay; the update is `Controller`'s, with all detectors and each
 policy. The training step is of the smallest bundled model, a linear regression of ten features on
 batches of 32: in torch alone, and in a Trainer without a logger. Each number is the least of many
-short repetitions, since whatever else the machine does only adds. Writes the table into README,
+short repetitions, since whatever else the machine does only adds. ``--write`` puts the table
 between the markers ``update-cost``.
 """
 
@@ -11,7 +11,6 @@ import argparse
 import random
 import time
 import warnings
-from pathlib import Path
 
 import tables
 import torch
@@ -127,7 +126,7 @@ def of_trainer():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--readme", type=Path, default=tables.README)
+    tables.add_write(parser)
     given = parser.parse_args()
     torch.set_num_threads(1)
     rows = [
@@ -141,7 +140,7 @@ def main():
     cells = [(name, f"{cost:.1f}") for name, cost in rows]
     for row in cells:
         print(*row, sep="\t")
-    tables.write("update-cost", tables.markdown(("what", "µs"), cells), given.readme)
+    tables.write("update-cost", tables.markdown(("what", "µs"), cells), given.write)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,12 @@ from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint, RichProgressBar
+from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
+from lr_callbacks.app.bar import StepBar
+from lr_callbacks.app.errors import renamed
 from lr_callbacks.app.versions import ANYTHING
 from lr_callbacks.tracking import store
 from lr_callbacks.zoo.describe import Description
@@ -57,7 +59,7 @@ def _arguments(path: str) -> tuple[str, ...]:
         return ()  # what is wrong is said when it is built
 
 
-def build_trainer(config: DictConfig, callbacks: list[Callback], logger: Logger | None) -> Trainer:
+def build_trainer(config: DictConfig, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
     """Build Lightning's Trainer; what it refuses is said in its words.
 
     Raises:
@@ -66,25 +68,38 @@ def build_trainer(config: DictConfig, callbacks: list[Callback], logger: Logger 
     settings: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
     if settings["enable_checkpointing"] is None:
         settings["enable_checkpointing"] = any(isinstance(c, Checkpoint) for c in callbacks)
-    bar = [RichProgressBar()] if settings["enable_progress_bar"] else []
-    try:
-        return Trainer(**settings, callbacks=[*callbacks, *bar], logger=logger or False)
+    own = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    bar = [StepBar()] if settings["enable_progress_bar"] and not own else []
+    try:  # the bar first, that it is closed before the report
+        return Trainer(**settings, callbacks=[*bar, *callbacks], logger=loggers or False)
     except TypeError as error:
         raise ValueError(f"`trainer` holds a value of the wrong type: {error}.") from error
 
 
-def build_logger(config: DictConfig) -> Logger | None:
-    """Build the logger, an MLflow store in the folder of the call where none is named."""
-    if not config.get("logger"):
-        return None
-    if "tracking_uri" not in config.logger:
-        return _checked(make(config.logger))
-    folder = Path(HydraConfig.get().runtime.cwd)
-    given = config.logger.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    return _checked(make(config.logger, tracking_uri=store.resolve(given, folder)))
+def logger_nodes(config: DictConfig) -> dict[str, Any]:
+    """Return what describes each logger, by its name; a file of one's own may hold but one."""
+    held: Any = config.get("logger") or {}
+    nodes: dict[str, Any] = {"logger": held} if "_target_" in held else dict(held)
+    for name, node in nodes.items():
+        if not isinstance(node, DictConfig):
+            raise ValueError(renamed(f"logger.{name}") or f"`logger.{name}` must be a logger.")
+    return nodes
 
 
-def _checked(made: Any) -> Logger:
-    if not isinstance(made, Logger):
-        raise ValueError(f"`logger` must be a Lightning Logger, got {type(made).__name__}.")
+def build_loggers(config: DictConfig) -> list[Logger]:
+    """Build the loggers; MLflow's store is in the folder of the call where none is named.
+
+    Raises:
+        ValueError: one is none.
+    """
+    folder, made = Path(HydraConfig.get().runtime.cwd), []
+    for node in logger_nodes(config).values():
+        given = {}
+        if "tracking_uri" in node:
+            uri = node.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+            given["tracking_uri"] = store.resolve(uri, folder)
+        made.append(make(node, **given))
+        if not isinstance(made[-1], Logger):
+            kind = type(made[-1]).__name__
+            raise ValueError(f"`logger` must be a Lightning Logger, got {kind}.")
     return made

@@ -15,13 +15,14 @@ from lr_callbacks.core import require
 
 
 def optimizer_class(kind: str) -> type[Optimizer]:
-    """Return the class of an optimizer.
+    """Return the class of an optimizer: of one of `OPTIMIZERS`, or where a path leads.
 
     Raises:
         ValueError: it is unknown, or its package is not installed.
     """
-    require(kind in OPTIMIZERS, "optimizer.kind", f"one of {', '.join(OPTIMIZERS)}", kind)
-    home, _, name = OPTIMIZERS[kind].rpartition(".")
+    known = kind in OPTIMIZERS or "." in kind
+    require(known, "optimizer.kind", f"one of {', '.join(OPTIMIZERS)}", kind)
+    home, _, name = OPTIMIZERS.get(kind, kind).rpartition(".")
     try:
         found: type[Optimizer] = getattr(import_module(home), name)
     except ModuleNotFoundError as error:
@@ -40,8 +41,8 @@ class OptimizerFactory:
     """Builds an optimizer.
 
     Args:
-        kind: one of `OPTIMIZERS`.
-        lr: learning rate, > 0.
+        kind: one of `OPTIMIZERS`, or the path of a class.
+        lr: learning rate, > 0; None for the default of a class that has one.
         options: the optimizer's own further arguments.
 
     Raises:
@@ -49,13 +50,13 @@ class OptimizerFactory:
     """
 
     kind: str
-    lr: float
+    lr: float | None
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         optimizer_class(self.kind)
-        number = isinstance(self.lr, int | float)
-        valid = number and 0 < self.lr < math.inf
+        valid = isinstance(self.lr, int | float) and 0 < self.lr < math.inf
+        valid = valid or (self.lr is None and self.kind not in OPTIMIZERS)
         require(valid, "optimizer.lr", "a positive finite number", self.lr)
         self([nn.Parameter(torch.zeros(1, 1))])
 
@@ -66,10 +67,12 @@ class OptimizerFactory:
             ValueError: an option is impossible, or does not suit the parameters.
         """
         make: Any = optimizer_class(self.kind)
+        rate = {} if self.lr is None else {"lr": self.lr}
         try:
-            optimizer: Optimizer = make(parameters, lr=self.lr, **self.options)
+            optimizer: Optimizer = make(parameters, **rate, **self.options)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"optimizer={self.kind}: {error}") from error
+            own = "" if self.kind in OPTIMIZERS else "; see optimizer=custom"
+            raise ValueError(f"optimizer={self.kind}: {error}{own}") from error
         return optimizer
 
 

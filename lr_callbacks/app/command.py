@@ -2,26 +2,45 @@
 
 import re
 import sys
+from importlib import resources
 
 import hydra
+import yaml
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from lr_callbacks.app.errors import or_like, sentence
+from lr_callbacks.app.errors import or_like, renamed, sentence
 from lr_callbacks.app.targets import OPTIMIZERS, arguments
 from lr_callbacks.app.versions import VERSION_BASE, prepare_hydra
 
 #: What Hydra answers from the files of a configuration, whatever their targets take.
 FROM_FILES = ("--help", "-h", "--hydra-help", "--version")
+#: What is no group of a training: Hydra's own, and those for other applications.
+HIDDEN = ("hydra", "groups", "__pycache__")
 
 
 @hydra.main(**VERSION_BASE, config_path="pkg://lr_callbacks.conf", config_name="train")
 def _answered(config: DictConfig) -> None:
     """Let Hydra answer; it comes back here with no flag of `FROM_FILES`."""
     raise AssertionError(f"Hydra took none of {', '.join(FROM_FILES)} for its own.")
+
+
+def help_text() -> str:
+    """Return what Hydra says to ``--help``, without its second of looking through all groups."""
+    top = resources.files("lr_callbacks.conf")
+    said = yaml.safe_load(top.joinpath("hydra/help/lr_train.yaml").read_text(encoding="utf-8"))
+    groups = []
+    for group in sorted((g for g in top.iterdir() if g.is_dir()), key=lambda g: g.name):
+        options = sorted(f.name[:-5] for f in group.iterdir() if f.name.endswith(".yaml"))
+        if group.name not in HIDDEN:
+            groups.append(f"{group.name}: {', '.join(options)}")
+    text = str(said["template"]).replace("$APP_CONFIG_GROUPS", "\n".join(groups))
+    for part in ("header", "footer"):
+        text = text.replace(f"${{hydra.help.{part}}}", said[part])
+    return text.replace("$$", "$")
 
 
 def refusal(given: list[str]) -> str:
@@ -66,6 +85,8 @@ def _first(override: str) -> str:
 
 def _unknown(key: str, chosen: list[str]) -> str:
     """Say which key is meant, where no signature has this one."""
+    if now := renamed(key):
+        return now
     parent, _, name = key.rpartition(".")
     known: tuple[str, ...] = ()
     config = compose("train", [o for o in chosen if o.partition("=")[0] != key])
@@ -84,7 +105,9 @@ def _unknown(key: str, chosen: list[str]) -> str:
 
 def main() -> None:
     """Run the command; see `lr_callbacks.app.train.main`."""
-    if any(flag in sys.argv for flag in FROM_FILES):
+    if sys.argv[1:] in (["--help"], ["-h"]):
+        print(help_text())
+    elif any(flag in sys.argv for flag in FROM_FILES):
         prepare_hydra()
         _answered()
     elif said := refusal(sys.argv[1:]):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # they take seconds, and its help needs none of them
 
 #: Overrides that tell no methods apart: the axis of the figure, repetitions, and the how.
 _AXIS, _SEEDS = "optimizer.lr", ("seed", "data.seed")
-_HOW = ("resume", "logger", "test", "penalty", "hydra")
+_HOW = ("resume", "skip_finished", "logger", "test", "penalty", "hydra")
 _COLOURS = ("#2166ac", "#d7301f", "#1b7837", "#7b3294", "#e08214", "#01665e", "#c51b7d", "#4d4d4d")
 _COLUMNS = ("method", "rate", "seed", "final", "verdict", "status", "run_id")
 

@@ -19,7 +19,11 @@ class Constant(Curve):
 
 @dataclass(frozen=True, kw_only=True)
 class Linear(Curve):
-    """A straight line down to the factor ``final``, in [0, 1]."""
+    """A straight line down to the factor ``final``.
+
+    Args:
+        final: factor at the end, in [0, 1].
+    """
 
     final: float = 0.01
 
@@ -34,7 +38,12 @@ class Linear(Curve):
 
 @dataclass(frozen=True, kw_only=True)
 class Polynomial(Curve):
-    """Down to ``final``, in [0, 1], as the remaining share to the ``power``, above 0."""
+    """Down to ``final``, as the remaining share to the ``power``.
+
+    Args:
+        final: factor at the end, in [0, 1].
+        power: exponent of the remaining share, above 0.
+    """
 
     final: float = 0.01
     power: float = 2.0
@@ -51,7 +60,11 @@ class Polynomial(Curve):
 
 @dataclass(frozen=True, kw_only=True)
 class Exponential(Curve):
-    """The same relative decrease in each interval, down to ``final``, in (0, 1]."""
+    """The same relative decrease in each interval, down to ``final``.
+
+    Args:
+        final: factor at the end, in (0, 1].
+    """
 
     final: float = 0.01
 
@@ -66,7 +79,11 @@ class Exponential(Curve):
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine(Curve):
-    """Half a cosine down to ``final``, in [0, 1] (Loshchilov and Hutter 2017)."""
+    """Half a cosine down to ``final`` (Loshchilov and Hutter 2017).
+
+    Args:
+        final: factor at the end, in [0, 1].
+    """
 
     final: float = 0.01
 
@@ -115,7 +132,12 @@ class CosineRestarts(Curve):
 
 @dataclass(frozen=True, kw_only=True)
 class Step(Curve):
-    """``drops`` drops by the factor ``gamma``, at equal distances."""
+    """Drops at equal distances.
+
+    Args:
+        drops: how many, at least 1.
+        gamma: factor of each, between 0 and 1.
+    """
 
     drops: int = 3
     gamma: float = 0.1
@@ -132,7 +154,12 @@ class Step(Curve):
 
 @dataclass(frozen=True, kw_only=True)
 class MultiStep(Curve):
-    """A drop by the factor ``gamma`` at each of ``milestones``, rising shares in (0, 1)."""
+    """A drop at each milestone.
+
+    Args:
+        milestones: when, as rising shares of what follows the warm-up, each in (0, 1).
+        gamma: factor of each drop, between 0 and 1.
+    """
 
     milestones: tuple[float, ...] = (0.5, 0.75)
     gamma: float = 0.1
@@ -175,7 +202,12 @@ class WarmupStableDecay(Curve):
 
 @dataclass(frozen=True, kw_only=True)
 class Cyclic(Curve):
-    """``cycles`` triangles between ``low``, in (0, 1), and the rate (Smith 2017)."""
+    """Triangles between a share of the rate and the rate (Smith 2017).
+
+    Args:
+        cycles: how many, at least 1.
+        low: factor at the lowest points, in (0, 1).
+    """
 
     cycles: int = 4
     low: float = 0.1

@@ -12,6 +12,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
+from lr_callbacks.app.targets import arguments
 from lr_callbacks.app.versions import VERSION_BASE
 
 #: Which extra brings an option that other packages provide.
@@ -21,6 +22,12 @@ EXTRAS = {
     "hydra/launcher=submitit_local": "slurm",
     "hydra/launcher=submitit_slurm": "slurm",
     "hydra/sweeper=optuna": "sweep",
+}
+#: The loggers, each set by its name; once there was but one.
+LOGGERS = {
+    "mlflow": "lr_callbacks.tracking.logger.JournaledMLFlowLogger",
+    "csv": "pytorch_lightning.loggers.csv_logs.CSVLogger",
+    "tensorboard": "pytorch_lightning.loggers.tensorboard.TensorBoardLogger",
 }
 _TYPES = {
     "Integer": "a whole number",
@@ -99,7 +106,26 @@ def _unknown_key(key: str) -> str:
     return _unknown(key, list(_keys(config)))
 
 
+def renamed(key: str) -> str:
+    """Say what a key is called now that had another name, or nothing.
+
+    >>> renamed("resume"), renamed("logger.mlflow")
+    ('`resume` is `skip_finished` now.', '')
+    >>> renamed("logger.tracking_uri")
+    '`logger.tracking_uri` is `logger.mlflow.tracking_uri` now.'
+    """
+    if key == "resume":
+        return "`resume` is `skip_finished` now."
+    group, _, field = key.partition(".")
+    owners = [name for name, path in LOGGERS.items() if field in arguments(path)]
+    if group == "logger" and owners:
+        return f"`{key}` is {' or '.join(f'`logger.{name}.{field}`' for name in owners)} now."
+    return ""
+
+
 def _unknown(key: str, known: list[str]) -> str:
+    if now := renamed(key):
+        return now
     near = or_like(key, known)
     if near != ".":
         return f"unknown key `{key}`{near}"

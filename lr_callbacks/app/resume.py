@@ -13,6 +13,7 @@ from mlflow.tracking import MlflowClient
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
+from lr_callbacks.app.assemble import logger_nodes
 from lr_callbacks.tracking import store
 from lr_callbacks.tracking.logger import PARENT, JournaledMLFlowLogger
 from lr_callbacks.tracking.names import ASKED
@@ -20,7 +21,7 @@ from lr_callbacks.tracking.names import ASKED
 #: The tag of each run with a digest of what it trained.
 DIGEST = "lr_callbacks.config"
 #: What changes no result: where it is recorded, and how a sweep goes about it.
-_APART = ("logger", "resume", "penalty", "fail_on_divergence", "optimized_metric")
+_APART = ("logger", "skip_finished", "penalty", "fail_on_divergence", "optimized_metric")
 _APART_TRAINER = ("enable_progress_bar", "enable_model_summary", "default_root_dir")
 
 
@@ -52,9 +53,10 @@ def finished(config: DictConfig) -> Finished | None:
     Raises:
         ValueError: there is no MLflow store to look into, or it does not answer.
     """
-    logger = config.logger
-    if not logger or "tracking_uri" not in logger:
-        raise ValueError("`resume=true` needs a record of the jobs: say logger=mlflow.")
+    loggers = [node for node in logger_nodes(config).values() if "tracking_uri" in node]
+    if not loggers:
+        raise ValueError("`skip_finished=true` needs a record of the jobs: say logger=mlflow.")
+    logger = loggers[0]
     given = logger.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     uri = store.resolve(given, Path(HydraConfig.get().runtime.cwd))
     try:
@@ -72,6 +74,6 @@ def finished(config: DictConfig) -> Finished | None:
             client.set_tag(runs[0].info.run_id, "mlflow.parentRunId", parent)
     except (OSError, MlflowException) as error:
         said = str(error).splitlines()[0]
-        raise ValueError(f"`resume=true` cannot ask MLflow at {uri}: {said}.") from error
+        raise ValueError(f"`skip_finished=true` cannot ask MLflow at {uri}: {said}.") from error
     metric = runs[0].data.metrics.get(config.optimized_metric, math.nan)
     return Finished(runs[0].info.run_id, float(metric))

@@ -73,7 +73,8 @@ class Train:
     optimized_metric: str = "val/loss"
     fail_on_divergence: bool = False
     penalty: float = 1e6
-    resume: bool = False
+    skip_finished: bool = False
+    ckpt_path: str | None = None
     test: bool = True
 
 

@@ -3,23 +3,26 @@
 import math
 import os
 import sys
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import LightningDataModule, Trainer, seed_everything
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
 from yaml import YAMLError
 
-from lr_callbacks.app import resume, schema
-from lr_callbacks.app.assemble import build_logger, build_model, build_trainer, make
+from lr_callbacks.app import resume
+from lr_callbacks.app.assemble import build_loggers, build_model, build_trainer, make
+from lr_callbacks.app.checks import bound, in_sweep, refuse
 from lr_callbacks.app.errors import Refused, sentence
+from lr_callbacks.app.own import build_optimizer, build_schedule
+from lr_callbacks.app.quiet import be_quiet
 from lr_callbacks.app.versions import VERSION_BASE, prepare_hydra
-from lr_callbacks.core import require
 from lr_callbacks.tracking.history import LOSS, whole
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
 from lr_callbacks.verdict import diverged, divergence
@@ -37,39 +40,39 @@ def train(config: DictConfig) -> float:
         ValueError: a setting is impossible.
         Refused: the training diverged and ``fail_on_divergence`` is set.
     """
-    _refuse_unknown(config)
-    logger: Logger | None = None
+    refuse(config)
+    bound(config)
+    loggers: list[Logger] = []
     try:
         # What needs no data first, so that a mistake is found before any work.
-        optimizer, schedule = make(config.optimizer), make(config.schedule)
+        optimizer, schedule = build_optimizer(config.optimizer), build_schedule(config.schedule)
         callbacks = [make(node) for node in (config.get("callbacks") or {}).values() if node]
         seed_everything(config.seed, workers=True, verbose=False)
         data = make(config.data)
         about = describe(data)
         task = Task(build_model(config, about), about.task, optimizer, schedule)
-        logger = build_logger(config)
-        trainer = build_trainer(config, callbacks, logger)
+        loggers = build_loggers(config)
+        trainer = build_trainer(config, callbacks, loggers)
     except Exception:
-        if _in_sweep():
-            _record_failure(config, logger or build_logger(config))
+        if in_sweep():
+            _record_failure(config, loggers or build_loggers(config))
         raise
-    if logger:
-        _describe(config, logger)
+    _describe(config, loggers)
     return _fit(config, trainer, task, data)
 
 
 def _fit(config: DictConfig, trainer: Trainer, task: Task, data: LightningDataModule) -> float:
     try:
-        trainer.fit(task, datamodule=data)
+        trainer.fit(task, datamodule=data, ckpt_path=config.ckpt_path)
     except RuntimeError as error:
         if str(error).startswith("Early stopping conditioned on metric"):
             raise ValueError(f"`callbacks.early_stopping.monitor`: {error}") from error
         raise
     # As rank 0 sees it: ranks that disagree would wait for one another in the test.
     if said := trainer.strategy.broadcast(_diverged(trainer, task)):
-        if isinstance(trainer.logger, JournaledMLFlowLogger):
-            trainer.logger.log_tags({"lr_callbacks.verdict": "diverged"})
-            trainer.logger.finalize("success")  # the tag opened the run again
+        for logger in _journaled(trainer):
+            logger.log_tags({"lr_callbacks.verdict": "diverged"})
+            logger.finalize("success")  # the tag opened the run again
         if config.fail_on_divergence:
             raise Refused(f"the training diverged: {said}.")
         if trainer.is_global_zero:
@@ -82,44 +85,31 @@ def _fit(config: DictConfig, trainer: Trainer, task: Task, data: LightningDataMo
         said = f"`optimized_metric` {config.optimized_metric!r} was not logged; there are {known}."
         print(f"lr-train: {said}", file=sys.stderr)
     if config.test and not said:
-        trainer.test(task, datamodule=data, verbose=False)
+        trainer.test(task, datamodule=data, ckpt_path=_best(trainer), verbose=False)
     return metric
 
 
-def _refuse_unknown(config: DictConfig) -> None:
-    known = tuple(schema.fields("Train"))
-    for key in map(str, config):
-        if key not in known:
-            raise ValueError(f"unknown key `{key}`; the keys are {', '.join(known)}.")
-    for group in ("model", "data", "optimizer", "schedule", "trainer"):
-        if not config.get(group):
-            raise ValueError(f"`{group}` must be chosen: say {group}=OPTION.")
-    for key in sorted(OmegaConf.missing_keys(config)):
-        raise ValueError(f"`{key}` must be given: say {key}=VALUE.")
-    seed = config.seed
-    require(isinstance(seed, int) and 0 <= seed < 2**32, "seed", "a whole number from 0 on", seed)
-    require(math.isfinite(config.penalty), "penalty", "a finite number", config.penalty)
-    if _in_sweep() and "ddp" in str(config.trainer.strategy):
-        raise ValueError(
-            f"trainer.strategy={config.trainer.strategy} starts processes of its own, which "
-            "Hydra's sweeps do not support: train one job at a time, or sweep with devices=1."
-        )
+def _best(trainer: Trainer) -> str | None:
+    """Say whether there is a best checkpoint to test; None tests the last weights."""
+    kept: Any = trainer.checkpoint_callback
+    return "best" if getattr(kept, "monitor", None) and kept.best_model_path else None
 
 
-def _in_sweep() -> bool:
-    return HydraConfig.get().mode is RunMode.MULTIRUN
-
-
-def _record_failure(config: DictConfig, logger: Logger | None) -> None:
+def _record_failure(config: DictConfig, loggers: list[Logger]) -> None:
     """Give a job of a sweep that fails before its first step a run all the same."""
-    if logger:
-        _describe(config, logger)
+    _describe(config, loggers)
+    for logger in loggers:
         logger.finalize("failed")
 
 
-def _describe(config: DictConfig, logger: Logger) -> None:
-    logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
-    resume.mark(config, logger)
+def _describe(config: DictConfig, loggers: list[Logger]) -> None:
+    for logger in loggers:
+        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+        resume.mark(config, logger)
+
+
+def _journaled(trainer: Trainer) -> list[JournaledMLFlowLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, JournaledMLFlowLogger)]
 
 
 def _diverged(trainer: Trainer, task: Task) -> str:
@@ -127,19 +117,18 @@ def _diverged(trainer: Trainer, task: Task) -> str:
     if task.first is None or task.peak is None:
         return ""
     said = divergence(float(task.first), float(task.peak), [float(loss) for loss in task.last])
-    logger = trainer.logger
-    if said and isinstance(logger, JournaledMLFlowLogger) and logger.journal_path:
-        run = whole(logger.journal_path)
-        if losses := run.series.get(LOSS):
+    for logger in _journaled(trainer):
+        run = whole(logger.journal_path) if said and logger.journal_path else None
+        if run and (losses := run.series.get(LOSS)):
             return diverged(losses, run.decisions, watched=run.watched)
     return said
 
 
 def _job(config: DictConfig) -> float:
     """Train, unless the sweep goes on and has done so; a sweeper gets a finite number."""
-    if not _in_sweep():
+    if not in_sweep():
         return train(config)
-    if config.resume and (done := resume.finished(config)):
+    if config.skip_finished and (done := resume.finished(config)):
         print(f"lr-train: already FINISHED in MLflow, not run again: run {done.run_id}")
         metric = done.metric
     else:
@@ -150,16 +139,30 @@ def _job(config: DictConfig) -> float:
     return -config.penalty if maximized else float(config.penalty)
 
 
+@rank_zero_only
+def _announce(config: DictConfig) -> None:
+    """Say what is trained; of the jobs of a sweep Hydra says it."""
+    if not in_sweep():
+        chosen = dict(HydraConfig.get().runtime.choices)
+        chosen.setdefault("callbacks", "+".join(config.get("callbacks") or ()))  # where a list
+        parts = ", ".join(f"{g} {chosen[g]}" for g in ANNOUNCED if chosen.get(g) is not None)
+        print(f"training: {parts}", flush=True)
+
+
 @hydra.main(**VERSION_BASE, config_path="pkg://lr_callbacks.conf", config_name="train")
 def _app(config: DictConfig) -> float:
+    be_quiet()
+    _announce(config)
     try:
         return _job(config)
     except _EXPECTED as error:
-        if not _in_sweep() and os.environ.get(_FULL) != "asked":
+        if not in_sweep() and os.environ.get(_FULL) != "asked":
             sys.exit(f"lr-train: {sentence(error)}")
         raise
 
 
+#: Groups that say what is trained, in the order in which they are said.
+ANNOUNCED = ("experiment", "model", "data", "optimizer", "schedule", "callbacks", "logger")
 _FULL = "LR_TRAIN_FULL_ERROR"
 _EXPECTED = (
     ValueError,

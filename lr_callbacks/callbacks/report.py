@@ -193,13 +193,14 @@ def _print(logger: JournaledMLFlowLogger, run: History, kinds: Counter[str], sai
     loss = run.series[run.loss]
     rates = [v for name, s in run.series.items() if name.startswith("lr/") for _, v in s]
     title = escape(f"{logger._run_name}: {said}")
-    table = Table(title=title, show_header=False, title_justify="left")
+    table = Table(show_header=False)
     table.add_row("final loss", f"{loss[-1][1]:.4g} (first {loss[0][1]:.4g})")
     table.add_row("decisions", "\n".join(f"{n} × {kind}" for kind, n in kinds.items()) or "none")
     if rates:
         table.add_row("learning rate", f"{min(rates):.3g} to {max(rates):.3g}")
     table.add_row("steps, time", f"{run.steps} in {_seconds(run):.1f} s")
     console = Console()
+    console.print(title, soft_wrap=True, highlight=False)
     console.print(table)
     console.print(where(logger), soft_wrap=True, highlight=False)
 

@@ -39,7 +39,7 @@ class Progress:
     Args:
         block: losses averaged, at least 2; usually 8.
         blocks: block means compared, an even number of at least 8; usually 32.
-        share: in (0, 1); usually 0.01.
+        share: of all that the run has gained; a gain below it is none, in (0, 1); usually 0.01.
 
     Expected steps between alarms: healthy late training is flat too and is told as such, about once
     in 4,000 losses of the recorded curves, once in a stream of stationary noise.

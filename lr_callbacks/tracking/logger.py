@@ -34,16 +34,16 @@ class JournaledMLFlowLogger(MLFlowLogger):
     infinity, ``train/loss_max`` and ``train/loss_min`` for spikes.
 
     Args:
-        experiment_name: created where missing.
-        run_name: None for the time and a random suffix.
+        experiment_name: where the run is shown; created where missing.
+        run_name: as MLflow shows it; None for the time and a random suffix.
         tracking_uri: any address of MLflow's but a folder; None for ``mlflow.db`` here.
-        tags: of the run.
-        save_dir, synchronous: for compatibility; see the property; logging never blocks.
+        tags: of the run, by name.
+        save_dir, synchronous: taken as Lightning's logger takes them, without effect.
         log_model: upload checkpoints, as in Lightning's logger.
         prefix: put before each metric's name.
-        artifact_location: of a new experiment; None for a folder beside an sqlite store.
+        artifact_location: where a new experiment keeps files; None: beside an sqlite store.
         run_id: log to this run instead of a new one; it is set to RUNNING again.
-        journal_dir: None for ``journals`` beside an sqlite store, or in the present folder.
+        journal_dir: folder of the journals; None for ``journals`` beside an sqlite store, or here.
         drain_timeout: seconds that the end of a run may wait for MLflow.
         handover: seconds until a process of its own sends the journal; None for a thread of ours.
         parent_run_id: the run under which this one is shown; None for that of the sweep, if any.

@@ -16,6 +16,7 @@ import pytest
 from lr_callbacks.cli import main
 
 FILES = {
+    "before.yaml": "resume: true\n",
     "typo.yaml": "optimizer:\n  lrr: 0.1\n",
     "group.yaml": "optimiser:\n  lr: 0.1\n",
     "type.yaml": "trainer:\n  max_steps: many\n",
@@ -24,6 +25,7 @@ FILES = {
     "nested.yaml": "callbacks:\n  adaptive:\n    policy:\n      cutt: 0.5\n",
 }
 OWN = "data._target_"
+DATA = ["data=custom", f"{OWN}=pytorch_lightning.demos.boring_classes.BoringDataModule"]
 
 BAD = {
     "typos in a file": [
@@ -63,7 +65,7 @@ BAD = {
         (["model=transformer", "data=text", "model.heads=7"], "`model.heads` must be a divisor of mod"),
         (["callbacks=[checkpoint]", "trainer.enable_checkpointing=false"], "enable_checkpointing=Fal"),
         (["-m", "trainer=ddp"], "starts processes of its own, which Hydra's sweeps do not support"),
-        (["-m", "resume=true", "logger=none"], "`resume=true` needs a record of the jobs: say logge"),
+        (["-m", "skip_finished=true", "logger=none"], "`skip_finished=true` needs a record of the jobs"),
         (["callbacks=[bad_batch]", "callbacks.bad_batch.at=0", "model=recurrent", "data=text"],
          "`callbacks=bad_batch` needs inputs that are numbers, not text."),
         (["callbacks=[early_stopping]", "callbacks.early_stopping.monitor=val/bogus",
@@ -73,6 +75,12 @@ BAD = {
         (["data=custom"], "`data._target_` must be given: say data._target_=VALUE."),
         (["data=custom", f"{OWN}=my.Data"], "there is no `my.Data` to import; name it as package."),
         (["data=custom", f"{OWN}=torch.nn.ReLU"], "`data` must be a LightningDataModule, got ReLU."),
+        ([*DATA, "trainer.max_steps=-1"], "nothing says how long the training takes: say trainer.max_ep"),
+        (["optimizer._target_=torch.optim.AdamW"], "unexpected keyword argument 'momentum'; see optimizer=cus"),
+        (["optimizer=custom", "optimizer._target_=torch.optim.SGD"], "`optimizer.lr` must be given: say"),
+        (["schedule._target_=torch.optim.lr_scheduler.StepLR"], "'horizon'; see schedule=custom"),
+        (["schedule=custom", "schedule._target_=torch.optim.lr_scheduler.ReduceLROnPlateau"],
+         "follows a metric: say schedule.monitor=val/loss."),
         (["model=custom", "model._target_=pytorch_lightning.demos.boring_classes.BoringModel"],
          "`model` must be a torch.nn.Module without a training of its own, got BoringModel"),
     ],
@@ -80,9 +88,16 @@ BAD = {
         (["--config-dir", "/nothere"], "Additional config directory '/nothere' not found"),
         (["--config-name", "bogus"], "Cannot find primary config 'bogus'."),
         (["hydra.run.dir=/proc/no"], "/proc/no: No such file or directory; name a place that can be"),
-        (["logger.journal_dir=/proc/no"], "/proc/no"),
-        (["logger=csv", "logger.save_dir=/proc/no"], "/proc/no"),
-        (["-m", "resume=true", "logger.tracking_uri=http://127.0.0.1:9"], "cannot ask MLflow at http"),
+        (["logger.mlflow.journal_dir=/proc/no"], "/proc/no"),
+        (["ckpt_path=no.ckpt"], '`ckpt_path` must be a checkpoint that exists, or "last", got'),
+        (["logger=csv", "logger.csv.save_dir=/proc/no"], "/proc/no"),
+        (["-m", "skip_finished=true", "logger.mlflow.tracking_uri=http://127.0.0.1:9"], "cannot ask MLf"),
+    ],
+    "names of before": [
+        (["resume=true"], "`resume` is `skip_finished` now."),
+        (["logger.tracking_uri=x"], "`logger.tracking_uri` is `logger.mlflow.tracking_uri` now."),
+        (["+logger.log_model=true"], "`logger.log_model` is `logger.mlflow.log_model` now."),
+        (["experiment=before"], "experiment/before.yaml: `resume` is `skip_finished` now."),
     ],
     "missing packages": [
         (["HIDE=prodigyopt", "optimizer=prodigy"], "pip install 'lr-callbacks[optimizers]'"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lr_callbacks.app.command import HIDDEN
 from lr_callbacks.cli import main
 from lr_callbacks.terminal import show
 from lr_callbacks.tracking.journal import Journal
@@ -33,7 +34,7 @@ def told(tmp_path_factory):
 
 
 def test_help_names_every_option_of_every_group_three_examples_and_the_exit_codes(told):
-    for group in (path for path in CONF.iterdir() if path.is_dir() and path.name[0] not in "_h"):
+    for group in (path for path in CONF.iterdir() if path.is_dir() and path.name not in HIDDEN):
         (line,) = [line for line in told[0].splitlines() if line.startswith(f"{group.name}: ")]
         options = set(re.findall(r"\w+", line.partition(":")[2]))
         assert {path.stem for path in group.glob("*.yaml")} <= options

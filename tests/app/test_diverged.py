@@ -30,6 +30,6 @@ def test_a_rise_that_was_found_to_be_meant_is_no_divergence(tmp_path, outcome, d
     journal.append({"s": 23, "d": alarm})
     journal.append({"s": 26, "d": {**alarm, "outcome": outcome, "settles": 23}})
     task = SimpleNamespace(first=1.0, peak=90.0, last=losses[-10:])
-    known = SimpleNamespace(logger=Recorded(journal.path))
+    known = SimpleNamespace(loggers=[Recorded(journal.path)])
     assert bool(_diverged(known, task)) is diverged
-    assert _diverged(SimpleNamespace(logger=None), task)  # nothing is known but the losses
+    assert _diverged(SimpleNamespace(loggers=[]), task)  # nothing is known but the losses

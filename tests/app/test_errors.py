@@ -25,8 +25,14 @@ MISTAKES = [
     (["model=transformer", "data=digits"], "model `transformer` needs text, not numbers (data `di"),
     (["model=linear", "data=text"], "model `linear` needs numbers, not text"),
     (["callbacks.adaptive.policy.cut=2"], "`cut` must be between 0 and 1, got 2."),
-    (["logger.tracking_uri=ftp://there"], "`tracking_uri` must be sqlite:///PATH, http(s)://HOST"),
-    (["logger.tracking_uri=sqlite:////proc/no/mlflow.db"], "must name a file that can be written"),
+    (
+        ["logger.mlflow.tracking_uri=ftp://there"],
+        "`tracking_uri` must be sqlite:///PATH, http(s)://HOST",
+    ),
+    (
+        ["logger.mlflow.tracking_uri=sqlite:////proc/no/mlflow.db"],
+        "must name a file that can be written",
+    ),
     (["optimizer.lr"], "missing EQUAL"),
 ]
 

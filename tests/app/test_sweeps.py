@@ -41,7 +41,7 @@ def swept(tmp_path_factory):
     folder = tmp_path_factory.mktemp("swept")
     sweeps = [
         ["-m", *RATES, *QUIET],
-        ["-m", *RATES[:-1], RATES[-1] + ",-1,1", *QUIET, "resume=true"],
+        ["-m", *RATES[:-1], RATES[-1] + ",-1,1", *QUIET, "skip_finished=true"],
         [*SEARCH, *QUIET],
     ]
     told = subprocess.run(

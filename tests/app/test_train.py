@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,12 @@ def test_the_first_command_records_every_loss_and_every_rate(tmp_path):
     assert f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/mlflow.db" in told.stdout
     assert "final loss" in told.stdout
     assert "learning rate" in told.stdout
+    # One line for what is trained and one for what watches it; the log of the job has the rest.
+    first = told.stdout.splitlines()[0]
+    assert first.startswith("training: model mlp, data digits, optimizer momentum, ")
+    assert re.fullmatch(r"AdaptiveLearningRate: Guard, up to 4 snapshots .*\n", told.stderr)
+    (log,) = tmp_path.glob("outputs/*/*/*.log")
+    assert "GPU available" in log.read_text()
 
 
 def test_a_rate_a_thousand_times_too_high_without_the_guard_is_reported_as_diverged(capsys):

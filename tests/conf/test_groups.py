@@ -6,17 +6,24 @@ from pathlib import Path
 
 import pytest
 from composing import composed
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from lr_callbacks.app.assemble import build_logger, build_model, build_trainer, make
+from lr_callbacks.app.assemble import build_loggers, build_model, build_trainer, make
 from lr_callbacks.app.build import OPTIMIZERS, optimizer_class
+from lr_callbacks.app.own import build_optimizer, build_schedule
+from lr_callbacks.app.versions import VERSION_BASE
 from lr_callbacks.zoo.describe import describe
 
 CONF = Path(__file__).parents[2] / "conf"
 FILES = sorted(path for path in CONF.rglob("*.yaml"))
 OPTIONS = [(str(path.parent.relative_to(CONF)), path.stem) for path in FILES if path.parent != CONF]
-PLAIN = [(group, option) for group, option in OPTIONS if not group.startswith("hydra")]
+PLAIN = [(g, option) for g, option in OPTIONS if not g.startswith(("hydra", "groups"))]
+#: For other applications, under a name of their own; ours are made of them.
+OFFERED = [(g, option) for g, option in OPTIONS if g.startswith("groups")]
 
 #: Where the value of a file is meant to differ from the default in the code: that is its point.
 MEANT = {
@@ -37,8 +44,6 @@ MEANT = {
     ("callbacks/checkpoint", "monitor"),
     ("callbacks/checkpoint", "save_last"),
     ("trainer", "max_steps"),
-    ("trainer", "num_sanity_val_steps"),
-    ("trainer", "log_every_n_steps"),
     ("trainer", "enable_progress_bar"),
     ("trainer", "enable_model_summary"),
 }
@@ -51,10 +56,15 @@ def test_a_file_opens_with_one_comment_line_that_says_what_it_selects(path):
     assert re.fullmatch(r"# [A-Z].+\.|# .+; .+", told)
 
 
+STEP = "torch.optim.lr_scheduler.StepLR"
+
+
 def overrides(group, option):
     given = {
         "data=custom": ["data._target_=lr_callbacks.zoo.data.Bundled", "+data.name=digits"],
         "model=custom": ["model._target_=lr_callbacks.zoo.models.mlp"],
+        "optimizer=custom": ["optimizer._target_=torch.optim.SGD", "optimizer.lr=0.1"],
+        "schedule=custom": [f"schedule._target_={STEP}", "+schedule.step_size=3"],
         "model=transformer": ["data=text"],
         "model=recurrent": ["data=text"],
         "data=text": ["model=transformer"],
@@ -70,15 +80,15 @@ def test_an_option_composes_and_instantiates(group, option, tmp_path, monkeypatc
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9" if "server" in option else "")
     config = composed(*overrides(group, option), name="train")
     OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    make(config.optimizer)
-    make(config.schedule)
+    build_optimizer(config.optimizer)
+    build_schedule(config.schedule)
     callbacks = [make(node) for node in (config.callbacks or {}).values()]
-    logger = build_logger(config)
-    assert (logger is None) == (not config.logger)
+    loggers = build_loggers(config)
+    assert len(loggers) == len(config.logger or ())
     if group in ("model", "data", "experiment"):
         build_model(config, describe(make(config.data)))
     if "gpu" not in option:  # Lightning refuses a device that is not there
-        build_trainer(config, callbacks, None)
+        build_trainer(config, callbacks, [])
 
 
 def test_a_missing_gpu_is_said_by_lightning_in_words():
@@ -86,10 +96,10 @@ def test_a_missing_gpu_is_said_by_lightning_in_words():
     import torch
 
     if torch.cuda.is_available():
-        build_trainer(config, [], None)
+        build_trainer(config, [], [])
     else:
         with pytest.raises(Exception, match="No supported gpu backend found"):
-            build_trainer(config, [], None)
+            build_trainer(config, [], [])
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "slurm"])
@@ -125,13 +135,14 @@ def defaults(path):
     return {k: p.default for k, p in known.items() if p.default is not p.empty}
 
 
-@pytest.mark.parametrize(("group", "option"), PLAIN, ids=lambda value: value)
+@pytest.mark.parametrize(("group", "option"), PLAIN + OFFERED, ids=lambda value: value)
 def test_a_value_in_a_file_is_the_default_in_the_code_unless_it_is_the_files_point(group, option):
     held = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{option}.yaml"))
     if group in ("experiment", "hparams_search"):
         return
     if group == "trainer" and option == "default":
         held["_target_"] = "pytorch_lightning.Trainer"
+    group = group.removeprefix("groups/lr_callbacks/")
     different = []
     for node, _ in settings(held, group):
         if node["_target_"] == "???":
@@ -145,6 +156,23 @@ def test_a_value_in_a_file_is_the_default_in_the_code_unless_it_is_the_files_poi
     assert different == []
 
 
+def test_another_application_finds_what_is_offered_and_nothing_else(tmp_path):
+    (tmp_path / "main.yaml").write_text(
+        "defaults:\n  - lr_callbacks/callbacks: guard\n  - lr_callbacks/logger: mlflow\n"
+        "  - _self_\n"
+        "hydra:\n  searchpath: [pkg://lr_callbacks.conf.groups]\n"
+    )
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(tmp_path), **VERSION_BASE):
+        found = compose("main", ["callbacks.adaptive.policy.cut=0.3", "logger.mlflow.strict=true"])
+        for mistyped in ("model=cnn", "optimizer=sgd"):
+            with pytest.raises(HydraException):
+                compose("main", [mistyped])
+    own = composed("callbacks=guard", "callbacks.adaptive.policy.cut=0.3")
+    assert found.callbacks == own.callbacks
+    assert set(found) == {"callbacks", "logger"}
+
+
 def test_every_target_of_ours_has_its_schema():
     for path in FILES:
         held = OmegaConf.to_container(OmegaConf.load(path))
@@ -153,4 +181,7 @@ def test_every_target_of_ours_has_its_schema():
             if target == "???" or path.parent.parent.name == "hydra" or "optuna" in target:
                 continue
             text = path.read_text()
-            assert re.search(r"optional /hydra/lr_callbacks@\S+: \w+|- mlflow", text), (path, place)
+            assert re.search(r"optional /hydra/lr_callbacks@\S+: \w+|- mlflow|- /groups", text), (
+                path,
+                place,
+            )

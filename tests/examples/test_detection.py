@@ -19,7 +19,7 @@ def test_the_table_is_written_between_its_markers_in_readme(tmp_path):
     )
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- detection -->\nold\n<!-- /detection -->\nafter\n")
-    command = [sys.executable, PROGRAM, tmp_path, "--readme", readme]
+    command = [sys.executable, PROGRAM, tmp_path, "--write", readme]
     subprocess.run(command, check=True, timeout=120, capture_output=True)
     written = readme.read_text().splitlines()
     assert written[0] == "before"
