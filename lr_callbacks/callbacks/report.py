@@ -2,9 +2,7 @@
 
 import csv
 import gzip
-import shlex
 import shutil
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,12 +14,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from lr_callbacks.callbacks.hooks import hide_idle, show_idle
+from lr_callbacks.callbacks.where import place, where
 from lr_callbacks.tracking.context import describe_data
 from lr_callbacks.tracking.figure import draw
 from lr_callbacks.tracking.history import COLUMNS, History, sentence, whole
 from lr_callbacks.tracking.interactive import page
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
-from lr_callbacks.tracking.store import local_database
 from lr_callbacks.verdict import verdict as judge
 
 #: Where a checkpoint says which run it belongs to.
@@ -123,7 +121,7 @@ def report(logger: JournaledMLFlowLogger, journal: Path) -> None:
         step, row = run.decisions[0]
         tags["lr_callbacks.decisions"] = ", ".join(f"{n} × {kind}" for kind, n in kinds.items())
         tags["lr_callbacks.first_trouble"] = f"step {step}: {sentence(row)}"
-    tags["mlflow.note.content"] = _note(run, tags, _page(logger))
+    tags["mlflow.note.content"] = _note(run, tags, place(logger))
     logger.log_tags(tags)
     folder = journal.with_suffix("").with_suffix(".report")
     folder.mkdir(exist_ok=True)
@@ -202,32 +200,3 @@ def _print(logger: JournaledMLFlowLogger, run: History, kinds: Counter[str], sai
     console = Console()
     console.print(table)
     console.print(where(logger), soft_wrap=True, highlight=False)
-
-
-def _page(logger: JournaledMLFlowLogger) -> str | None:
-    """Return the run's address within MLflow's UI, None while MLflow has not answered."""
-    run = logger.run_id
-    return f"#/experiments/{logger.experiment_id}/runs/{run}" if run else None
-
-
-def where(logger: JournaledMLFlowLogger) -> str:
-    """Return the command that opens the UI, and the run's address in it."""
-    uri, page = logger.tracking_uri, _page(logger)
-    if not page:
-        later = f"{_command('lr-callbacks')} sync {logger.journal_dir}"
-        return f"MLflow has not answered yet; later: {later}"
-    address = f"{page}?workflowType=machine_learning"
-    if uri.startswith("http"):
-        return f"{uri}/{address}"
-    if not local_database(uri):
-        return f"run {logger.run_id} of experiment {logger.experiment_id} at {uri}"
-    command = f"{_command('mlflow')} ui --backend-store-uri {shlex.quote(uri)}"
-    return f"{command}\nthen open http://127.0.0.1:5000/{address}"
-
-
-def _command(name: str) -> str:
-    """Return how a command of this environment is called from here, activated or not."""
-    own = Path(sys.executable).parent / name
-    if not own.exists() or shutil.which(name) == str(own):
-        return name
-    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)

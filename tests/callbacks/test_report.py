@@ -11,7 +11,8 @@ from mlflow.tracking import MlflowClient
 from trainers import Regression, Script, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate, Hold, JournaledMLFlowLogger, RunReport
-from lr_callbacks.callbacks.report import _command, verdict
+from lr_callbacks.callbacks.report import verdict
+from lr_callbacks.callbacks.where import command
 from lr_callbacks.core import Condition, Decision
 from lr_callbacks.tracking.history import History
 
@@ -205,6 +206,6 @@ def test_the_command_that_is_told_works_from_here(activated, monkeypatch, tmp_pa
     own = Path(sys.executable).parent
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{own}:/usr/bin" if activated else "/nowhere")
-    assert _command("mlflow") == ("mlflow" if activated else str(own / "mlflow"))
+    assert command("mlflow") == ("mlflow" if activated else str(own / "mlflow"))
     monkeypatch.chdir(own.parent)
-    assert _command("mlflow") == ("mlflow" if activated else f"{own.name}/mlflow")
+    assert command("mlflow") == ("mlflow" if activated else f"{own.name}/mlflow")
