@@ -20,6 +20,7 @@ from lr_callbacks.tracking.figure import draw
 from lr_callbacks.tracking.history import COLUMNS, History, sentence, whole
 from lr_callbacks.tracking.interactive import page
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
+from lr_callbacks.tracking.summary import summary, written
 from lr_callbacks.verdict import verdict as judge
 
 #: Where a checkpoint says which run it belongs to.
@@ -31,8 +32,9 @@ class RunReport(Callback):
 
     Needs a `JournaledMLFlowLogger`, whose journal it reads when ``fit`` ends, also by an exception.
     Logs the artifacts ``report/figure.png``, ``report/figure.html`` (needs no network),
-    ``report/decisions.csv``, ``report/decisions.md``, ``report/journal.jsonl.gz``, the data set,
-    and the tags ``lr_callbacks.verdict`` (see `verdict`), ``lr_callbacks.decisions`` and
+    ``report/decisions.csv``, ``report/decisions.md``, ``report/journal.jsonl.gz``,
+    ``report/summary.json`` (see `summary`), the data set, and the tags ``lr_callbacks.verdict``
+    (see `verdict`), ``lr_callbacks.summary``, the same JSON, ``lr_callbacks.decisions`` and
     ``lr_callbacks.first_trouble``, the first alarm. Checkpoints remember the run, so that
     ``fit(ckpt_path=…)`` goes on with it, tagged ``resumed_from_step``. Put it after
     `AdaptiveLearningRate`. A report that fails is reported, the training is not touched.
@@ -121,12 +123,15 @@ def report(logger: JournaledMLFlowLogger, journal: Path) -> None:
         step, row = run.decisions[0]
         tags["lr_callbacks.decisions"] = ", ".join(f"{n} × {kind}" for kind, n in kinds.items())
         tags["lr_callbacks.first_trouble"] = f"step {step}: {sentence(row)}"
+    told = written(summary(run, tags["lr_callbacks.verdict"]))
+    tags["lr_callbacks.summary"] = told
     tags["mlflow.note.content"] = _note(run, tags, place(logger))
     logger.log_tags(tags)
     folder = journal.with_suffix("").with_suffix(".report")
     folder.mkdir(exist_ok=True)
     draw({"loss": run}).savefig(folder / "figure.png", dpi=130)
     (folder / "figure.html").write_text(page(run, str(logger._run_name)), encoding="utf-8")
+    (folder / "summary.json").write_text(f"{told}\n", encoding="utf-8")
     _decisions(run, folder)
     with journal.open("rb") as plain, gzip.open(folder / "journal.jsonl.gz", "wb") as packed:
         shutil.copyfileobj(plain, packed)

@@ -34,6 +34,7 @@ class History(NamedTuple):
     began: int  # milliseconds since 1970
     ended: int
     counts: Mapping[str, int] = {}  # points of the series that are thinned
+    tags: Mapping[str, str] = {}  # given to the run
 
     @property
     def loss(self) -> str:
@@ -89,6 +90,7 @@ def history(path: Path) -> History:
     about: dict[str, Any] = {}
     series: dict[str, list[tuple[int, float]]] = {}
     decisions: Rows = []
+    tags: dict[str, str] = {}
     began = ended = 0
     for record in _unprefixed(path):
         if "format" in record:
@@ -97,8 +99,9 @@ def history(path: Path) -> History:
             series.setdefault(name, []).append((record["s"], float(value)))
         if "d" in record:
             decisions.append((record["s"], record["d"]))
+        tags |= record.get("g", {})
         ended = record["t"]
-    return History(about, series, settled(decisions), began, ended)
+    return History(about, series, settled(decisions), began, ended, {}, tags)
 
 
 def whole(path: Path) -> History:
@@ -112,6 +115,7 @@ def whole(path: Path) -> History:
     last = header(path) or {}
     series: dict[str, Series] = {}
     decisions: Rows = []
+    tags: dict[str, str] = {}
     began = ended = last["t"]
     for record in records(path):
         began, ended = min(began, record["t"]), record["t"]
@@ -119,9 +123,10 @@ def whole(path: Path) -> History:
             series.setdefault(name, Series()).add(record["s"], float(value))
         if "d" in record:
             decisions.append((record["s"], record["d"]))
+        tags |= record.get("g", {})
     thinned = {name: kept.points() for name, kept in series.items()}
     counts = {name: kept.count for name, kept in series.items()}
-    return History(last, thinned, settled(decisions), began, ended, counts)
+    return History(last, thinned, settled(decisions), began, ended, counts, tags)
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
