@@ -42,6 +42,8 @@ examples:
   lr-callbacks compare last                                   the newest sweep of this folder
   lr-callbacks compare "sweep 1125-114733" --metric test/accuracy --output accuracy.png
   lr-callbacks compare last --uri http://HOST:5000 --json     from a server, for a program
+  lr-callbacks compare last --at-most 0.4                     exit code 1 where a job did worse,
+                                                              diverged or did not finish
 
 {EXIT_CODES}"""
 
@@ -58,10 +60,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", default="val/loss", help="default: val/loss")
     parser.add_argument("--output", default="compare.png", type=Path, help="default: compare.png")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    limits = {"at-most": "the largest metric that passes", "at-least": "the smallest"}
+    for limit, said in limits.items():
+        parser.add_argument(f"--{limit}", type=_number, metavar="X", help=f"{said}; else exit 1")
 
 
 def main(given: argparse.Namespace) -> int:
-    """Compare the jobs of a sweep and return the exit code: 0 done, 1 there is nothing to."""
+    """Compare the jobs of a sweep.
+
+    Returns:
+        The exit code: 0 done; 1 there is nothing to compare, or a limit was given and a job is
+        beyond it, diverged or is not FINISHED, each of which is told.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
@@ -72,10 +82,40 @@ def main(given: argparse.Namespace) -> int:
         return 1
     if given.json:
         show_json([job._asdict() for job in jobs])
+    else:
+        show([given.metric if name == "final" else name for name in _COLUMNS], jobs)
+        print(f"figure: {given.output}")
+    if given.at_most is given.at_least is None:
         return 0
-    show([given.metric if name == "final" else name for name in _COLUMNS], jobs)
-    print(f"figure: {given.output}")
-    return 0
+    return int(_told(jobs, given.metric, given.at_most, given.at_least))
+
+
+def _told(jobs: Sequence[Job], metric: str, most: float | None, least: float | None) -> bool:
+    """Whether a job misses a limit; each that does is told."""
+    missed = False
+    for job in jobs:
+        said = f"{metric} is {job.final:.4g}"
+        if job.status != "FINISHED":
+            said = f"is {job.status}"
+        elif job.verdict == "diverged":
+            said = "diverged"
+        elif most is not None and not job.final <= most:
+            said += f", more than {most:.4g}"
+        elif least is not None and not job.final >= least:
+            said += f", less than {least:.4g}"
+        else:
+            continue
+        missed = True
+        told = f"{job.method}, rate {job.rate:.4g}, seed {job.seed}"
+        print(f"lr-callbacks compare: run {job.run_id} ({told}): {said}", file=sys.stderr)
+    return missed
+
+
+def _number(given: str) -> float:
+    value = float(given)
+    if math.isnan(value):
+        raise ValueError(given)
+    return value
 
 
 def compare(uri: str, sweep: str, metric: str) -> list[Job]:

@@ -126,6 +126,35 @@ def test_a_comparison_is_plain_text_in_a_pipe_and_json_where_asked(swept, capsys
 
 
 @pytest.mark.parametrize(
+    ("limits", "jobs", "told"),
+    [
+        ([], 8, []),
+        (["--at-most", "inf"], 8, ["is FAILED"] * 2 + ["diverged"]),
+        (["--at-most", "-1"], 8, ["is FAILED"] * 2 + ["more than -1"] * 5 + ["diverged"]),
+        (["--at-least", "0"], 8, ["is FAILED"] * 2 + ["diverged"]),
+        (["--at-least", "0", "--metric", "nothing"], 0, ["No job has the metric 'nothing'"]),
+    ],
+)
+def test_a_limit_makes_the_exit_code_tell_whether_every_job_is_within(
+    swept, limits, jobs, told, capsys, monkeypatch
+):
+    monkeypatch.chdir(swept[0])
+    assert main(["compare", "last", *limits]) == int(bool(told))
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == (jobs + 2 if jobs else 0)
+    lines = said.err.splitlines()
+    assert len(lines) == len(told)
+    for words in told:
+        assert any(words in line for line in lines)
+
+
+def test_a_limit_that_is_no_number_is_wrong_usage(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["compare", "last", "--at-most", "nan"])
+    assert end.value.code == 2
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nothing"], "There is no sweep 'nothing'; the newest are 'sweep "),
