@@ -179,7 +179,7 @@ def loaded(code):
     return set(done.stdout.splitlines()[-1].split()[1:])
 
 
-@pytest.mark.parametrize("command", ["", "sync", "replay", "compare", "ui"])
+@pytest.mark.parametrize("command", ["", "sync", "replay", "compare", "explain", "ui"])
 def test_the_help_of_a_command_loads_nothing_that_takes_seconds(command):
     arguments = [*command.split(), "--help"]
     assert loaded(f"from lr_callbacks.cli import main; main({arguments!r})") == set()
