@@ -165,23 +165,34 @@ def stored(
     client = store_of(tracking_uri)
     try:
         run = client.get_run(run_id)
-        metrics = run.data.metrics
-        prefix = next((key[: -len(LOSS)] for key in metrics if key.endswith(f"-{LOSS}")), "")
-        prefix = "" if LOSS in metrics else prefix  # that of the logger
-        name = name or prefix + History({}, {key: [] for key in metrics}, [], 0, 0).loss
-        if name not in metrics:
-            raise ValueError(f"run {run_id} has no metric {name!r}; it has {some(metrics)}.")
-        series = {
-            key.removeprefix(prefix): _lasting(client.get_metric_history(run_id, key))
-            for key in metrics
-            if key == name or key.removeprefix(prefix).startswith(tuple(kinds))
-        }
+        loss, series = _series(client, run_id, run.data.metrics, name, tuple(kinds))
         decisions = _decisions(client, run_id) if decided else []
     except MlflowException as error:
         raise ValueError(f"MLflow: {str(error).splitlines()[0]}") from error
-    about = {"run_name": run.info.run_name, "loss": name.removeprefix(prefix)}
+    about = {"run_name": run.info.run_name, "loss": loss}
     ended = run.info.end_time or run.info.start_time
     return History(about, series, decisions, run.info.start_time, ended, {}, run.data.tags)
+
+
+def _series(
+    client: "MlflowClient",
+    run_id: str,
+    metrics: Mapping[str, float],
+    name: str | None,
+    kinds: tuple[str, ...],
+) -> tuple[str, dict[str, Points]]:
+    """Return the name of the losses, and all series that are wanted, without a logger's prefix."""
+    prefix = next((key[: -len(LOSS)] for key in metrics if key.endswith(f"-{LOSS}")), "")
+    prefix = "" if LOSS in metrics else prefix
+    name = name or prefix + History({}, {key: [] for key in metrics}, [], 0, 0).loss
+    if name not in metrics:
+        raise ValueError(f"run {run_id} has no metric {name!r}; it has {some(metrics)}.")
+    series = {
+        key.removeprefix(prefix): _lasting(client.get_metric_history(run_id, key))
+        for key in metrics
+        if key == name or key.removeprefix(prefix).startswith(kinds)
+    }
+    return name.removeprefix(prefix), series
 
 
 def _decisions(client: "MlflowClient", run_id: str) -> Rows:
