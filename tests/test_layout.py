@@ -43,7 +43,7 @@ ROOMS = {
     "outliers": {"torch"},
     "distance": {"torch"},
     "selection": {"torch"},
-    "callbacks": {"torch", "rich", *LIGHTNING},
+    "callbacks": {"torch", "rich", "apprise", *LIGHTNING},
     "tracking": {
         "mlflow",
         "hydra",
