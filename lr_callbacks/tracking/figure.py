@@ -9,8 +9,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from lr_callbacks.tracking.history import History, sentence
+from lr_callbacks.tracking.series import Points, extremes, finite, scheduled
 
-Series = Sequence[tuple[int, float]]
 Decisions = Sequence[tuple[int, dict[str, Any]]]
 
 #: Colour of each condition, darker the worse.
@@ -20,8 +20,8 @@ COLOURS = {
     "diverging": "#d7301f",
     "nonfinite": "#7f0000",
 }
-#: Points of a series, reasons and marked decisions at most: a run with more is drawn as fast.
-POINTS, REASONS, MARKS = 1500, 14, 2000
+#: Reasons and marked decisions at most: a run with more is drawn as fast.
+REASONS, MARKS = 14, 2000
 
 #: Characters of a decision's line that fit below the figure.
 WIDE = 120
@@ -66,7 +66,7 @@ def draw(runs: Mapping[str, History]) -> Figure:
     return figure
 
 
-def _loss(axes: Axes, loss: Series, label: str, colour: str) -> None:
+def _loss(axes: Axes, loss: Points, label: str, colour: str) -> None:
     points = finite(loss)
     if not points:
         return
@@ -91,19 +91,8 @@ def _rates(axes: Axes, run: History, label: str, colour: str) -> None:
             axes.set_yscale("log")
 
 
-def scheduled(rate: Series, scales: Series) -> list[tuple[int, float]]:
-    """Divide the scale, known where it changes, out of the rate in force."""
-    changes, scale, rows, at = list(scales), 1.0, [], 0
-    for step, value in rate:
-        while at < len(changes) and changes[at][0] <= step:
-            scale = changes[at][1]
-            at += 1
-        rows.append((step, value / scale))
-    return rows
-
-
 def _mark(
-    panels: tuple[Axes, Axes], loss: Series, decisions: Decisions, told: int
+    panels: tuple[Axes, Axes], loss: Points, decisions: Decisions, told: int
 ) -> Iterator[str]:
     """Mark decisions, each colour's at once; number and tell the first while there is room."""
     levels = dict(loss)
@@ -138,16 +127,3 @@ def _mark(
 def _short(said: str) -> str:
     """Leave out the middle of what is too long for a line; its end is the outcome."""
     return said if len(said) <= WIDE else f"{said[: WIDE // 2]} … {said[-WIDE // 2 + 3 :]}"
-
-
-def finite(series: Series) -> list[tuple[int, float]]:
-    """Leave out what no axis can show."""
-    return [(step, value) for step, value in series if math.isfinite(value) and value < 1e300]
-
-
-def extremes(points: list[tuple[int, float]]) -> tuple[Series, Series]:
-    """Keep the smallest and the largest of each bucket, so that a spike stays visible."""
-    width = max(1, math.ceil(len(points) / POINTS))
-    buckets = [points[i : i + width] for i in range(0, len(points), width)]
-    low = [(b[0][0], min(v for _, v in b)) for b in buckets]
-    return low, [(b[0][0], max(v for _, v in b)) for b in buckets]

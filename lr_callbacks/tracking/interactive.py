@@ -5,8 +5,9 @@ import math
 from importlib.resources import files
 from typing import Any
 
-from lr_callbacks.tracking.figure import COLOURS, Series, extremes, finite, scheduled
+from lr_callbacks.tracking.figure import COLOURS
 from lr_callbacks.tracking.history import COLUMNS, History, sentence
+from lr_callbacks.tracking.series import Points, extremes, finite, scheduled
 
 #: Decisions that are told; a run with more has other worries.
 DECISIONS = 500
@@ -39,7 +40,7 @@ def page(run: History, title: str) -> str:
     return filled.replace("/*COLOURS*/null", _script(COLOURS))
 
 
-def _series(name: str, series: Series) -> dict[str, Any]:
+def _series(name: str, series: Points) -> dict[str, Any]:
     low, high = extremes(finite(series))
     points = [[step, a, b] for (step, a), (_, b) in zip(low, high, strict=True)]
     return {"name": name, "points": points, "dashed": False}
