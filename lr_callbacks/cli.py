@@ -1,4 +1,4 @@
-"""The command line: ``lr-callbacks sync``, ``replay``, ``compare``, ``explain`` and ``ui``."""
+"""The command line ``lr-callbacks``: what was recorded is sent, shown, compared and explained."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lr_callbacks import replay
-from lr_callbacks.app import compare, explain
+from lr_callbacks.app import compare, explain, watch
 from lr_callbacks.terminal import EXIT_CODES, show, show_json
 from lr_callbacks.tracking.journal import SUFFIX, header
 
@@ -20,6 +20,7 @@ examples:
   lr-callbacks compare last             the newest sweep: a table, and compare.png
   lr-callbacks compare last --json      the same for a program
   lr-callbacks explain last             what happened in the newest run, and why
+  lr-callbacks watch                    the newest run as it goes
   lr-callbacks replay losses.csv        what would have been decided, and replay.png
   lr-callbacks ui                       MLflow's UI on the store of this folder
 
@@ -51,6 +52,7 @@ PARTS: dict[str, tuple[Any, str]] = {
     "compare": (compare, "a sweep's table, and a figure of its methods"),
     "explain": (explain, "what happened around a step of a run, in sentences"),
     "replay": (replay, "what would be decided on a recorded curve"),
+    "watch": (watch, "a live view of a run in this terminal"),
 }
 
 

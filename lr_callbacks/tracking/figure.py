@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from lr_callbacks.tracking.history import History, sentence
+from lr_callbacks.tracking.history import History, sentence, short
 from lr_callbacks.tracking.series import Points, extremes, finite, scheduled
 
 Decisions = Sequence[tuple[int, dict[str, Any]]]
@@ -121,9 +121,4 @@ def _mark(
             fontsize=7,
             color=COLOURS.get(row["condition"], "#4d4d4d"),
         )
-        yield f"{number:>2} step {step}: {_short(sentence(row))}"
-
-
-def _short(said: str) -> str:
-    """Leave out the middle of what is too long for a line; its end is the outcome."""
-    return said if len(said) <= WIDE else f"{said[: WIDE // 2]} … {said[-WIDE // 2 + 3 :]}"
+        yield f"{number:>2} step {step}: {short(sentence(row), WIDE)}"

@@ -80,6 +80,15 @@ def sentence(row: Mapping[str, Any]) -> str:
     return f"{said} → {row['outcome']}" if row.get("outcome") else said
 
 
+def short(said: str, width: int) -> str:
+    """Leave out the middle of what is too long for a line; its end is the outcome.
+
+    >>> short("loss 9; watching the next losses → recovered", 28)
+    'loss 9; watchi … → recovered'
+    """
+    return said if len(said) <= width else f"{said[: width // 2]} … {said[-(width // 2 - 3) :]}"
+
+
 def history(path: Path) -> History:
     """Read a whole journal.
 
@@ -151,12 +160,21 @@ def _unprefixed(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the records of a journal, their metrics without the logger's prefix."""
     prefix = ""
     for record, _ in read(path):
-        if "format" in record and record.get("prefix"):
-            prefix = Names()[f"{record['prefix']}-"]
-        if prefix and "m" in record:
-            named = {name.removeprefix(prefix): value for name, value in record["m"].items()}
-            record = {**record, "m": named}
-        yield record
+        if "format" in record:
+            prefix = prefix_of(record)
+        yield bare(record, prefix)
+
+
+def prefix_of(about: Mapping[str, Any]) -> str:
+    """Return what a logger puts before the names of all metrics, from a journal's first line."""
+    return Names()[f"{about['prefix']}-"] if about.get("prefix") else ""
+
+
+def bare(record: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Return a record whose metrics have no prefix."""
+    if not prefix or "m" not in record:
+        return record
+    return {**record, "m": {n.removeprefix(prefix): v for n, v in record["m"].items()}}
 
 
 def _first_step(path: Path) -> float:
