@@ -1,40 +1,19 @@
 """``lr-callbacks compare``: the table and the figure of a sweep, one line for each method."""
 
 import argparse
-import json
 import math
 import os
-import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from lr_callbacks.terminal import EXIT_CODES, show, show_json
-from lr_callbacks.tracking.names import ASKED
+from lr_callbacks.tracking.jobs import COLUMNS, Job, figure, jobs_of
 
 if TYPE_CHECKING:  # they take seconds, and its help needs none of them
-    from matplotlib.figure import Figure
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
-
-#: Overrides that tell no methods apart: the axis of the figure, repetitions, and the how.
-_AXIS, _SEEDS = "optimizer.lr", ("seed", "data.seed")
-_HOW = ("resume", "logger", "test", "penalty", "hydra")
-_COLOURS = ("#2166ac", "#d7301f", "#1b7837", "#7b3294", "#e08214", "#01665e", "#c51b7d", "#4d4d4d")
-_COLUMNS = ("method", "rate", "seed", "final", "verdict", "status", "run_id")
-
-
-class Job(NamedTuple):
-    """One run of a sweep."""
-
-    method: str
-    rate: float  # the initial learning rate; NaN where none is known
-    seed: str
-    final: float  # NaN where the run has no such metric
-    verdict: str
-    status: str
-    run_id: str
 
 
 EXAMPLES = f"""\
@@ -83,7 +62,7 @@ def main(given: argparse.Namespace) -> int:
     if given.json:
         show_json([job._asdict() for job in jobs])
     else:
-        show([given.metric if name == "final" else name for name in _COLUMNS], jobs)
+        show([given.metric if name == "final" else name for name in COLUMNS], jobs)
         print(f"figure: {given.output}")
     if given.at_most is given.at_least is None:
         return 0
@@ -144,60 +123,7 @@ def compare(uri: str, sweep: str, metric: str) -> list[Job]:
     if not any(metric in run.data.metrics for run in runs):
         known = ", ".join(sorted({name for run in runs for name in run.data.metrics}))
         raise ValueError(f"No job has the metric {metric!r}; there are {known or 'none'}.")
-    asked = [_asked(run) for run in runs]
-    told = {
-        key
-        for key in {key for row in asked for key in row}
-        if key not in (_AXIS, *_SEEDS) and key.split(".")[0].split("/")[0] not in _HOW
-        if len({row.get(key) for row in asked}) > 1
-    }
-    jobs = [_job(run, row, told, metric) for run, row in zip(runs, asked, strict=True)]
-    return sorted(jobs, key=lambda job: (job.method, job.rate, job.seed))
-
-
-def figure(jobs: Sequence[Job], metric: str) -> "Figure":
-    """Draw the metric against the initial rate: a line through the medians of each method.
-
-    Runs that diverged or have no number are crosses at the upper edge.
-    """
-    from matplotlib.figure import Figure
-
-    methods = list(dict.fromkeys(job.method for job in jobs))
-    drawn = Figure(figsize=(8, max(4.8, 1 + 0.18 * len(methods))), layout="constrained")
-    axes = drawn.subplots()
-    finals = [job.final for job in jobs if _good(job)]
-    top = 2 * max(finals, default=1.0) if min(finals, default=1.0) > 0 else max(finals)
-    for index, method in enumerate(methods):
-        colour = _COLOURS[index % len(_COLOURS)]
-        mine = [job for job in jobs if job.method == method and math.isfinite(job.rate)]
-        good = [job for job in mine if _good(job)]
-        axes.plot(
-            [j.rate for j in good], [j.final for j in good], "o", ms=3, color=colour, alpha=0.5
-        )
-        axes.plot(*_medians(good), "-", color=colour, label=method)
-        lost = [job.rate for job in mine if not _good(job)]
-        axes.plot(lost, [top] * len(lost), "x", color=colour)
-    axes.set_xscale("log")
-    if min(finals, default=0.0) > 0:
-        axes.set_yscale("log")
-    axes.set_xlabel("initial learning rate")
-    axes.set_ylabel(f"final {metric}   (×: diverged)")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
-    return drawn
-
-
-def _good(job: Job) -> bool:
-    return math.isfinite(job.final) and job.verdict != "diverged"
-
-
-def _medians(jobs: Iterable[Job]) -> tuple[list[float], list[float]]:
-    held: dict[float, list[float]] = {}
-    for job in jobs:
-        held.setdefault(job.rate, []).append(job.final)
-    rates = sorted(held)
-    return rates, [statistics.median(held[rate]) for rate in rates]
+    return jobs_of(runs, metric)
 
 
 def _parent(client: "MlflowClient", sweep: str) -> "Run":
@@ -210,30 +136,6 @@ def _parent(client: "MlflowClient", sweep: str) -> "Run":
         return same[0]
     names = ", ".join(repr(r.info.run_name) for r in found[:5]) or "none"
     raise ValueError(f"There is no sweep {sweep!r}; the newest are {names}.")
-
-
-def _asked(run: "Run") -> dict[str, str]:
-    """Return the overrides of a job, by key."""
-    given: list[str] = json.loads(run.data.tags.get(ASKED, "[]"))
-    pairs = (override.partition("=") for override in given)
-    return {key.lstrip("+"): value for key, _, value in pairs}
-
-
-def _job(run: "Run", asked: dict[str, str], told: set[str], metric: str) -> Job:
-    method = ", ".join(f"{key}={asked[key]}" for key in sorted(told & asked.keys()))
-    try:
-        rate = float(run.data.params.get("optimizer/lr", "nan"))
-    except ValueError:
-        rate = math.nan
-    return Job(
-        method or "all",
-        rate,
-        run.data.params.get("seed", ""),
-        float(run.data.metrics.get(metric, math.nan)),
-        run.data.tags.get("lr_callbacks.verdict", ""),
-        run.info.status,
-        run.info.run_id,
-    )
 
 
 def _uri(given: str | None, folder: Path) -> str:
