@@ -83,7 +83,7 @@ def _together(acting: Mapping[str, History]) -> History:
     if len(acting) == 1:
         return next(iter(acting.values()))
     rows = [
-        (step, {**row, "seen": f"{label}: {row.get('seen') or ''}".rstrip()})
+        (step, {**row, "seen": "", "done": f"{label}: {sentence({**row, 'outcome': ''})}"})
         for label, run in acting.items()
         for step, row in run.decisions
     ]
@@ -153,7 +153,7 @@ def _dress(panels: Mapping[str, Axes]) -> None:
         if axes.lines and axes.dataLim.y0 > 0:
             axes.set_yscale("log")
         if len(axes.lines) > (panel != "rate"):
-            axes.legend(loc="best", frameon=False, fontsize=FONT - 1)
+            axes.legend(loc="best", framealpha=0.8, edgecolor="none", fontsize=FONT - 1)
     axes.set_xlabel("optimizer step", fontsize=FONT)
 
 

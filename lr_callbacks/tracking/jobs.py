@@ -4,11 +4,12 @@ import json
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lr_callbacks.tracking.names import ASKED
 
 if TYPE_CHECKING:  # they take seconds
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from mlflow.entities import Run
 
@@ -16,7 +17,11 @@ if TYPE_CHECKING:  # they take seconds
 _AXIS, _SEEDS = "optimizer.lr", ("seed", "data.seed")
 _HOW = ("resume", "logger", "test", "penalty", "hydra")
 _COLOURS = ("#2166ac", "#d7301f", "#1b7837", "#7b3294", "#e08214", "#01665e", "#c51b7d", "#4d4d4d")
+_MARKERS = "osv^Dph"  # with the colours, 56 methods are told apart
 COLUMNS = ("method", "rate", "seed", "final", "verdict", "status", "run_id")
+
+#: Jobs that are marked at most, beside the medians.
+MARKS = 200
 
 
 class Job(NamedTuple):
@@ -48,36 +53,59 @@ def jobs_of(runs: Sequence["Run"], metric: str) -> list[Job]:
 
 
 def figure(jobs: Sequence[Job], metric: str) -> "Figure":
-    """Draw the metric against the initial rate: a line through the medians of each method.
+    """Draw a sweep, with at most 200 marks.
 
-    Runs that diverged or have no number are crosses at the upper edge.
+    Args:
+        jobs: as `jobs_of` gives them.
+        metric: its name.
+
+    Returns:
+        The metric against the initial rate, a line through the medians of each method; or, where
+        all jobs have one rate, the metric of each method in a row of its own. Runs that diverged or
+        have no number are crosses at the edge.
     """
     from matplotlib.figure import Figure
 
     methods = list(dict.fromkeys(job.method for job in jobs))
-    drawn = Figure(figsize=(8, max(4.8, 1 + 0.18 * len(methods))), layout="constrained")
+    good, lost = [j for j in jobs if _good(j)], [j for j in jobs if not _good(j)]
+    shown = _some(lost, MARKS // 2) + _some(good, MARKS - min(len(lost), MARKS // 2))
+    finals = [job.final for job in good] or [1.0]
+    edge = 2 * max(finals) if min(finals) > 0 else max(finals)
+    several = len({job.rate for job in jobs if math.isfinite(job.rate)}) > 1
+    size = (8, max(4.2 if several else 2.4, 1 + 0.2 * len(methods)))
+    drawn = Figure(figsize=size, layout="constrained")
     axes = drawn.subplots()
-    finals = [job.final for job in jobs if _good(job)]
-    top = 2 * max(finals, default=1.0) if min(finals, default=1.0) > 0 else max(finals)
-    for index, method in enumerate(methods):
-        colour = _COLOURS[index % len(_COLOURS)]
-        mine = [job for job in jobs if job.method == method and math.isfinite(job.rate)]
-        good = [job for job in mine if _good(job)]
-        axes.plot(
-            [j.rate for j in good], [j.final for j in good], "o", ms=3, color=colour, alpha=0.5
-        )
-        axes.plot(*_medians(good), "-", color=colour, label=method)
-        lost = [job.rate for job in mine if not _good(job)]
-        axes.plot(lost, [top] * len(lost), "x", color=colour)
-    axes.set_xscale("log")
-    if min(finals, default=0.0) > 0:
-        axes.set_yscale("log")
-    axes.set_xlabel("initial learning rate")
-    axes.set_ylabel(f"final {metric}   (×: diverged)")
+    for place, method in enumerate(methods):
+        style: dict[str, Any] = {"color": _COLOURS[place % 8], "marker": _MARKERS[place % 7]}
+        if several:
+            rates, medians = _medians(job for job in good if job.method == method)
+            axes.plot(rates, medians, lw=1, color=style["color"])
+            axes.plot([], [], lw=1, ms=4, label=method, **style)
+        for job in (job for job in shown if job.method == method):
+            value = job.final if _good(job) else edge
+            at = (job.rate, value) if several else (value, place)
+            own = {"alpha": 0.5} if _good(job) else {"marker": "x"}
+            axes.plot(*at, ls="", ms=4, **{**style, **own})
+    scale, said = "log" if min(finals) > 0 else "linear", f"final {metric}   (×: diverged)"
+    _dress(axes, methods, several, scale, said)
+    return drawn
+
+
+def _dress(axes: "Axes", methods: list[str], several: bool, scale: str, said: str) -> None:
+    """Label the axes."""
+    if several:
+        axes.set(xscale="log", yscale=scale, xlabel="initial learning rate", ylabel=said)
+        axes.legend(frameon=False, fontsize=8)
+    else:
+        axes.set(xscale=scale, xlabel=said, ylim=(len(methods) - 0.5, -0.5))
+        axes.set_yticks(range(len(methods)), methods, fontsize=8)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
-    return drawn
+
+
+def _some(jobs: list[Job], most: int) -> list[Job]:
+    """Keep some of many, from the first to the last."""
+    return jobs if len(jobs) <= most else [jobs[k * len(jobs) // most] for k in range(most)]
 
 
 def _good(job: Job) -> bool:

@@ -107,6 +107,27 @@ def test_the_jobs_of_a_sweep_are_compared_method_by_method(store):
     ]
 
 
+def test_a_sweep_leaves_its_figure_with_its_parent(store):
+    client = MlflowClient(store)
+    (experiment,) = [e for e in client.search_experiments() if e.name == "lr_callbacks"]
+    parents = client.search_runs([experiment.experiment_id], "tags.`lr_callbacks.sweep` = 'parent'")
+    for parent in parents:
+        names = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
+        assert {"children.md", "sweep.png"} <= names
+
+
+@pytest.mark.parametrize("rates", [(0.1,), (0.1, 1.0)])
+def test_a_sweep_of_very_many_jobs_has_two_hundred_marks(rates):
+    jobs = [
+        Job(f"m{i % 3}", rates[i % len(rates)], "0", math.nan if i % 7 == 0 else 1.0, "", "", "")
+        for i in range(2000)
+    ]
+    lines = figure(jobs, "val/loss").axes[0].lines
+    marked = [line for line in lines if line.get_alpha() or line.get_marker() == "x"]
+    assert 150 <= len(marked) <= 200
+    assert {line.get_marker() for line in lines} >= {"x", "o", "s", "v"}
+
+
 def test_the_names_of_many_methods_have_room(tmp_path):
     jobs = [Job(f"optimizer=o{i}, schedule=cosine", 0.1, "0", 1.0, "", "", "") for i in range(54)]
     figure(jobs, "val/loss").savefig(tmp_path / "compare.png")  # matplotlib would warn
