@@ -3,13 +3,12 @@
 import sys
 from pathlib import Path
 
-import torch
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
 
 from lr_callbacks import Controller, Guard, LRScaler, Observation, Snapshots, StepGate
 from lr_callbacks.controller import row
 from lr_callbacks.tracking.figure import draw
-from lr_callbacks.tracking.history import History
+from lr_callbacks.tracking.history import History, settled
 
 
 class GuardedTrainer(Trainer, TrainerCallback):
@@ -47,14 +46,15 @@ class GuardedTrainer(Trainer, TrainerCallback):
         control.should_training_stop |= decision.stop
 
 
-torch.manual_seed(0)
 folder = Path(*sys.argv[1:])
-rows = [(torch.arange(24) * (1 + k % 3) + k) % 32 for k in range(256)]  # counting by 1, 2 or 3
+rows = [[(t * (1 + k % 3) + k) % 32 for t in range(24)] for k in range(256)]  # count by 1, 2 or 3
+data = [{"input_ids": tokens, "labels": tokens} for tokens in rows]
 size = {"vocab_size": 32, "n_positions": 24, "n_embd": 32, "n_layer": 2, "n_head": 2}
-model = GPT2LMHeadModel(GPT2Config(bos_token_id=0, eos_token_id=0, **size))
+model = GPT2Config(bos_token_id=0, eos_token_id=0, **size)
 asked = TrainingArguments(folder / "hf", max_steps=120, learning_rate=1.0, disable_tqdm=True,
     gradient_accumulation_steps=2, use_cpu=True, report_to="none", save_strategy="no")  # fmt: skip
-trainer = GuardedTrainer(model, asked, train_dataset=[{"input_ids": r, "labels": r} for r in rows])
+trainer = GuardedTrainer(None, asked, train_dataset=data, model_init=lambda: GPT2LMHeadModel(model))
 trainer.train()
-draw({"guarded": trainer.run}).savefig(folder / "09_hf_trainer.png", dpi=110)
-print(f"{len(trainer.run.series['train/loss'])} losses\n{folder / '09_hf_trainer.png'}")
+run = trainer.run._replace(decisions=settled(trainer.run.decisions))
+draw({"guarded": run}).savefig(folder / "09_hf_trainer.png", dpi=110)
+print(f"{len(run.series['train/loss'])} losses\n{folder / '09_hf_trainer.png'}")

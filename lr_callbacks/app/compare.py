@@ -91,9 +91,12 @@ def _told(jobs: Sequence[Job], metric: str, most: float | None, least: float | N
 
 
 def _number(given: str) -> float:
-    value = float(given)
+    try:
+        value = float(given)
+    except ValueError:
+        value = math.nan
     if math.isnan(value):
-        raise ValueError(given)
+        raise argparse.ArgumentTypeError(f"must be a number, got {given!r}")
     return value
 
 

@@ -214,7 +214,7 @@ def main() -> int:
         watch = threading.Timer(DEADLINE, os._exit, (1,))  # a service that dribbles its answer
         watch.daemon = True
         watch.start()
-        told = {"title": message["title"], "body": message["body"]}
+        told = {name: message[name] for name in ("title", "body")} | {"body_format": "text"}
         taken = False
         for url in message["urls"]:
             service = apprise.Apprise()

@@ -174,6 +174,7 @@ def test_a_limit_that_is_no_number_is_wrong_usage(capsys):
     with pytest.raises(SystemExit) as end:
         main(["compare", "last", "--at-most", "nan"])
     assert end.value.code == 2
+    assert "argument --at-most: must be a number, got 'nan'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
