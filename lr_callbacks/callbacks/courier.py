@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 PAUSE, DEADLINE = 60.0, 30.0
 
 #: Alerts that wait at most, the newest; how many of them the first and the last lines of a message
-#: tell, and characters of a line: some services take no more than 2,000.
-WAITING, FIRST, LAST, WIDE = 50, 2, 4, 240
+#: tell, and characters of a line and of a run's name: some services take no more than 2,000.
+WAITING, FIRST, LAST, WIDE, NAME = 50, 2, 4, 240, 80
 
 #: Times that the last message of a run is tried, `PAUSE` apart.
 TRIES = 3
@@ -176,12 +176,15 @@ def composed(alerts: Sequence[Alert], counts: Counter[str]) -> dict[str, Any]:
     Returns:
         ``title``, ``body`` and ``type``, as `apprise` names them.
     """
-    worst, count = max(alerts, key=lambda alert: alert.level), counts.total()
+    worst = max(reversed(alerts), key=lambda alert: alert.level)  # the last of equals
+    count = counts.total()
     lines = [alert.text[:WIDE] for alert in alerts]
     if count > FIRST + LAST:
         several = ", ".join(f"{n} × {headline}" for headline, n in counts.most_common(5))
         lines[FIRST : max(FIRST, len(lines) - LAST)] = [f"… in all {count}: {several}"]
-    title = f"{worst.run}: {worst.headline}" + (f" and {count - 1} more" if count > 1 else "")
+    title = f"{worst.run[:NAME]}: {worst.headline}" + (
+        f" and {count - 1} more" if count > 1 else ""
+    )
     good = all(alert.good for alert in alerts)
     body = "\n".join([*lines, alerts[-1].place()])
     return {"title": title, "body": body, "type": "success" if good else worst.level.name.lower()}

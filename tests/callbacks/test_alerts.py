@@ -19,6 +19,7 @@ from webhook import webhook
 
 from lr_callbacks import AdaptiveLearningRate, Alerts, JournaledMLFlowLogger, RunReport
 from lr_callbacks.callbacks.courier import Alert, Courier, Level, composed
+from lr_callbacks.callbacks.where import at_hand
 from lr_callbacks.core import Condition, Decision
 
 ALARM = Decision(condition=Condition.SPIKING, reason="loss 9; watching the next losses")
@@ -87,6 +88,13 @@ def test_an_alarm_has_the_runs_name_the_sentence_loss_rate_and_link(hook, tmp_pa
     assert f"/#/experiments/{logger.experiment_id}/runs/{logger.run_id}" in place[1]
     assert (last["title"], last["type"]) == ("my run: ended", "success")
     assert last["message"].startswith("ended after 12 steps: recovered (loss ")
+
+
+def test_where_a_run_is_found_is_told_without_waiting_for_mlflow(tmp_path):
+    away = {"tracking_uri": "http://127.0.0.1:9", "drain_timeout": 0.0}
+    logger = JournaledMLFlowLogger("e", journal_dir=str(tmp_path), **away)
+    logger.log_metrics({"a": 1.0}, 0)
+    assert at_hand(logger) == f"its journal: {logger.journal_path}"
 
 
 def told(hook, alerts, script, **settings):
@@ -171,6 +179,13 @@ def test_a_message_is_short_whatever_it_sums_up(alerts, lost):
     message = composed(told, Counter(spiking=len(told) + lost))
     assert len(message["body"]) < 2000
     assert message["type"] == max(level for level, _ in alerts).name.lower()
+
+
+def test_the_title_tells_the_last_of_what_is_gravest():
+    told = [("roll back", 1), ("ended", 1), ("observe", 0)]
+    alerts = [Alert(Level(level), word, "text", "n" * 200, lambda: "") for word, level in told]
+    title = composed(alerts, Counter(word for word, _ in told))["title"]
+    assert title == f"{'n' * 80}: ended and 2 more"
 
 
 def test_a_service_that_fails_is_told_again_with_the_next(hook, caplog):
