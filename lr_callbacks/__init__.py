@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lr_callbacks.buffers import Buffers
     from lr_callbacks.callbacks.adaptive import AdaptiveLearningRate
+    from lr_callbacks.callbacks.alerts import Alerts
     from lr_callbacks.callbacks.report import RunReport
     from lr_callbacks.controller import Controller
     from lr_callbacks.core import Condition, Decision, Detector, Observation, Policy, Reading
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AdaptiveLearningRate": "callbacks.adaptive",
+    "Alerts": "callbacks.alerts",
     "Buffers": "buffers",
     "Condition": "core",
     "Controller": "controller",
@@ -51,6 +53,7 @@ _HOMES = {
 
 __all__ = [
     "AdaptiveLearningRate",
+    "Alerts",
     "Buffers",
     "Condition",
     "Controller",

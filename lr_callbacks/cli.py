@@ -1,13 +1,13 @@
-"""The command line: ``lr-callbacks sync``, ``replay``, ``compare`` and ``ui``."""
+"""The command line ``lr-callbacks``: what was recorded is sent, shown, compared and explained."""
 
 import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lr_callbacks import replay
-from lr_callbacks.app import compare
+from lr_callbacks.app import compare, explain, watch
 from lr_callbacks.terminal import EXIT_CODES, show, show_json
 from lr_callbacks.tracking.journal import SUFFIX, header
 
@@ -19,6 +19,8 @@ examples:
   lr-callbacks sync                     send what an interrupted run or a dead server left behind
   lr-callbacks compare last             the newest sweep: a table, and compare.png
   lr-callbacks compare last --json      the same for a program
+  lr-callbacks explain last             what happened in the newest run, and why
+  lr-callbacks watch                    the newest run as it goes
   lr-callbacks replay losses.csv        what would have been decided, and replay.png
   lr-callbacks ui                       MLflow's UI on the store of this folder
 
@@ -45,6 +47,14 @@ examples:
 
 {EXIT_CODES}"""
 
+#: Commands that have a module of their own, and what they show.
+PARTS: dict[str, tuple[Any, str]] = {
+    "compare": (compare, "a sweep's table, and a figure of its methods"),
+    "explain": (explain, "what happened around a step of a run, in sentences"),
+    "replay": (replay, "what would be decided on a recorded curve"),
+    "watch": (watch, "a live view of a run in this terminal"),
+}
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code, see `EXIT_CODES`."""
@@ -67,15 +77,11 @@ def _command(arguments: list[str] | None) -> int:
         command.add_argument("folder", nargs="?", default=".", type=Path, help="default: .")
     sender.add_argument("--json", action="store_true", help="print JSON instead of a table")
     viewer.add_argument("--port", type=int, default=5000)
-    replayer = commands.add_parser("replay", help="what would be decided on a recorded curve")
-    replay.add_arguments(replayer)
-    comparer = commands.add_parser("compare", help="a sweep's table, and a figure of its methods")
-    compare.add_arguments(comparer)
+    for name, (part, said) in PARTS.items():
+        part.add_arguments(commands.add_parser(name, help=said))
     given = parser.parse_args(arguments)
-    if given.command == "replay":
-        return replay.main(given)
-    if given.command == "compare":
-        return compare.main(given)
+    if given.command in PARTS:
+        return int(PARTS[given.command][0].main(given))
     if not given.folder.is_dir():
         parser.error(f"{given.folder} is not a folder")
     if given.command == "ui":

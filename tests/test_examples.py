@@ -31,7 +31,7 @@ def run(folder, monkeypatch, capfd):
     def runs(name, *arguments):
         if name.endswith(".py"):  # as `python NAME`, without the seconds of the imports
             monkeypatch.setattr("sys.argv", [name, str(folder)])
-            runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+            runs.left = runpy.run_path(str(EXAMPLES / name), run_name="__main__")
         else:
             subprocess.run(["sh", EXAMPLES / name, folder, *arguments], check=True)
         said = capfd.readouterr().out
@@ -158,3 +158,14 @@ def test_a_launcher_outlives_a_job_that_raises_and_one_that_diverges(run, folder
         1e30: "FINISHED",
     }
     assert jobs[1e30].data.tags["lr_callbacks.verdict"] == "diverged"
+
+
+def test_a_hugging_face_trainer_sees_the_loss_of_every_step_in_sixty_lines(run):
+    assert len((EXAMPLES / "09_hf_trainer.py").read_text().splitlines()) <= 60
+    said = run("09_hf_trainer.py")
+    assert "those give 3.3" in said
+    assert "the weights were harmed" in said
+    steps, losses = zip(*run.left["trainer"].run.series["train/loss"], strict=True)
+    assert steps == tuple(range(120))
+    assert max(losses) > 10 * losses[0]
+    assert sum(losses[-10:]) / 10 < 0.8 * losses[0]

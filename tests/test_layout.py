@@ -43,7 +43,7 @@ ROOMS = {
     "outliers": {"torch"},
     "distance": {"torch"},
     "selection": {"torch"},
-    "callbacks": {"torch", "rich", *LIGHTNING},
+    "callbacks": {"torch", "rich", "apprise", *LIGHTNING},
     "tracking": {
         "mlflow",
         "hydra",
@@ -55,7 +55,17 @@ ROOMS = {
         *LIGHTNING,
     },
     "zoo": {"torch", "sklearn", *LIGHTNING},
-    "app": {"torch", "hydra", "omegaconf", "mlflow", "rich", "matplotlib", "yaml", *LIGHTNING},
+    "app": {
+        "torch",
+        "hydra",
+        "omegaconf",
+        "mlflow",
+        "rich",
+        "matplotlib",
+        "plotext",
+        "yaml",
+        *LIGHTNING,
+    },
     "cli": {"mlflow", "rich", "matplotlib"},
     "__init__": set(),
 }
@@ -179,7 +189,7 @@ def loaded(code):
     return set(done.stdout.splitlines()[-1].split()[1:])
 
 
-@pytest.mark.parametrize("command", ["", "sync", "replay", "compare", "ui"])
+@pytest.mark.parametrize("command", ["", "sync", "replay", "compare", "explain", "watch", "ui"])
 def test_the_help_of_a_command_loads_nothing_that_takes_seconds(command):
     arguments = [*command.split(), "--help"]
     assert loaded(f"from lr_callbacks.cli import main; main({arguments!r})") == set()

@@ -1,47 +1,27 @@
 """``lr-callbacks compare``: the table and the figure of a sweep, one line for each method."""
 
 import argparse
-import json
 import math
 import os
-import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from lr_callbacks.terminal import EXIT_CODES, show, show_json
-from lr_callbacks.tracking.names import ASKED
+from lr_callbacks.tracking.jobs import COLUMNS, Job, figure, jobs_of
 
 if TYPE_CHECKING:  # they take seconds, and its help needs none of them
-    from matplotlib.figure import Figure
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
-
-#: Overrides that tell no methods apart: the axis of the figure, repetitions, and the how.
-_AXIS, _SEEDS = "optimizer.lr", ("seed", "data.seed")
-_HOW = ("resume", "skip_finished", "logger", "test", "penalty", "hydra")
-_COLOURS = ("#2166ac", "#d7301f", "#1b7837", "#7b3294", "#e08214", "#01665e", "#c51b7d", "#4d4d4d")
-_COLUMNS = ("method", "rate", "seed", "final", "verdict", "status", "run_id")
-
-
-class Job(NamedTuple):
-    """One run of a sweep."""
-
-    method: str
-    rate: float  # the initial learning rate; NaN where none is known
-    seed: str
-    final: float  # NaN where the run has no such metric
-    verdict: str
-    status: str
-    run_id: str
-
 
 EXAMPLES = f"""\
 examples:
   lr-callbacks compare last                                   the newest sweep of this folder
   lr-callbacks compare "sweep 1125-114733" --metric test/accuracy --output accuracy.png
   lr-callbacks compare last --uri http://HOST:5000 --json     from a server, for a program
+  lr-callbacks compare last --at-most 0.4                     exit code 1 where a job did worse,
+                                                              diverged or did not finish
 
 {EXIT_CODES}"""
 
@@ -58,10 +38,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", default="val/loss", help="default: val/loss")
     parser.add_argument("--output", default="compare.png", type=Path, help="default: compare.png")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    limits = {"at-most": "the largest metric that passes", "at-least": "the smallest"}
+    for limit, said in limits.items():
+        parser.add_argument(f"--{limit}", type=_number, metavar="X", help=f"{said}; else exit 1")
 
 
 def main(given: argparse.Namespace) -> int:
-    """Compare the jobs of a sweep and return the exit code: 0 done, 1 there is nothing to."""
+    """Compare the jobs of a sweep.
+
+    Returns:
+        The exit code: 0 done; 1 there is nothing to compare, or a limit was given and a job is
+        beyond it, diverged or is not FINISHED, each of which is told.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
@@ -72,10 +60,43 @@ def main(given: argparse.Namespace) -> int:
         return 1
     if given.json:
         show_json([job._asdict() for job in jobs])
+    else:
+        show([given.metric if name == "final" else name for name in COLUMNS], jobs)
+        print(f"figure: {given.output}")
+    if given.at_most is given.at_least is None:
         return 0
-    show([given.metric if name == "final" else name for name in _COLUMNS], jobs)
-    print(f"figure: {given.output}")
-    return 0
+    return int(_told(jobs, given.metric, given.at_most, given.at_least))
+
+
+def _told(jobs: Sequence[Job], metric: str, most: float | None, least: float | None) -> bool:
+    """Whether a job misses a limit; each that does is told."""
+    missed = False
+    for job in jobs:
+        said = f"{metric} is {job.final:.4g}"
+        if job.status != "FINISHED":
+            said = f"is {job.status}"
+        elif job.verdict == "diverged":
+            said = "diverged"
+        elif most is not None and not job.final <= most:
+            said += f", more than {most:.4g}"
+        elif least is not None and not job.final >= least:
+            said += f", less than {least:.4g}"
+        else:
+            continue
+        missed = True
+        told = f"{job.method}, rate {job.rate:.4g}, seed {job.seed}"
+        print(f"lr-callbacks compare: run {job.run_id} ({told}): {said}", file=sys.stderr)
+    return missed
+
+
+def _number(given: str) -> float:
+    try:
+        value = float(given)
+    except ValueError:
+        value = math.nan
+    if math.isnan(value):
+        raise argparse.ArgumentTypeError(f"must be a number, got {given!r}")
+    return value
 
 
 def compare(uri: str, sweep: str, metric: str) -> list[Job]:
@@ -104,60 +125,7 @@ def compare(uri: str, sweep: str, metric: str) -> list[Job]:
     if not any(metric in run.data.metrics for run in runs):
         known = ", ".join(sorted({name for run in runs for name in run.data.metrics}))
         raise ValueError(f"No job has the metric {metric!r}; there are {known or 'none'}.")
-    asked = [_asked(run) for run in runs]
-    told = {
-        key
-        for key in {key for row in asked for key in row}
-        if key not in (_AXIS, *_SEEDS) and key.split(".")[0].split("/")[0] not in _HOW
-        if len({row.get(key) for row in asked}) > 1
-    }
-    jobs = [_job(run, row, told, metric) for run, row in zip(runs, asked, strict=True)]
-    return sorted(jobs, key=lambda job: (job.method, job.rate, job.seed))
-
-
-def figure(jobs: Sequence[Job], metric: str) -> "Figure":
-    """Draw the metric against the initial rate: a line through the medians of each method.
-
-    Runs that diverged or have no number are crosses at the upper edge.
-    """
-    from matplotlib.figure import Figure
-
-    methods = list(dict.fromkeys(job.method for job in jobs))
-    drawn = Figure(figsize=(8, max(4.8, 1 + 0.18 * len(methods))), layout="constrained")
-    axes = drawn.subplots()
-    finals = [job.final for job in jobs if _good(job)]
-    top = 2 * max(finals, default=1.0) if min(finals, default=1.0) > 0 else max(finals)
-    for index, method in enumerate(methods):
-        colour = _COLOURS[index % len(_COLOURS)]
-        mine = [job for job in jobs if job.method == method and math.isfinite(job.rate)]
-        good = [job for job in mine if _good(job)]
-        axes.plot(
-            [j.rate for j in good], [j.final for j in good], "o", ms=3, color=colour, alpha=0.5
-        )
-        axes.plot(*_medians(good), "-", color=colour, label=method)
-        lost = [job.rate for job in mine if not _good(job)]
-        axes.plot(lost, [top] * len(lost), "x", color=colour)
-    axes.set_xscale("log")
-    if min(finals, default=0.0) > 0:
-        axes.set_yscale("log")
-    axes.set_xlabel("initial learning rate")
-    axes.set_ylabel(f"final {metric}   (×: diverged)")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
-    return drawn
-
-
-def _good(job: Job) -> bool:
-    return math.isfinite(job.final) and job.verdict != "diverged"
-
-
-def _medians(jobs: Iterable[Job]) -> tuple[list[float], list[float]]:
-    held: dict[float, list[float]] = {}
-    for job in jobs:
-        held.setdefault(job.rate, []).append(job.final)
-    rates = sorted(held)
-    return rates, [statistics.median(held[rate]) for rate in rates]
+    return jobs_of(runs, metric)
 
 
 def _parent(client: "MlflowClient", sweep: str) -> "Run":
@@ -170,30 +138,6 @@ def _parent(client: "MlflowClient", sweep: str) -> "Run":
         return same[0]
     names = ", ".join(repr(r.info.run_name) for r in found[:5]) or "none"
     raise ValueError(f"There is no sweep {sweep!r}; the newest are {names}.")
-
-
-def _asked(run: "Run") -> dict[str, str]:
-    """Return the overrides of a job, by key."""
-    given: list[str] = json.loads(run.data.tags.get(ASKED, "[]"))
-    pairs = (override.partition("=") for override in given)
-    return {key.lstrip("+"): value for key, _, value in pairs}
-
-
-def _job(run: "Run", asked: dict[str, str], told: set[str], metric: str) -> Job:
-    method = ", ".join(f"{key}={asked[key]}" for key in sorted(told & asked.keys()))
-    try:
-        rate = float(run.data.params.get("optimizer/lr", "nan"))
-    except ValueError:
-        rate = math.nan
-    return Job(
-        method or "all",
-        rate,
-        run.data.params.get("seed", ""),
-        float(run.data.metrics.get(metric, math.nan)),
-        run.data.tags.get("lr_callbacks.verdict", ""),
-        run.info.status,
-        run.info.run_id,
-    )
 
 
 def _uri(given: str | None, folder: Path) -> str:

@@ -34,6 +34,7 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
         "policies": "Guard Hold Ladder Search",
         "tracking.logger": "JournaledMLFlowLogger",
         "callbacks.adaptive": "AdaptiveLearningRate",
+        "callbacks.alerts": "Alerts",
         "callbacks.report": "RunReport",
         "zoo.data": "Bundled",
         "zoo.trouble": "BadBatch",

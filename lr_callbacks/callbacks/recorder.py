@@ -20,13 +20,27 @@ class DecisionLogger(Protocol):
         ...
 
 
+@runtime_checkable
+class Listener(Protocol):
+    """A callback of the Trainer that is told what was measured and decided, on rank 0."""
+
+    def hear_steps(self, block: Sequence[Measured]) -> None:
+        """Take in steps that were made."""
+        ...
+
+    def hear_decision(self, measured: Measured, decision: Decision) -> None:
+        """Take in a decision."""
+        ...
+
+
 class Recorder:
     """Hands steps and decisions to every logger, whatever `log_every_n_steps` says.
 
-    A logger that raises is reported once and left out from then on; training goes on.
+    A logger that raises is reported once and left out from then on, as is a callback that listens;
+    training goes on.
 
     Args:
-        trainer: its loggers are used, on rank 0 only.
+        trainer: its loggers and callbacks are used, on rank 0 only.
         counts: events recorded so far, by name; a resumed run hands in what it had.
         monitor: the name of the loss, which is then recorded as ``watched/<name>``.
         prefix: stands before the names of events.
@@ -44,6 +58,8 @@ class Recorder:
         self._loss = f"watched/{monitor}" if monitor else "train/loss"
         self._prefix = prefix
         self._loggers: list[Any] = list(trainer.loggers) if trainer.is_global_zero else []
+        heard = trainer.callbacks if trainer.is_global_zero else []  # type: ignore[attr-defined]
+        self._listeners = [callback for callback in heard if isinstance(callback, Listener)]
         self._scale: float | None = None
         for logger in self._loggers:
             if hasattr(logger, "reserve") and at_once(logger.__class__, "log_block", "log_metrics"):
@@ -61,6 +77,7 @@ class Recorder:
         else:
             for measured in block:
                 self._metrics(measured)  # which counts the events
+        self._tell("hear_steps", block)
 
     def abandon(self, steps: Sequence[Measured]) -> None:
         """Record that the weights of steps were left behind by a rollback decided meanwhile."""
@@ -68,7 +85,7 @@ class Recorder:
 
     def decision(self, measured: Measured, decision: Decision) -> None:
         """Record a decision: its event, the outcome that it tells, its row, its line."""
-        done = _done(measured, decision)
+        done = deed(measured, decision)
         condition = decision.condition.name.lower()
         event = condition if decision.condition.trouble else done.replace(" ", "_")
         counts = self._count(event)
@@ -84,6 +101,7 @@ class Recorder:
                     logger.log_decision(measured.step, record)
                 except Exception as error:
                     self._leave_out(logger, error)
+        self._tell("hear_decision", measured, decision)
         self._say(line(measured, decision))
 
     def _count(self, event: str) -> dict[str, float]:
@@ -125,8 +143,16 @@ class Recorder:
             except Exception as error:
                 self._leave_out(logger, error)
 
+    def _tell(self, how: str, *heard: Any) -> None:
+        for listener in self._listeners:
+            try:
+                getattr(listener, how)(*heard)
+            except Exception as error:
+                self._leave_out(listener, error)
+
     def _leave_out(self, logger: Any, error: Exception) -> None:
         self._loggers = [other for other in self._loggers if other is not logger]
+        self._listeners = [other for other in self._listeners if other is not logger]
         rank_zero_warn(
             f"{type(logger).__name__} failed and gets no more losses and rates from "
             f"AdaptiveLearningRate; training goes on. It said: {error!r}"
@@ -140,7 +166,7 @@ class Recorder:
             rank_zero_info(text)
 
 
-def _done(measured: Measured, decision: Decision) -> str:
+def deed(measured: Measured, decision: Decision) -> str:
     """Name what was done, where skipping the step was all, that."""
     done = decision.action(measured.scale)
     return (

@@ -2,9 +2,7 @@
 
 import csv
 import gzip
-import shlex
 import shutil
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,12 +14,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from lr_callbacks.callbacks.hooks import hide_idle, show_idle
+from lr_callbacks.callbacks.where import place, where
 from lr_callbacks.tracking.context import describe_data
 from lr_callbacks.tracking.figure import draw
 from lr_callbacks.tracking.history import COLUMNS, History, sentence, whole
 from lr_callbacks.tracking.interactive import page
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
-from lr_callbacks.tracking.store import local_database
+from lr_callbacks.tracking.summary import summary, written
 from lr_callbacks.verdict import verdict as judge
 
 #: Where a checkpoint says which run it belongs to.
@@ -33,8 +32,9 @@ class RunReport(Callback):
 
     Needs a `JournaledMLFlowLogger`, whose journal it reads when ``fit`` ends, also by an exception.
     Logs the artifacts ``report/figure.png``, ``report/figure.html`` (needs no network),
-    ``report/decisions.csv``, ``report/decisions.md``, ``report/journal.jsonl.gz``, the data set,
-    and the tags ``lr_callbacks.verdict`` (see `verdict`), ``lr_callbacks.decisions`` and
+    ``report/decisions.csv``, ``report/decisions.md``, ``report/journal.jsonl.gz``,
+    ``report/summary.json`` (see `summary`), the data set, and the tags ``lr_callbacks.verdict``
+    (see `verdict`), ``lr_callbacks.summary``, the same JSON, ``lr_callbacks.decisions`` and
     ``lr_callbacks.first_trouble``, the first alarm. Checkpoints remember the run, so that
     ``fit(ckpt_path=…)`` goes on with it, tagged ``resumed_from_step``. Put it after
     `AdaptiveLearningRate`. A report that fails is reported, the training is not touched.
@@ -123,12 +123,15 @@ def report(logger: JournaledMLFlowLogger, journal: Path) -> None:
         step, row = run.decisions[0]
         tags["lr_callbacks.decisions"] = ", ".join(f"{n} × {kind}" for kind, n in kinds.items())
         tags["lr_callbacks.first_trouble"] = f"step {step}: {sentence(row)}"
-    tags["mlflow.note.content"] = _note(run, tags, _page(logger))
+    told = written(summary(run, tags["lr_callbacks.verdict"]))
+    tags["lr_callbacks.summary"] = told
+    tags["mlflow.note.content"] = _note(run, tags, place(logger))
     logger.log_tags(tags)
     folder = journal.with_suffix("").with_suffix(".report")
     folder.mkdir(exist_ok=True)
     draw({"loss": run}).savefig(folder / "figure.png", dpi=130)
     (folder / "figure.html").write_text(page(run, str(logger._run_name)), encoding="utf-8")
+    (folder / "summary.json").write_text(f"{told}\n", encoding="utf-8")
     _decisions(run, folder)
     with journal.open("rb") as plain, gzip.open(folder / "journal.jsonl.gz", "wb") as packed:
         shutil.copyfileobj(plain, packed)
@@ -203,32 +206,3 @@ def _print(logger: JournaledMLFlowLogger, run: History, kinds: Counter[str], sai
     console.print(title, soft_wrap=True, highlight=False)
     console.print(table)
     console.print(where(logger), soft_wrap=True, highlight=False)
-
-
-def _page(logger: JournaledMLFlowLogger) -> str | None:
-    """Return the run's address within MLflow's UI, None while MLflow has not answered."""
-    run = logger.run_id
-    return f"#/experiments/{logger.experiment_id}/runs/{run}" if run else None
-
-
-def where(logger: JournaledMLFlowLogger) -> str:
-    """Return the command that opens the UI, and the run's address in it."""
-    uri, page = logger.tracking_uri, _page(logger)
-    if not page:
-        later = f"{_command('lr-callbacks')} sync {logger.journal_dir}"
-        return f"MLflow has not answered yet; later: {later}"
-    address = f"{page}?workflowType=machine_learning"
-    if uri.startswith("http"):
-        return f"{uri}/{address}"
-    if not local_database(uri):
-        return f"run {logger.run_id} of experiment {logger.experiment_id} at {uri}"
-    command = f"{_command('mlflow')} ui --backend-store-uri {shlex.quote(uri)}"
-    return f"{command}\nthen open http://127.0.0.1:5000/{address}"
-
-
-def _command(name: str) -> str:
-    """Return how a command of this environment is called from here, activated or not."""
-    own = Path(sys.executable).parent / name
-    if not own.exists() or shutil.which(name) == str(own):
-        return name
-    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)

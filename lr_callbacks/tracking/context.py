@@ -1,7 +1,9 @@
 """Where a run comes from: the code's commit, and the data."""
 
 import hashlib
+import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.autologging_utils import autologging_is_disabled
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 from pytorch_lightning.utilities import rank_zero_warn
+
+from lr_callbacks.tracking.summary import public
 
 #: Elements of a tensor that its digest is made of.
 SAMPLED = 4096
@@ -42,6 +46,7 @@ def describe_run(logger: Any) -> dict[str, Any]:
         "resumes": logger._resumes,
         "run_name": logger._run_name,
         "prefix": logger._prefix,
+        "command": shlex.join(map(public, sys.argv)),
         "tags": context_tags(logger.tags or {}, logger._parent_run_id),
     }
 

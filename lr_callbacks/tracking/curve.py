@@ -1,15 +1,14 @@
 """The losses of a past run: from a CSV file, a journal, or an MLflow store."""
 
 import csv
-import math
 import re
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lr_callbacks.tracking.history import LOSS, History, records
 from lr_callbacks.tracking.journal import header
+from lr_callbacks.tracking.past import some, stored
 
 #: Columns of losses and of steps where none is named: of a plain table, of Lightning's CSVLogger,
 #: of what TensorBoard and Weights & Biases export.
@@ -56,7 +55,8 @@ def load(curve: str, name: str | None = None, tracking_uri: str | None = None) -
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise ValueError(f"{curve} cannot be read: {error}.") from error
     elif re.fullmatch(r"[0-9a-f]{32}", curve):
-        points = _run(curve, name, tracking_uri)
+        run = stored(curve, tracking_uri, name, ("lr/", "scale/", "events/"), decided=False)
+        points = _points(run.series[run.about["loss"]], run.series)
     elif path.is_dir():
         raise ValueError(f"{curve} is a folder; name a CSV file or a journal in it.")
     else:
@@ -73,7 +73,7 @@ def _journal(path: Path, name: str | None) -> list[Point]:
             series.setdefault(key, []).append((record["s"], float(value)))
     losses = series.get(name or History({}, series, [], 0, 0).loss)
     if losses is None:
-        raise ValueError(f"{path} has no metric {name or LOSS!r}; it has {_some(series)}.")
+        raise ValueError(f"{path} has no metric {name or LOSS!r}; it has {some(series)}.")
     return _points(losses, series)
 
 
@@ -123,62 +123,11 @@ def _column(path: Path, columns: list[str], name: str | None) -> str:
     for known in wanted:
         found = [c for c in columns if c == known or c.endswith(f"{OF}{known}")]
         if len(found) > 1:
-            raise ValueError(f"{path} has several columns of losses, name one: {_some(found)}.")
+            raise ValueError(f"{path} has several columns of losses, name one: {some(found)}.")
         if found:
             return found[0]
-    raise ValueError(f"{path} has no column {name or 'loss'!r}; it has {_some(columns)}.")
+    raise ValueError(f"{path} has no column {name or 'loss'!r}; it has {some(columns)}.")
 
 
 def _filled(cell: str | None) -> bool:
     return bool(cell and cell.strip())
-
-
-def _run(run_id: str, name: str | None, tracking_uri: str | None) -> list[Point]:
-    import os
-
-    from mlflow.exceptions import MlflowException
-    from mlflow.tracking import MlflowClient
-
-    from lr_callbacks.tracking import store
-
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    file = store.local_file(uri)
-    if file is not None and not file.is_file():
-        raise ValueError(f"there is no MLflow store {file}; name one with --tracking-uri.")
-    client = MlflowClient(store.resolve(uri, Path.cwd()))
-    try:
-        metrics = client.get_run(run_id).data.metrics
-        prefix = next((key[: -len(LOSS)] for key in metrics if key.endswith(f"-{LOSS}")), "")
-        prefix = "" if LOSS in metrics else prefix  # that of the logger
-        name = name or prefix + History({}, {key: [] for key in metrics}, [], 0, 0).loss
-        if name not in metrics:
-            raise ValueError(f"run {run_id} has no metric {name!r}; it has {_some(metrics)}.")
-        kinds = ("lr/", "scale/", "events/")
-        series = {
-            key.removeprefix(prefix): _lasting(client.get_metric_history(run_id, key))
-            for key in metrics
-            if key == name or key.removeprefix(prefix).startswith(kinds)
-        }
-    except MlflowException as error:
-        raise ValueError(f"MLflow: {str(error).splitlines()[0]}") from error
-    return _points(series[name.removeprefix(prefix)], series)
-
-
-def _lasting(metrics: Iterable[Any]) -> list[tuple[int, float]]:
-    """Order the points of a metric, without those that a resumed training did anew."""
-    points: list[tuple[int, float]] = []
-    for metric in sorted(metrics, key=lambda metric: (metric.timestamp, metric.step)):
-        if points and metric.step <= points[-1][0]:
-            points = [point for point in points if point[0] < metric.step]
-        points.append((metric.step, _infinite(metric.value)))
-    return points
-
-
-def _infinite(value: float) -> float:
-    """MLflow stores infinity as the largest float."""
-    return math.copysign(math.inf, value) if abs(value) >= sys.float_info.max else value
-
-
-def _some(names: object) -> str:
-    known = sorted(names)[:8]  # type: ignore[call-overload]
-    return ", ".join(map(repr, known)) or "none"

@@ -34,6 +34,7 @@ class History(NamedTuple):
     began: int  # milliseconds since 1970
     ended: int
     counts: Mapping[str, int] = {}  # points of the series that are thinned
+    tags: Mapping[str, str] = {}  # given to the run
 
     @property
     def loss(self) -> str:
@@ -79,6 +80,15 @@ def sentence(row: Mapping[str, Any]) -> str:
     return f"{said} → {row['outcome']}" if row.get("outcome") else said
 
 
+def short(said: str, width: int) -> str:
+    """Leave out the middle of what is too long for a line; its end is the outcome.
+
+    >>> short("loss 9; watching the next losses → recovered", 28)
+    'loss 9; watchi … → recovered'
+    """
+    return said if len(said) <= width else f"{said[: width // 2]} … {said[-(width // 2 - 3) :]}"
+
+
 def history(path: Path) -> History:
     """Read a whole journal.
 
@@ -89,6 +99,7 @@ def history(path: Path) -> History:
     about: dict[str, Any] = {}
     series: dict[str, list[tuple[int, float]]] = {}
     decisions: Rows = []
+    tags: dict[str, str] = {}
     began = ended = 0
     for record in _unprefixed(path):
         if "format" in record:
@@ -97,8 +108,9 @@ def history(path: Path) -> History:
             series.setdefault(name, []).append((record["s"], float(value)))
         if "d" in record:
             decisions.append((record["s"], record["d"]))
+        tags |= record.get("g", {})
         ended = record["t"]
-    return History(about, series, settled(decisions), began, ended)
+    return History(about, series, settled(decisions), began, ended, {}, tags)
 
 
 def whole(path: Path) -> History:
@@ -112,6 +124,7 @@ def whole(path: Path) -> History:
     last = header(path) or {}
     series: dict[str, Series] = {}
     decisions: Rows = []
+    tags: dict[str, str] = {}
     began = ended = last["t"]
     for record in records(path):
         began, ended = min(began, record["t"]), record["t"]
@@ -119,9 +132,10 @@ def whole(path: Path) -> History:
             series.setdefault(name, Series()).add(record["s"], float(value))
         if "d" in record:
             decisions.append((record["s"], record["d"]))
+        tags |= record.get("g", {})
     thinned = {name: kept.points() for name, kept in series.items()}
     counts = {name: kept.count for name, kept in series.items()}
-    return History(last, thinned, settled(decisions), began, ended, counts)
+    return History(last, thinned, settled(decisions), began, ended, counts, tags)
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
@@ -146,12 +160,21 @@ def _unprefixed(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the records of a journal, their metrics without the logger's prefix."""
     prefix = ""
     for record, _ in read(path):
-        if "format" in record and record.get("prefix"):
-            prefix = Names()[f"{record['prefix']}-"]
-        if prefix and "m" in record:
-            named = {name.removeprefix(prefix): value for name, value in record["m"].items()}
-            record = {**record, "m": named}
-        yield record
+        if "format" in record:
+            prefix = prefix_of(record)
+        yield bare(record, prefix)
+
+
+def prefix_of(about: Mapping[str, Any]) -> str:
+    """Return what a logger puts before the names of all metrics, from a journal's first line."""
+    return Names()[f"{about['prefix']}-"] if about.get("prefix") else ""
+
+
+def bare(record: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Return a record whose metrics have no prefix."""
+    if not prefix or "m" not in record:
+        return record
+    return {**record, "m": {n.removeprefix(prefix): v for n, v in record["m"].items()}}
 
 
 def _first_step(path: Path) -> float:

@@ -5,18 +5,22 @@ import math
 from importlib.resources import files
 from typing import Any
 
-from lr_callbacks.tracking.figure import COLOURS, Series, extremes, finite, scheduled
+from lr_callbacks.tracking.figure import COLOURS, NORM, OTHER, SPANS
 from lr_callbacks.tracking.history import COLUMNS, History, sentence
+from lr_callbacks.tracking.marks import marks
+from lr_callbacks.tracking.series import Points, extremes, finite, scheduled
 
 #: Decisions that are told; a run with more has other worries.
 DECISIONS = 500
 
 
 def page(run: History, title: str) -> str:
-    """Return the page: loss, rates in force and scheduled, decisions; zoom, and values on hover.
+    """Return the page: what the figure shows; zoom, and values on hover.
 
     Long series are thinned to their extremes, so that a spike of one step stays.
     """
+    found = marks(run)
+    marked = {mark.number for mark in found.decisions}
     rates = []
     for name in (n for n in run.series if n.startswith("lr/")):
         rates.append(_series(f"{name} in force", run.series[name]))
@@ -29,9 +33,14 @@ def page(run: History, title: str) -> str:
         "columns": COLUMNS,
         "loss": [_series("loss", run.series.get(run.loss, []))],
         "rates": rates,
+        "norms": [_series(n, run.series[n]) for n in run.series if n.startswith(NORM)],
+        "spans": {"mode": found.bands, "check": found.checks, "gate": found.gates},
+        "faces": SPANS,
+        "other": OTHER,
         "decisions": [
-            {"step": step, "told": sentence(row)} | {k: _plain(v) for k, v in row.items()}
-            for step, row in run.decisions[:DECISIONS]
+            {"step": step, "told": sentence(row), "marked": number in marked}
+            | {k: _plain(v) for k, v in row.items()}
+            for number, (step, row) in enumerate(run.decisions[:DECISIONS], 1)
         ],
     }
     template = files("lr_callbacks.tracking").joinpath("interactive.html").read_text("utf-8")
@@ -39,7 +48,7 @@ def page(run: History, title: str) -> str:
     return filled.replace("/*COLOURS*/null", _script(COLOURS))
 
 
-def _series(name: str, series: Series) -> dict[str, Any]:
+def _series(name: str, series: Points) -> dict[str, Any]:
     low, high = extremes(finite(series))
     points = [[step, a, b] for (step, a), (_, b) in zip(low, high, strict=True)]
     return {"name": name, "points": points, "dashed": False}

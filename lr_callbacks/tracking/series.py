@@ -1,11 +1,17 @@
-"""A series of any length in little memory: its ends, and the extremes of windows between them."""
+"""A series of any length in little memory, and what is drawn of it; standard library only."""
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 #: Most windows, and points at the end that are all kept.
 WINDOWS, TAIL = 8192, 16
+
+#: Points that are drawn at most.
+DRAWN = 1500
+
+Points = Sequence[tuple[int, float]]
 
 
 class _Point(NamedTuple):
@@ -72,3 +78,27 @@ def _low(point: _Point) -> float:
 
 def _high(point: _Point) -> float:
     return point.value if math.isfinite(point.value) else -math.inf
+
+
+def finite(series: Points) -> list[tuple[int, float]]:
+    """Leave out what no axis can show."""
+    return [(step, value) for step, value in series if math.isfinite(value) and value < 1e300]
+
+
+def extremes(points: Points, most: int = DRAWN) -> tuple[Points, Points]:
+    """Keep the smallest and the largest of each bucket, so that a spike stays visible."""
+    width = max(1, math.ceil(len(points) / most))
+    buckets = [points[i : i + width] for i in range(0, len(points), width)]
+    low = [(b[0][0], min(v for _, v in b)) for b in buckets]
+    return low, [(b[0][0], max(v for _, v in b)) for b in buckets]
+
+
+def scheduled(rate: Points, scales: Points) -> list[tuple[int, float]]:
+    """Divide the scale, known where it changes, out of the rate in force."""
+    changes, scale, rows, at = list(scales), 1.0, [], 0
+    for step, value in rate:
+        while at < len(changes) and changes[at][0] <= step:
+            scale = changes[at][1]
+            at += 1
+        rows.append((step, value / scale))
+    return rows

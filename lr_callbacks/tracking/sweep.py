@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 from omegaconf import DictConfig, OmegaConf
 
 from lr_callbacks.tracking import store
+from lr_callbacks.tracking.jobs import figure, jobs_of
 from lr_callbacks.tracking.logger import PARENT
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ COMPARED = 20
 
 class MultirunParent(Callback):
     """Makes a parent run before the jobs are launched, and closes it with a table of its children.
+
+    Its artifacts are the table, ``children.md``, and the sweep's figure, ``sweep.png``.
 
     The store is initialised here, once, so that jobs in several processes find it ready. Jobs learn
     the parent through an environment variable. The parent ends FINISHED when all children did,
@@ -105,6 +108,9 @@ class MultirunParent(Callback):
         children = list(client.search_runs([run.info.experiment_id], query, max_results=1000))
         table = self._table(children)
         client.log_text(parent, table, "children.md")
+        if any(self.metric in child.data.metrics for child in children):
+            drawn = figure(jobs_of(children, self.metric), self.metric)
+            client.log_figure(parent, drawn, "sweep.png", save_kwargs={"dpi": 130})
         client.set_tag(parent, "mlflow.note.content", f"{self._links(run, children)}\n\n{table}")
         failed = any(tag.startswith(FAILED_JOB) for tag in run.data.tags)
         if failed or any(child.info.status != "FINISHED" for child in children):

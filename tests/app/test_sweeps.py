@@ -9,8 +9,9 @@ import sys
 import pytest
 from mlflow.tracking import MlflowClient
 
-from lr_callbacks.app.compare import Job, compare, figure
+from lr_callbacks.app.compare import compare
 from lr_callbacks.cli import main
+from lr_callbacks.tracking.jobs import Job, figure
 
 QUIET = ["trainer=debug", "trainer.enable_progress_bar=false", "test=false", "data.batch_size=256"]
 RATES = ["optimizer=sgd", "callbacks=none,guard", "optimizer.lr=0.1,1e30"]
@@ -106,6 +107,27 @@ def test_the_jobs_of_a_sweep_are_compared_method_by_method(store):
     ]
 
 
+def test_a_sweep_leaves_its_figure_with_its_parent(store):
+    client = MlflowClient(store)
+    (experiment,) = [e for e in client.search_experiments() if e.name == "lr_callbacks"]
+    parents = client.search_runs([experiment.experiment_id], "tags.`lr_callbacks.sweep` = 'parent'")
+    for parent in parents:
+        names = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
+        assert {"children.md", "sweep.png"} <= names
+
+
+@pytest.mark.parametrize("rates", [(0.1,), (0.1, 1.0)])
+def test_a_sweep_of_very_many_jobs_has_two_hundred_marks(rates):
+    jobs = [
+        Job(f"m{i % 3}", rates[i % len(rates)], "0", math.nan if i % 7 == 0 else 1.0, "", "", "")
+        for i in range(2000)
+    ]
+    lines = figure(jobs, "val/loss").axes[0].lines
+    marked = [line for line in lines if line.get_alpha() or line.get_marker() == "x"]
+    assert 150 <= len(marked) <= 200
+    assert {line.get_marker() for line in lines} >= {"x", "o", "s", "v"}
+
+
 def test_the_names_of_many_methods_have_room(tmp_path):
     jobs = [Job(f"optimizer=o{i}, schedule=cosine", 0.1, "0", 1.0, "", "", "") for i in range(54)]
     figure(jobs, "val/loss").savefig(tmp_path / "compare.png")  # matplotlib would warn
@@ -123,6 +145,36 @@ def test_a_comparison_is_plain_text_in_a_pipe_and_json_where_asked(swept, capsys
     said = json.loads(capsys.readouterr().out)
     assert {row["status"] for row in said} == {"FAILED", "FINISHED"}
     assert all(row["final"] is None or math.isfinite(row["final"]) for row in said)
+
+
+@pytest.mark.parametrize(
+    ("limits", "jobs", "told"),
+    [
+        ([], 8, []),
+        (["--at-most", "inf"], 8, ["is FAILED"] * 2 + ["diverged"]),
+        (["--at-most", "-1"], 8, ["is FAILED"] * 2 + ["more than -1"] * 5 + ["diverged"]),
+        (["--at-least", "0"], 8, ["is FAILED"] * 2 + ["diverged"]),
+        (["--at-least", "0", "--metric", "nothing"], 0, ["No job has the metric 'nothing'"]),
+    ],
+)
+def test_a_limit_makes_the_exit_code_tell_whether_every_job_is_within(
+    swept, limits, jobs, told, capsys, monkeypatch
+):
+    monkeypatch.chdir(swept[0])
+    assert main(["compare", "last", *limits]) == int(bool(told))
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == (jobs + 2 if jobs else 0)
+    lines = said.err.splitlines()
+    assert len(lines) == len(told)
+    for words in told:
+        assert any(words in line for line in lines)
+
+
+def test_a_limit_that_is_no_number_is_wrong_usage(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["compare", "last", "--at-most", "nan"])
+    assert end.value.code == 2
+    assert "argument --at-most: must be a number, got 'nan'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

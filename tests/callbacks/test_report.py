@@ -11,7 +11,8 @@ from mlflow.tracking import MlflowClient
 from trainers import Regression, Script, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate, Hold, JournaledMLFlowLogger, RunReport
-from lr_callbacks.callbacks.report import _command, verdict
+from lr_callbacks.callbacks.report import verdict
+from lr_callbacks.callbacks.where import command
 from lr_callbacks.core import Condition, Decision
 from lr_callbacks.tracking.history import History
 
@@ -53,6 +54,7 @@ def test_a_run_with_trouble_explains_itself_in_mlflow_and_on_the_terminal(logger
     )
     assert tags["mlflow.note.content"].count("\n") == 4  # five lines
     names = ("decisions.csv", "decisions.md", "figure.html", "figure.png", "journal.jsonl.gz")
+    names += ("summary.json",)
     assert artifacts(logger) == {f"report/{name}" for name in names}
     (data,) = run.inputs.dataset_inputs
     assert data.dataset.name == "TensorDataset"
@@ -61,6 +63,23 @@ def test_a_run_with_trouble_explains_itself_in_mlflow_and_on_the_terminal(logger
     assert "1 × spiking: cut" in said
     assert f"/runs/{logger.run_id}" in said
     assert "mlflow ui --backend-store-uri sqlite:///" in said
+
+
+def test_a_program_learns_of_a_run_from_two_kilobytes_of_json_and_from_the_same_tag(logger):
+    run = fit(logger, Script(s5=TROUBLE), max_steps=40)
+    client = MlflowClient(logger.tracking_uri)
+    path = Path(client.download_artifacts(logger.run_id, "report/summary.json"))
+    told = json.loads(path.read_text())
+    assert run.data.tags["lr_callbacks.summary"] == path.read_text().strip()
+    assert (told["verdict"], told["steps"], told["decided"]) == ("recovered", 40, 1)
+    assert told["decisions"] == [{"step": 5, "action": "cut", "condition": "spiking"}]
+    losses = {m.step: m.value for m in client.get_metric_history(logger.run_id, "train/loss")}
+    assert told["loss"]["last"] == pytest.approx(losses[39], rel=1e-5)
+    assert told["loss"]["highest"] == pytest.approx(max(losses.values()), rel=1e-5)
+    assert told["rates"]["SGD"] == {
+        "first": 0.05, "last": 0.025, "lowest": 0.025, "highest": 0.05, "scale": 0.5,
+    }  # fmt: skip
+    assert Path(sys.argv[0]).name in told["command"]
 
 
 def test_the_decisions_table_holds_what_was_decided(logger):
@@ -205,6 +224,6 @@ def test_the_command_that_is_told_works_from_here(activated, monkeypatch, tmp_pa
     own = Path(sys.executable).parent
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{own}:/usr/bin" if activated else "/nowhere")
-    assert _command("mlflow") == ("mlflow" if activated else str(own / "mlflow"))
+    assert command("mlflow") == ("mlflow" if activated else str(own / "mlflow"))
     monkeypatch.chdir(own.parent)
-    assert _command("mlflow") == ("mlflow" if activated else f"{own.name}/mlflow")
+    assert command("mlflow") == ("mlflow" if activated else f"{own.name}/mlflow")

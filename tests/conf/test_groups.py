@@ -78,6 +78,7 @@ def overrides(group, option):
 def test_an_option_composes_and_instantiates(group, option, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9" if "server" in option else "")
+    monkeypatch.setenv("APPRISE_URLS", "json://127.0.0.1:9")  # of callbacks=alerts
     config = composed(*overrides(group, option), name="train")
     OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     build_optimizer(config.optimizer)

@@ -3,10 +3,13 @@
 import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from lr_callbacks.tracking.figure import draw
-from lr_callbacks.tracking.history import History
+from lr_callbacks.tracking.history import History, settled
+from lr_callbacks.tracking.marks import KINDS, Span, marks
 
 
 def run(losses, decisions=(), scales=()):
@@ -15,8 +18,17 @@ def run(losses, decisions=(), scales=()):
     return History({}, found, list(decisions), 0, 1000)
 
 
+def panel(figure: Figure, name):
+    (found,) = [axes for axes in figure.axes if axes.get_label() == name]
+    return found
+
+
 def drawn(figure: Figure):
-    return [point for line in figure.axes[0].lines for point in zip(*line.get_data(), strict=True)]
+    return [
+        point
+        for line in panel(figure, "loss").lines
+        for point in zip(*line.get_data(), strict=True)
+    ]
 
 
 def test_a_spike_of_one_step_among_many_is_drawn():
@@ -67,11 +79,9 @@ def test_any_number_of_decisions_is_marked_by_a_bounded_number_of_objects(count,
     decisions = [(t, rows[t % 3 == 0]) for t in range(count)]
     figure = draw({"loss": run([(t, 1.0 + t % 7) for t in range(count)], decisions)})
     for axes in figure.axes:
-        assert len(axes.get_children()) < 60
-        marks = [
-            len(lines.get_segments()) for lines in axes.collections if lines.get_alpha() == 0.5
-        ]
-        assert min(count, 1000) <= sum(marks) <= 2000
+        assert len(axes.get_children()) < 100
+        lines = [len(c.get_segments()) for c in axes.collections if c.get_alpha() == 0.5]
+        assert sum(lines) == min(count, 60)
         assert axes.get_xlim()[1] < 1.1 * count
     assert f"… and {count - 14} more" in figure.get_supxlabel()
     figure.savefig(tmp_path / "figure.png")
@@ -80,11 +90,104 @@ def test_any_number_of_decisions_is_marked_by_a_bounded_number_of_objects(count,
 def test_the_scheduled_rate_is_the_rate_in_force_without_the_scale():
     losses = [(t, 1.0) for t in range(10)]
     figure = draw({"loss": run(losses, scales=[(0, 1.0), (5, 0.25)])})
-    lines = {line.get_label(): line.get_data() for line in figure.axes[1].lines}
+    lines = {line.get_label(): line.get_data() for line in panel(figure, "rate").lines}
     assert list(lines["scheduled"][1]) == pytest.approx([0.1] * 10)
     assert list(lines["lr/SGD in force"][1]) == pytest.approx([0.1] * 5 + [0.025] * 5)
 
 
 def test_two_runs_are_drawn_in_one_figure_with_their_labels():
     figure = draw({"with": run([(0, 1.0), (1, 0.5)]), "without": run([(0, 1.0), (1, 9.0)])})
-    assert {line.get_label() for line in figure.axes[0].lines} >= {"with", "without"}
+    assert {line.get_label() for line in panel(figure, "loss").lines} >= {"with", "without"}
+
+
+def explained(*told):
+    """Rows of a guard: step, mode, action, what came of it, and the step that it settles."""
+    rows = [
+        (step, {"condition": "spiking", "mode": mode, "action": action, "reason": "r",
+                "outcome": outcome, "settles": settles, "loss": 9.0})
+        for step, mode, action, outcome, settles in told
+    ]  # fmt: skip
+    return settled(rows)
+
+
+INCIDENT = explained(
+    (20, "watch", "watch", "", None),
+    (26, "verify", "compare", "still high", 20),
+    (29, "watch", "roll back", "weights harmed", 26),
+    (33, "cruise", "observe", "recovered", 29),
+)
+
+
+def incident(**gates):
+    found = run([(t, 1.0) for t in range(100)], INCIDENT)
+    series = {f"events/{kind}": [(t, 1.0) for t in steps] for kind, steps in gates.items()}
+    return found._replace(series=found.series | series)
+
+
+def test_modes_are_bands_and_a_check_lasts_until_its_outcome_is_known():
+    found = marks(incident())
+    assert found.bands == [
+        Span(20, 26, "watch"), Span(26, 29, "verify"), Span(29, 33, "watch"), Span(33, 99, "cruise")
+    ]  # fmt: skip
+    assert found.checks == [
+        Span(20, 26, "still high"), Span(26, 29, "weights harmed"), Span(29, 33, "recovered")
+    ]  # fmt: skip
+
+
+def test_steps_that_a_gate_held_back_are_joined_with_their_neighbours():
+    found = marks(incident(clipped=[20, 21, 22, 40], held=[27, 28], skipped=[60]))
+    assert set(found.gates) == {
+        Span(20, 22, "clipped"), Span(40, 40, "clipped"), Span(27, 28, "held"),
+        Span(60, 60, "skipped"),
+    }  # fmt: skip
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.tuples(st.integers(0, 10_000), st.sampled_from(["watch", "verify", "cruise"]),
+                       st.sampled_from(["roll back", "observe"]), st.just("recovered"),
+                       st.integers(0, 10_000)), max_size=900),
+    st.dictionaries(st.sampled_from(KINDS), st.sets(st.integers(0, 10_000), max_size=900)),
+)  # fmt: skip
+def test_no_run_has_more_than_two_hundred_marks_and_a_roll_back_is_marked_first(told, gates):
+    decisions = explained(*sorted(told, key=lambda row: row[0]))
+    found = run([(t, 1.0) for t in range(0, 10_001, 100)], decisions)
+    series = {f"events/{kind}": [(t, 1.0) for t in steps] for kind, steps in gates.items()}
+    made = marks(found._replace(series=found.series | series))
+    assert sum(map(len, made)) <= 200
+    for kind, steps in gates.items():  # none is hidden, however many there are
+        spans = [span for span in made.gates if span.what == kind]
+        assert all(any(span.first <= step <= span.last for span in spans) for step in steps)
+    rolled = sum(row["action"] == "roll back" for _, row in decisions)
+    marked = sum(mark.row["action"] == "roll back" for mark in made.decisions)
+    assert marked == min(rolled, 60)
+
+
+def test_the_picture_has_a_band_of_modes_checks_and_gates_with_their_legend(tmp_path):
+    figure = draw({"loss": incident(clipped=[20, 21], skipped=[60])})
+    axes = panel(figure, "policy")
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["gate", "check", "mode"]
+    shown = {text.get_text() for text in figure.legends[0].get_texts()}
+    outcomes = {"still high", "weights harmed", "recovered"}
+    assert shown == {"watch", "verify", "cruise", "clipped", "skipped"} | outcomes
+    figure.savefig(tmp_path / "figure.png", dpi=130)
+
+
+def test_a_gradient_norm_has_a_panel_where_it_was_recorded():
+    found = incident()
+    norms = {"grad_norm/SGD": [(t, 0.5) for t in range(100)]}
+    figure = draw({"loss": found._replace(series=found.series | norms)})
+    (line,) = panel(figure, "norm").lines
+    assert set(line.get_ydata()) == {0.5}
+    assert "norm" not in {axes.get_label() for axes in draw({"loss": found}).axes}
+
+
+def test_several_runs_that_decided_are_numbered_in_the_order_of_their_steps():
+    late = run([(t, 2.0) for t in range(100)], explained((25, "watch", "watch", "", None)))
+    figure = draw({"guarded": incident(), "searched": late})
+    lines = figure.get_supxlabel().splitlines()
+    assert [line.split(":")[0].split() for line in lines] == [
+        [str(n), "step", step] for n, step in enumerate(["20", "25", "26", "29", "33"], 1)
+    ]
+    assert "searched:" in lines[1]
+    assert "policy" not in {axes.get_label() for axes in figure.axes}

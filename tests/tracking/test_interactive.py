@@ -4,7 +4,7 @@ import json
 import math
 import re
 
-from lr_callbacks.tracking.history import History
+from lr_callbacks.tracking.history import History, settled
 from lr_callbacks.tracking.interactive import page
 
 
@@ -32,7 +32,9 @@ def test_rates_in_force_and_scheduled_and_the_reasons_are_told():
     told = content(html)
     assert [s["name"] for s in told["rates"]] == ["lr/SGD in force", "lr/SGD scheduled"]
     (decision,) = told["decisions"]
-    assert decision == {"step": 2, "told": row["reason"], **row, "loss": "nan"}
+    assert decision == {
+        "step": 2, "told": row["reason"], "marked": True, **row, "loss": "nan"
+    }  # fmt: skip
     assert html.count("</script>") == 1  # what the data say cannot end the script
 
 
@@ -51,3 +53,24 @@ def test_the_page_asks_the_network_for_nothing():
 
 def test_a_run_without_a_finite_loss_has_a_page():
     assert content(page(run([(0, math.nan), (1, math.inf)]), "n"))["loss"][0]["points"] == []
+
+
+def test_the_page_shows_modes_checks_gates_and_norms_as_the_figure_does():
+    row = {"condition": "spiking", "action": "watch", "mode": "watch", "reason": "r"}
+    rows = settled([(1, row), (3, {**row, "mode": "cruise", "outcome": "recovered", "settles": 1})])
+    found = run([(t, 1.0) for t in range(5)], rows)
+    extra = {"events/clipped": [(2, 1.0)], "grad_norm/SGD": [(t, 0.5) for t in range(5)]}
+    told = content(page(found._replace(series=found.series | extra), "n"))
+    assert told["spans"] == {
+        "mode": [[1, 3, "watch"], [3, 4, "cruise"]],
+        "check": [[1, 3, "recovered"]],
+        "gate": [[2, 2, "clipped"]],
+    }
+    assert [series["name"] for series in told["norms"]] == ["grad_norm/SGD"]
+    assert {"watch", "cruise", "recovered", "clipped"} <= told["faces"].keys()
+
+
+def test_of_very_many_decisions_no_more_are_marked_than_in_the_figure():
+    row = {"condition": "spiking", "action": "watch", "reason": "r"}
+    told = content(page(run([(t, 1.0) for t in range(900)], [(t, row) for t in range(900)]), "n"))
+    assert sum(decision["marked"] for decision in told["decisions"]) <= 60

@@ -41,7 +41,7 @@ def test_one_parent_and_a_child_for_each_job_in_one_store(uri, monkeypatch):
     link = f"[All 4 children](#/experiments/{parent.info.experiment_id}?searchFilter="
     assert parent.data.tags["mlflow.note.content"].startswith(link)
     paths = {a.path for a in client.list_artifacts(parent.info.run_id)}
-    assert paths == {"children.md", "multirun.yaml"}
+    assert paths == {"children.md", "multirun.yaml", "sweep.png"}
 
 
 def test_a_job_that_raises_fails_the_sweep_and_the_parent_is_closed(uri, tmp_path):

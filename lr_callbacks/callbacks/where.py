@@ -1,0 +1,51 @@
+"""Where a person finds a run: its address in MLflow's UI, and the command that opens that."""
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from lr_callbacks.tracking.logger import JournaledMLFlowLogger
+from lr_callbacks.tracking.store import local_database
+
+
+def place(logger: JournaledMLFlowLogger) -> str | None:
+    """Return the run's address within MLflow's UI, None while MLflow has not answered."""
+    run = logger.run_id
+    return f"#/experiments/{logger.experiment_id}/runs/{run}" if run else None
+
+
+def where(logger: JournaledMLFlowLogger) -> str:
+    """Return the command that opens the UI, and the run's address in it."""
+    if found := place(logger):
+        return _opened(logger, found)
+    later = f"{command('lr-callbacks')} sync {logger.journal_dir}"
+    return f"MLflow has not answered yet; later: {later}"
+
+
+def at_hand(logger: JournaledMLFlowLogger) -> str:
+    """Return where a run is found, as `where`, but never wait: its journal, if that must do."""
+    recording = logger._recording
+    sent = recording.writer.outbox if recording else None
+    if sent is None or sent.run_id is None or sent.experiment_id is None:
+        return f"its journal: {logger.journal_path or logger.journal_dir}"
+    return _opened(logger, f"#/experiments/{sent.experiment_id}/runs/{sent.run_id}")
+
+
+def _opened(logger: JournaledMLFlowLogger, found: str) -> str:
+    uri, address = logger.tracking_uri, f"{found}?workflowType=machine_learning"
+    if uri.startswith("http"):
+        return f"{uri}/{address}"
+    if not local_database(uri):
+        _, _, experiment, _, run = found.split("/")
+        return f"run {run} of experiment {experiment} at {uri}"
+    viewer = f"{command('mlflow')} ui --backend-store-uri {shlex.quote(uri)}"
+    return f"{viewer}\nthen open http://127.0.0.1:5000/{address}"
+
+
+def command(name: str) -> str:
+    """Return how a command of this environment is called from here, activated or not."""
+    own = Path(sys.executable).parent / name
+    if not own.exists() or shutil.which(name) == str(own):
+        return name
+    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
