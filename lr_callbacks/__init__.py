@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lr_callbacks.callbacks.report import RunReport
     from lr_callbacks.controller import Controller
     from lr_callbacks.core import Condition, Decision, Detector, Observation, Policy, Reading
-    from lr_callbacks.detectors import Drift, Oscillation, Progress, Spike
+    from lr_callbacks.detectors import Baseline, Drift, Oscillation, Progress, Spike, Start
     from lr_callbacks.gate import StepGate
     from lr_callbacks.policies import Guard, Hold, Ladder, Search
     from lr_callbacks.scaler import LRScaler
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AdaptiveLearningRate": "callbacks.adaptive",
+    "Baseline": "detectors",
     "Buffers": "buffers",
     "Condition": "core",
     "Controller": "controller",
@@ -44,6 +45,7 @@ _HOMES = {
     "Search": "policies",
     "Snapshots": "snapshots",
     "Spike": "detectors",
+    "Start": "detectors",
     "StepGate": "gate",
     "check_detector": "testing",
     "check_policy": "testing",
@@ -51,6 +53,7 @@ _HOMES = {
 
 __all__ = [
     "AdaptiveLearningRate",
+    "Baseline",
     "Buffers",
     "Condition",
     "Controller",
@@ -72,6 +75,7 @@ __all__ = [
     "Search",
     "Snapshots",
     "Spike",
+    "Start",
     "StepGate",
     "check_detector",
     "check_policy",

@@ -107,9 +107,9 @@ def test_settings_choose_policy_and_detectors(curve, tmp_path, capsys):
 
 
 def test_settings_build_a_controller():
-    controller = build(["policy=hold", "policy.quiet=9", "detectors=[spike]", "spike.width=21"])
+    controller = build(["policy=hold", "policy.quiet=9", "detectors=[spike]", "spike.arl=3000"])
     assert controller.policy == Hold(quiet=9)
-    assert controller.detectors == {"spike": Spike(width=21)}
+    assert controller.detectors == {"spike": Spike(arl=3000)}
     assert build(["policy.exhausted=stop"]).policy == Guard(exhausted="stop")
     assert list(build([]).detectors) == ["spike", "drift", "oscillation", "progress"]
 
