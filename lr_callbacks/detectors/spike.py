@@ -160,7 +160,7 @@ _DOUBT, _PRIOR = 6.0, 4
 _SCALED = 16
 
 #: How many times its running median a scale counts at most, and the relative step of that median.
-_MASKED, _FOLLOW = 4.0, 0.02
+_MASKED, _FOLLOW = 4.0, 0.04
 
 
 def _student(n: int) -> float:

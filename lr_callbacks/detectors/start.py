@@ -8,17 +8,18 @@ from lr_callbacks.core import Condition, Reading, require
 
 
 class StartState(NamedTuple):
-    """The first losses while they are few, and their number."""
+    """The first losses while they are few, their number, and what was told."""
 
     losses: tuple[float, ...] = ()
     rows: int = 0
+    told: tuple[bool, ...] = (False, False, False)  # which signs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
     """Watches the first losses, which no other detector has a noise scale for.
 
-    Four signs, each of order or of ratio. A *leap*, where losses are positive: one above ten times
+    Four signs of order or of ratio, each told once, where it begins. A *leap*, where losses are positive: one above ten times
     all before, or two in a row no lower than all before, one of them 2.5 times; or among the first
     16 losses two in a row above all before by 2.5 times their range. *Never below*: 40 losses in a
     row are not below the first, those above 1.5 times it counting twice; where the first is one
@@ -61,17 +62,18 @@ class Start:
 
     def rebase(self, state: StartState) -> StartState:
         """Forget the losses."""
-        return StartState(rows=state.rows)
+        return StartState(rows=state.rows, told=state.told)
 
     def update(self, state: StartState, loss: float) -> tuple[StartState, Reading]:
         """Fold in one finite loss."""
         if state.rows >= self.rows:
             return state, _CALM
         losses = (*state.losses, loss)
-        share, said = max(
-            (_leap(losses), _above(losses), _rising(losses)), key=lambda sign: sign[0]
-        )
-        state = StartState(losses if state.rows + 1 < self.rows else (), state.rows + 1)
+        signs = _leap(losses), _above(losses), _rising(losses)
+        new = [sign for sign, told in zip(signs, state.told, strict=True) if not told]
+        share, said = max(new, default=(0.0, ""))
+        told = tuple(told or sign[0] > 1 for sign, told in zip(signs, state.told, strict=True))
+        state = StartState(losses if state.rows + 1 < self.rows else (), state.rows + 1, told)
         return state, Reading.judge(min(share, 1e9), 1.0, Condition.DIVERGING, said)
 
     def fold(self, state: StartState, losses: Sequence[float]) -> tuple[StartState, list[Reading]]:

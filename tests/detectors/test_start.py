@@ -71,6 +71,11 @@ def test_a_rise_out_of_the_noise_is_told_however_slow():
     assert said.startswith("rising for 20 steps: ")
 
 
+def test_a_sign_that_holds_is_told_once_and_another_still_may_be():
+    rows, _ = told([5.0, 80.0, 80.0, *[90.0 + x for x in noise(60)]])
+    assert rows == [1, 22]
+
+
 def test_a_descent_and_a_constant_loss_are_none():
     assert told([5 * 0.9**t + x + 1 for t, x in enumerate(noise(64))])[0] == []
     assert told([2.0] * 64)[0] == []
