@@ -63,8 +63,8 @@ class Spike:
 
     Expected steps between false alarms: about 10,000 for Student t3 noise, above 20,000 for normal,
     lognormal and autoregressive noise (``examples/benchmarks/false_alarms.py``). Until the tail is
-    known, a third of all runs of 256 losses with lognormal noise and one in 15 with t3 noise hold a
-    false alarm, none with normal and autoregressive noise.
+    known, a quarter of all runs of 256 losses with lognormal noise and one in 20 with t3 noise hold
+    a false alarm, almost none with normal and autoregressive noise.
 
     False alarms come from single hard batches, from an epoch's boundary, from noise that grows more
     than fourfold at once, and early from skewed noise, until its tail is known.

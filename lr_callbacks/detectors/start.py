@@ -19,13 +19,14 @@ class StartState(NamedTuple):
 class Start:
     """Watches the first losses, which no other detector has a noise scale for.
 
-    Four signs of order or of ratio, each told once, where it begins. A *leap*, where losses are positive: one above ten times
-    all before, or two in a row no lower than all before, one of them 2.5 times; or among the first
-    16 losses two in a row above all before by 2.5 times their range. *Never below*: 40 losses in a
-    row are not below the first, those above 1.5 times it counting twice; where the first is one
-    like the others, it is the least of 41 by a chance of 1/41. *Lost*: 20 in a row are not below
-    the first, after most were, and at least 8. *Rising*: Mann and Kendall's S of the last 20
-    losses, pairs that rise less pairs that fall, is above 160 of 190, 5.2 standard deviations.
+    Three signs of order or of ratio, each told once, where it begins. A *leap*, where losses are
+    positive: one above ten times all before, or two in a row no lower than all before, one of them
+    2.5 times; or among the first 16 losses two in a row above all before by 2.5 times their range.
+    *Above*: more than 42 losses in a row are not below the first, those above 1.5 times it counting
+    twice; where the first is like the others, it is the least of 44 by a chance of 1/44. Or more
+    than 22 are not, after most were below it, and at least 8. *Rising*: Mann and Kendall's S of the
+    last 20 losses, pairs that rise less pairs that fall, is above 166 of 190, 5.4 standard
+    deviations.
 
     Ignores everything after ``rows`` losses; a level that was lost later is told by `Drift`. In
     ``rebase`` the losses are forgotten, their number is kept.
@@ -33,10 +34,10 @@ class Start:
     Args:
         rows: losses that are watched, at least 20; usually 64.
 
-    Expected false alarms: in one run of 30 that begins flat, without a descent, with independent
-    noise, of 25 and 10 with AR(0.5) and AR(0.8) noise; none in one that descends
-    (``examples/benchmarks/false_alarms.py``). It errs where the first loss is the luckiest of all,
-    and where a noise of the size of the loss begins low.
+    Expected false alarms: in one run of 25 that begins flat, without a descent, with independent or
+    AR(0.5) noise, of 10 with AR(0.8) noise; none in one that descends
+    (``examples/benchmarks/false_alarms.py --steps 256``). It errs where the first loss is by luck
+    the least of all, and where noise as large as the loss begins low.
 
     Delay: one loss for a leap, 20 to 40 for the others.
 
@@ -93,7 +94,7 @@ _TEN, _PAIR, _RANGES, _YOUNG = 10.0, 2.5, 2.5, 16
 #: Losses in a row that are not below the first: of all; after at least so many that were.
 _NEVER, _LOST, _BELOW = 42, 22, 8
 
-#: Losses of the rank test, and its limit: the 99 % point of AR(0.8) noise in 64 losses.
+#: Losses of the rank test, and its limit: above the 99 % point of AR(0.8) noise in 64 losses.
 _SPAN, _KENDALL = 20, 166
 
 
