@@ -127,7 +127,7 @@ def _above(losses: Sequence[float]) -> tuple[float, str]:
     earlier = losses[1 : len(losses) - run]
     below = sum(loss < first for loss in earlier)
     said = f"not below the first loss, {first:.4g}, for {run} steps"
-    if max(losses) == first:  # a constant loss stands still
+    if losses.count(first) - 1 > run / 10:  # it is a usual loss
         return 0.0, said
     if not below:
         return weight / _NEVER, said
