@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lr_callbacks.callbacks.report import RunReport
     from lr_callbacks.controller import Controller
     from lr_callbacks.core import Condition, Decision, Detector, Observation, Policy, Reading
-    from lr_callbacks.detectors import Drift, Oscillation, Progress, Spike
+    from lr_callbacks.detectors import Baseline, Drift, Oscillation, Progress, Spike, Start
     from lr_callbacks.gate import StepGate
     from lr_callbacks.policies import Guard, Hold, Ladder, Search
     from lr_callbacks.scaler import LRScaler
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AdaptiveLearningRate": "callbacks.adaptive",
     "Alerts": "callbacks.alerts",
+    "Baseline": "detectors",
     "Buffers": "buffers",
     "Condition": "core",
     "Controller": "controller",
@@ -46,6 +47,7 @@ _HOMES = {
     "Search": "policies",
     "Snapshots": "snapshots",
     "Spike": "detectors",
+    "Start": "detectors",
     "StepGate": "gate",
     "check_detector": "testing",
     "check_policy": "testing",
@@ -54,6 +56,7 @@ _HOMES = {
 __all__ = [
     "AdaptiveLearningRate",
     "Alerts",
+    "Baseline",
     "Buffers",
     "Condition",
     "Controller",
@@ -75,6 +78,7 @@ __all__ = [
     "Search",
     "Snapshots",
     "Spike",
+    "Start",
     "StepGate",
     "check_detector",
     "check_policy",

@@ -32,16 +32,18 @@ class Condition(IntEnum):
 
 
 class Reading(NamedTuple):
-    """One detector's opinion of one loss: its dimensionless statistic, the limit, the verdict."""
+    """One detector's opinion of one loss: a dimensionless statistic, its limit, the verdict."""
 
     statistic: float
     limit: float
     condition: Condition
+    said: str = ""  # an alarm in words, with the numbers that a person would check
 
     @classmethod
-    def judge(cls, statistic: float, limit: float, alarm: Condition) -> "Reading":
+    def judge(cls, statistic: float, limit: float, alarm: Condition, said: str = "") -> "Reading":
         """Answer ``alarm`` when ``statistic`` exceeds ``limit``, ``STABLE`` otherwise."""
-        return cls(statistic, limit, alarm if statistic > limit else Condition.STABLE)
+        alarms = statistic > limit
+        return cls(statistic, limit, alarm if alarms else Condition.STABLE, said if alarms else "")
 
 
 #: The measurements that a `Decision` may ask for.

@@ -35,7 +35,7 @@ settings:
 
 examples:
   lr-callbacks replay losses.csv
-  lr-callbacks replay losses.csv policy=hold detectors=spike,drift spike.sensitivity=1.3
+  lr-callbacks replay losses.csv policy=hold detectors=spike,drift spike.arl=3000
   lr-callbacks replay lr_callbacks/journals/20250102-030405-1a2b3c4d.journal.jsonl policy.cut=0.3
   lr-callbacks replay 0f1e2d3c4b5a69788796a5b4c3d2e1f0 --tracking-uri sqlite:///mlflow.db
   lr-callbacks replay losses.csv --json
@@ -88,7 +88,7 @@ def build(settings: Sequence[str]) -> Controller:
     Raises:
         ValueError: a key or a value is impossible; one sentence.
 
-    >>> sorted(build(["policy=hold", "detectors=spike", "spike.width=21"]).detectors)
+    >>> sorted(build(["policy=hold", "detectors=spike", "spike.arl=3000"]).detectors)
     ['spike']
     """
     values: dict[str, dict[str, str]] = {"policy": {}}

@@ -69,7 +69,7 @@ def test_the_alarms_of_a_curve_come_from_the_detectors_and_from_nonfinite_losses
     noise = [1 + 0.01 * math.sin(t * t) for t in range(100)]
     noise[60], noise[80] = 5.0, math.inf
     assert alarms(noise) == [Alarm(60, "spike"), Alarm(80, "nonfinite")]
-    assert alarms(noise, {"mine": Spike(warm_up=8)})[0] == Alarm(60, "spike")
+    assert alarms(noise, {"mine": Spike()})[0] == Alarm(60, "spike")
     assert alarms(noise, {}) == [Alarm(80, "nonfinite")]
 
 

@@ -107,11 +107,11 @@ def test_settings_choose_policy_and_detectors(curve, tmp_path, capsys):
 
 
 def test_settings_build_a_controller():
-    controller = build(["policy=hold", "policy.quiet=9", "detectors=[spike]", "spike.width=21"])
+    controller = build(["policy=hold", "policy.quiet=9", "detectors=[spike]", "spike.arl=3000"])
     assert controller.policy == Hold(quiet=9)
-    assert controller.detectors == {"spike": Spike(width=21)}
+    assert controller.detectors == {"spike": Spike(arl=3000)}
     assert build(["policy.exhausted=stop"]).policy == Guard(exhausted="stop")
-    assert list(build([]).detectors) == ["spike", "drift", "oscillation", "progress"]
+    assert list(build([]).detectors) == ["spike", "start", "drift", "oscillation", "progress"]
 
 
 def test_a_journal_is_read_with_its_scheduled_rates(journal):
@@ -261,10 +261,13 @@ def test_bytes_that_are_no_text_are_told_in_one_sentence(tmp_path, capsys):
         (["{curve}", "zzz=1"], "unknown setting `zzz`; known are policy, detectors, spike"),
         (["{curve}", "hold"], "'hold' must be KEY=VALUE, for instance policy=hold."),
         (["{curve}", "policy=none"], "`policy` must be among guard, hold"),
-        (["{curve}", "detectors=spikes"], "`detectors` must be among spike, drift"),
-        (["{curve}", "spike.widht=9"], "unknown setting `spike.widht`; did you mean `width`."),
-        (["{curve}", "spike.width=x"], "`spike.width` must be a number, got 'x'."),
-        (["{curve}", "spike.width=3"], "`width` must be at least 8 losses, got 3."),
+        (["{curve}", "detectors=spikes"], "`detectors` must be among spike, start, drift"),
+        (
+            ["{curve}", "oscillation.widht=9"],
+            "unknown setting `oscillation.widht`; did you mean `width`.",
+        ),
+        (["{curve}", "spike.arl=x"], "`spike.arl` must be a number, got 'x'."),
+        (["{curve}", "spike.arl=3"], "`arl` must be above 100 losses and finite, got 3."),
         (["{curve}", "--loss", "x"], "has no column 'x'; it has 'loss', 'lr', 'step'."),
         (["{curve}", "--output", "no/such/a.png"], "No such file or directory"),
     ],

@@ -7,13 +7,14 @@ from typing import ClassVar, NamedTuple
 import pytest
 
 from lr_callbacks.core import Condition, Decision, Reading
-from lr_callbacks.detectors import Drift, Oscillation, Progress, Spike
+from lr_callbacks.detectors import Drift, Oscillation, Progress, Spike, Start
 from lr_callbacks.policies import Guard, Hold, Ladder, Search
 from lr_callbacks.testing import check_detector, check_policy
 
 DETECTORS = [
     Spike(),
-    Spike(width=9, warm_up=4, sensitivity=1.4),
+    Spike(arl=3e3),
+    Start(),
     Drift(),
     Drift(block=2, warm_up=3, arl=1e4),
     Oscillation(),

@@ -45,7 +45,8 @@ def alarms(losses):
             if reading.condition:
                 rows[name].append(row)
     rows["plateau"] = rows.pop("progress")
-    rows["trouble"] = sorted(rows["spike"] + rows["drift"] + rows["oscillation"])
+    trouble = ("spike", "start", "drift", "oscillation")
+    rows["trouble"] = sorted(row for name in trouble for row in rows[name])
     return {name: episodes(found) for name, found in rows.items()}
 
 
@@ -55,8 +56,8 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     tables.add_write(parser)
     given = parser.parse_args()
-    head = ("noise", "loss", "false alarms", "spike", "drift", "oscillation", "plateaus")
-    rows, kinds = [], ("trouble", "spike", "drift", "oscillation", "plateau")
+    head = ("noise", "loss", "false alarms", "spike", "start", "drift", "oscillation", "plateaus")
+    rows, kinds = [], ("trouble", *head[3:-1], "plateau")
     for kind in NOISES:
         for shape, level in SHAPES.items():
             generator = np.random.default_rng([given.seed, len(rows)])

@@ -31,7 +31,7 @@ class AdaptiveLearningRate(Callback):
 
     Args:
         policy: what to do about trouble: `Guard` acts, `Hold` only tells; None for `Guard()`.
-        detectors: what to watch, by name; None for spike, drift, oscillation and progress.
+        detectors: what to watch, by name; None for the default ones.
         read_every: steps whose losses are read from the device and judged together, at least 1; one
             while a policy probes. None for 16; a single process on the CPU then judges urgent ones
             at once, and records each after 0.05 s at the latest; several there judge each step.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from lr_callbacks.core import Condition, Reading, require
+from lr_callbacks.detectors.baseline import FLOOR
 
 #: Blocks taken together for the noise.
 _TOWER = (1, 2, 4, 8)
@@ -49,15 +50,18 @@ class Drift:
     """Watches for a loss that leaves its lowest level for good.
 
     One-sided CUSUM (Page 1954) of the means y of ``block`` losses above the running minimum m of
-    their slow mean: ``C = max(0, C + (y - m)/s - b - 1/2)``, alarm at ``C > h``. s is von
-    Neumann's estimate from successive differences (1941), blind to trend, the largest of those over
-    1, 2, 4 and 8 blocks, which allows for autocorrelation. ``b = √(α/(2-α)) √(2 ln(nα/2))`` is the
-    expected depth of a minimum of n slow means: without it alarms never end. h is Siegmund's (1985)
-    for one false alarm in ``arl`` losses of independent noise, times 1.3 for the estimated s.
+    their slow mean: ``C = max(0, C + (y - m)/s - b - 1/2)``, alarm at ``C > h``. s is the
+    moving-range estimate of an individuals chart, mean absolute difference × √π/2, blind to trend,
+    the largest of those over 1, 2, 4 and 8 blocks, which allows for autocorrelation; no less
+    than 0.07 % of the level over √``block``. ``b = √(α/(2-α)) √(2 ln(nα/2))`` bounds the depth of a
+    minimum of n slow means: without it alarms never end. It grows with the run, so that the least
+    lasting rise that is told grows from 0.4 standard deviations of a loss after 40 losses to 0.7
+    after 100,000. h is 1.3 times Siegmund's limit (1985) for one alarm in ``arl``: a starting
+    point, since m and s are estimated; what ``arl`` gives is measured by the command below.
 
     Two signs need no estimate of the noise. *Lost*: two blocks' worth of losses in a row above the
     middle between the first loss and m, once that gain is six times the usual difference of
-    successive losses; told once. *Blow-up*: 12 rises in a row to a record (chance 1/12!), or 6 that
+    successive losses; told once. *Blow-up*: 12 rises in a row to a record (chance 1/13!), or 6 that
     together more than double it.
 
     Ignores single outliers (winsorised at 8 s; see `Spike`) and everything downwards. In ``rebase``
@@ -71,6 +75,9 @@ class Drift:
     Expected steps between false alarms: about ``arl`` for independent noise, a tenth to a fifth of
     it for AR(0.5) and AR(0.8) noise (``examples/benchmarks/false_alarms.py``).
 
+    False alarms come from a change of data, task or loss weight that lasts, from regularisation
+    that is phased in, and from noise with a memory of more than 64 losses.
+
     Delay for a step of two standard deviations of the loss: about 40 losses.
 
     >>> drift, state = Drift(), DriftState()
@@ -78,10 +85,10 @@ class Drift:
     ...     state, reading = drift.update(state, 1.0 + 0.01 * (t % 5) + 0.001 * max(0, t - 150))
     ...     if reading.condition:
     ...         break
-    >>> t, reading.condition.name
-    (183, 'DIVERGING')
+    >>> t, reading.said
+    (183, 'level 1.047 of the last 8, lowest 1.019: risen for good')
 
-    References: Page 1954; von Neumann 1941; Siegmund 1985 (Sequential Analysis, eq. 2.57).
+    References: Page 1954; Shewhart 1931 (moving ranges); Siegmund 1985 (Sequential Analysis, 2.57).
     """
 
     block: int = 8
@@ -113,7 +120,7 @@ class Drift:
         readings = []
         for loss in losses:
             total += low if loss < low else high if loss > high else loss
-            rows, share = rows + 1, 0.0
+            rows, share, said = rows + 1, 0.0, ""
             if loss <= last:
                 rises, top = 0, (loss if last == math.inf else max(top, last))
                 first = loss if first == math.inf and not blocks.seen else first
@@ -121,18 +128,27 @@ class Drift:
                 rises += 1
                 if loss > top:
                     share = rises / (5.5 if loss > top + abs(top) else 11.5)
+                    said = f"rising for {rises} steps: {top:.4g} → {loss:.4g}" if share > 1 else ""
             if last < math.inf:
                 gain = 0.1 if blocks.seen else max(0.1, 1 / rows)
                 stir += gain * (min(abs(loss - last), _FAR) - stir)
             last, above = loss, (above + 1 if loss > gone else 0)
             if above > 2 * self.block:
+                said = (
+                    f"{above} losses above {gone:.4g}: half of the gain since {first:.4g} is lost"
+                )
                 share, gone, first = max(share, above / (2 * self.block)), math.inf, math.inf
             if rows == self.block:
-                blocks, cusum = self._close(blocks, total / rows)
+                mean, lowest = total / rows, blocks.reference
+                blocks, cusum = self._close(blocks, mean)
+                if cusum > max(1.0, share):
+                    said = (
+                        f"level {mean:.4g} of the last {rows}, lowest {lowest:.4g}: risen for good"
+                    )
                 rows, total, share = 0, 0.0, max(share, cusum)
                 low, high = _bounds(blocks)
                 gone = min(gone, _midway(first, stir, blocks))
-            readings.append(Reading.judge(share, 1.0, _DIVERGING) if share else _CALM)
+            readings.append(Reading.judge(share, 1.0, _DIVERGING, said) if share else _CALM)
         state = DriftState(
             rows, total, low, high, last, rises, top, first, gone, above, stir, blocks
         )
@@ -142,7 +158,7 @@ class Drift:
         """Close a block: CUSUM first, then the estimates that the next block is judged by."""
         cusum, share = 0.0, 0.0
         if blocks.closed >= self.warm_up and blocks.seen >= self.warm_up:
-            sd = max(*blocks.noise, 1e-7 * abs(mean), 1e-300)
+            sd = max(*blocks.noise, FLOOR / math.sqrt(self.block) * abs(mean), 1e-300)
             z = mean / sd - blocks.reference / sd
             cusum = max(0.0, blocks.cusum + z - _bias(blocks.closed) - 0.5)
             share = cusum / _limit(self.arl / self.block)

@@ -8,6 +8,7 @@ from operator import mul, sub
 from typing import NamedTuple
 
 from lr_callbacks.core import Condition, Reading, require
+from lr_callbacks.detectors.baseline import FLOOR
 
 
 class OscillationState(NamedTuple):
@@ -42,30 +43,31 @@ class Oscillation:
 
     Swings below a fifth of what the run has gained do not count (two fifths for a wave), unless
     they are six times the deviation that windows of this run usually have; once that is known,
-    smaller reversals are no turns.
+    smaller reversals are no turns. Before, correlated noise looks the same, and only swings of a
+    fifth of the level count, or those that are alike within a quarter and a step.
 
-    Ignores mini-batch noise, whose sign changes and lag-1 autocorrelation are the same at every
-    rate and carry no information, and periods above 32. Trouble of one swing is a `Spike`. In
-    ``rebase`` the window, the range and the turns are forgotten, the usual deviation is kept.
+    Ignores mini-batch noise, whose sign changes are the same at every rate, and periods above 32.
+    Trouble of one swing is a `Spike`. In ``rebase`` all but the usual deviation is forgotten.
 
     Args:
         width: losses of a wave, from 16 to 64; usually 32.
-        peak: autocorrelation, in (0, 1), usually 0.72, which is the 99.9 % point of AR(0.8) noise.
+        peak: autocorrelation, in (0, 1), usually 0.72; one window in a thousand of AR(0.8) noise
+            reaches 0.68.
 
     Expected steps between false alarms: above 50,000 on each kind of noise in
-    ``examples/benchmarks/false_alarms.py``. Where a run begins flat, with correlated noise and no
-    descent to measure swings by, the first 60 losses are judged worse: one run in five or four
-    alarms for AR(0.5) and AR(0.8) noise, one in fifty for independent noise.
+    ``examples/benchmarks/false_alarms.py``; in the first 256 losses of a run one run in 100.
 
-    Delay: four swings for a zigzag, about one window for a wave.
+    False alarms come from periodic data: two kinds of batches in turn, a metric of few samples.
+
+    Delay: four swings for a zigzag, one to two windows for a wave.
 
     >>> oscillation, state = Oscillation(), OscillationState()
     >>> for t in range(100):
     ...     state, reading = oscillation.update(state, 1 + 0.1 * math.cos(t))
     ...     if reading.condition:
     ...         break
-    >>> t, reading.condition.name
-    (14, 'OSCILLATING')
+    >>> t, reading.said
+    (14, 'swings of ±0.0995 around 1.001, period 6.5')
 
     References: von Neumann 1941 (ratio); Box and Jenkins 1970 (autocorrelation function).
     """
@@ -103,7 +105,7 @@ class Oscillation:
             if len(window) == _SPAN:
                 del window[0]
             window.append(loss)
-            rows, statistic, ringing = rows + 1, 0.0, False
+            rows, statistic, said = rows + 1, 0.0, ""
             reversal = (extreme - loss) * way
             if reversal <= 0:  # the swing goes on; or it begins
                 if loss != extreme:
@@ -114,48 +116,48 @@ class Oscillation:
                 turns, extreme, at, way = (*turns[-4:], (at, extreme)), loss, rows - 1, -way
                 if len(turns) == 5 and rows - turns[0][0] <= _SPAN:
                     spanned = window[turns[0][0] - rows :]
-                    ringing = _zigzag(turns, spanned, first - lowest, highest - lowest, usual)
+                    if _zigzag(turns, spanned, first - lowest, highest - lowest, usual):
+                        said = _swings(spanned, (turns[-1][0] - turns[0][0]) / 2)
             lowest = loss if loss < lowest else lowest
             highest = loss if loss > highest else highest
             if not rows % _EVERY:
                 if rows - turns[-1][0] > _SPAN:  # a swing so long ago says nothing of the next
                     size = max(0.0, usual)
                 if len(window) >= self.width:
-                    statistic, past, n = self._wave(window, first - lowest, past, n)
+                    statistic, lag, past, n = self._wave(window, first - lowest, past, n)
                     strikes, usual = (strikes + 1 if statistic > self.peak else 0), _usual(past, n)
-                    ringing = ringing or strikes >= 2
-            readings.append(self._reading(statistic, ringing=ringing))
+                    if strikes >= 2:
+                        said = said or _swings(window[-self.width :], lag)
+            shown = max(1.0, statistic) if said else min(statistic, self.peak)
+            readings.append(Reading.judge(shown, self.peak, Condition.OSCILLATING, said))
         run = rows, first, lowest, highest, turns, extreme, at, way, size, strikes, past, n
         return OscillationState(tuple(window), *run), readings
 
-    def _reading(self, statistic: float, *, ringing: bool) -> Reading:
-        if ringing:
-            return Reading(max(1.0, statistic), self.peak, _OSCILLATING)
-        return Reading(min(statistic, self.peak), self.peak, _STABLE)
-
     def _wave(
         self, window: Sequence[float], gain: float, past: float, known: int
-    ) -> tuple[float, float, int]:
-        """Return the peak of a wave that is large, and the usual deviation moved on."""
+    ) -> tuple[float, int, float, int]:
+        """Return the peak of a wave that is large, its lag, and the usual deviation moved on."""
         x, bound = _bounded(window[-self.width :])
         span = bound * (max(x) - min(x))
         large = span > 0.4 * gain or (known >= _KNOWN and span > _USUAL * past)
-        peak = _peak(x, self.peak) if large else 0.0
+        peak, lag = _peak(x, self.peak) if large else (0.0, 0)
         known = min(known + 1, 32)
         deviation = bound * math.sqrt(sum(map(mul, x, x)) / len(x))
-        return peak, past + (deviation - past) / known, known
+        return peak, lag, past + (deviation - past) / known, known
 
-
-_OSCILLATING, _STABLE = Condition.OSCILLATING, Condition.STABLE
 
 #: Losses between two evaluations of the autocorrelation; evaluations after which a run is known.
-_EVERY, _KNOWN = 8, 4
+_EVERY, _KNOWN = 16, 3
 
 #: Losses kept, the longest zigzag; lags searched for a peak.
 _SPAN, _LAGS = 64, 12
 
 #: A turn in terms of the swing before it; a swing in terms of the usual deviation.
 _TURN, _USUAL = 0.3, 6.0
+
+#: Least swing before a run is known, as a share of the level, unless it is regular: AR noise turns
+#: as often and as evenly, but is seldom as large.
+_EARLY = 0.2
 
 _FAR = 1e150  # squares must not overflow
 
@@ -172,13 +174,10 @@ def _zigzag(
     span: float,
     usual: float,
 ) -> bool:
-    """Tell whether the four swings between the last five turns are ringing.
+    """Tell whether the four swings between five turns (row, loss) are ringing.
 
-    Args:
-        turns: row and loss of each.
-        losses: from the first of them on.
-        gain, span: what the run has gained, and its whole range.
-        usual: the least size that counts; negative while unknown.
+    ``losses`` begin at the first turn; the run has this ``gain`` and range; a swing is at least
+    ``usual``, negative while unknown.
     """
     lengths = [b[0] - a[0] for a, b in pairwise(turns)]
     sizes = [abs(b[1] - a[1]) for a, b in pairwise(turns)]
@@ -191,9 +190,18 @@ def _zigzag(
     )
     # Before the run has come down, large swings are how a noisy run begins.
     large = least >= 0.3 * span and (known or gain >= 0.9 * span)
-    if known and least <= usual:
+    if least <= max(usual, _USUAL * FLOOR * abs(losses[0])):
+        return False
+    regular = least >= 0.75 * greatest and max(lengths) <= min(lengths) + 1
+    if not known and not regular and least < _EARLY * abs(losses[0]):  # noise begins so, too
         return False
     return (alike or large) and _roughness(losses[: turns[-1][0] - turns[0][0] + 1]) < 1
+
+
+def _swings(losses: Sequence[float], period: float) -> str:
+    low, high = min(losses), max(losses)
+    middle, half = low / 2 + high / 2, high / 2 - low / 2
+    return f"swings of ±{half:.3g} around {middle:.4g}, period {period:.3g}"
 
 
 def _detrended(window: Sequence[float]) -> list[float]:
@@ -216,27 +224,26 @@ def _bounded(window: Sequence[float]) -> tuple[list[float], float]:
     """Return the detrended window in units of four median deviations, held to one, and the unit."""
     x = _detrended(window)
     bound = 4 * sorted(map(abs, x))[len(x) // 2]
-    if bound <= 1e-7 * abs(window[-1]):
+    if bound <= 4 * FLOOR * abs(window[-1]):
         return [0.0] * len(x), 0.0
     return [1.0 if v > bound else -1.0 if v < -bound else v / bound for v in x], bound
 
 
-def _peak(x: list[float], depth: float) -> float:
-    """Return the highest autocorrelation that follows a trough as deep.
+def _peak(x: list[float], depth: float) -> tuple[float, int]:
+    """Return the highest autocorrelation that follows a trough as deep, and its lag.
 
-    A wave of a period up to 12 has its trough within 6 lags; without one of ``depth`` there, the
-    rest is not looked at.
+    The trough of a period up to 12 is within 6 lags; without one of ``depth`` the rest is left.
     """
     n, left = len(x), sum(map(mul, x, x))
-    right, trough, best = left, 1.0, 0.0
+    right, trough, best, at = left, 1.0, 0.0, 0
     for lag in range(1, _LAGS + 1):
         left -= x[n - lag] ** 2
         right -= x[lag - 1] ** 2
         r = sum(map(mul, x, x[lag:])) / math.sqrt(left * right + 1e-30)
         if r < trough:
             trough = r
-        elif best < r:
-            best = max(best, min(r, -trough))
+        elif best < min(r, -trough):
+            best, at = min(r, -trough), lag
         if lag == _LAGS // 2 and trough > -depth:
-            return best
-    return best
+            break
+    return best, at

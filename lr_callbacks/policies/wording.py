@@ -12,7 +12,11 @@ def symptom(name: str, reading: Reading) -> str:
 
     >>> symptom("spike", Reading(9.13, 6.4, Condition.SPIKING))
     'spike (9.13 > 6.4)'
+    >>> symptom("drift", Reading(1.2, 1.0, Condition.DIVERGING, "rising for 12 steps: 0.3 → 0.5"))
+    'drift: rising for 12 steps: 0.3 → 0.5'
     """
     if reading.condition is Condition.NONFINITE:
         return f"non-finite {name}"
+    if reading.said:
+        return f"{name}: {reading.said}"
     return f"{name} ({reading.statistic:.3g} > {reading.limit:.3g})"

@@ -1,0 +1,100 @@
+"""Start: trouble in the first losses, and what only seems to be."""
+
+import math
+import random
+
+import pytest
+
+from lr_callbacks.core import Condition
+from lr_callbacks.detectors import Start
+
+
+def told(losses, start=None):
+    """Return the rows at which trouble is told, and what is said of the first."""
+    start = start or Start()
+    state, rows, said = start.init(), [], ""
+    for row, loss in enumerate(losses):
+        state, reading = start.update(state, loss)
+        assert reading.condition in (Condition.STABLE, Condition.DIVERGING)
+        if reading.condition:
+            said = said or reading.said
+            rows.append(row)
+    return rows, said
+
+
+def noise(count, seed=0, sd=0.1):
+    generator = random.Random(seed)
+    return [generator.gauss(0.0, sd) for _ in range(count)]
+
+
+def test_one_loss_more_than_ten_times_all_before_is_told_at_once():
+    rows, said = told([5.0, 80.0, 4.9, 4.8])
+    assert rows == [1]
+    assert said == "loss 80, after 1 losses up to 5"
+
+
+def test_two_losses_above_all_before_are_told_where_one_is_not():
+    assert told([5.0, 14.0, 6.0, 4.0])[0] == [2]
+    assert told([5.0, 14.0, 4.0, 4.0])[0] == []
+    assert told([-5.0, 14.0, 6.0, 4.0])[0] == []  # no ratio near zero
+
+
+def test_among_the_first_losses_two_that_leave_the_range_of_all_before_are_told():
+    assert told([2.5, 2.4, 2.3, 2.4, 3.4, 3.5])[0] == [5]
+    assert told([2.5, 2.4, 2.3, 2.4, 3.4, 2.4])[0] == []
+    assert told([2.0, 2.0, 2.0, 2.0, 3.0, 3.0])[0] == []  # a range of zero judges nothing
+
+
+def test_losses_that_are_never_below_the_first_are_told():
+    rows, said = told([5.0, *[6.0 + x for x in noise(60)]])
+    assert rows[0] == 43
+    assert said == "not below the first loss, 5, for 43 steps"
+
+
+def test_losses_far_above_the_first_are_told_in_half_the_time():
+    assert told([5.0, *[9.0 + x for x in noise(60)]])[0][0] == 22
+
+
+def test_a_run_that_has_lost_all_is_told():
+    down = [10.9 - 0.1 * t for t in range(12)]
+    rows, said = told([11.0, *down, *[11.5 + 0.3 * x for x in noise(40)]])
+    assert rows[0] == 12 + 23
+    assert said == "not below the first loss, 11, for 23 steps"
+
+
+def test_a_rise_out_of_the_noise_is_told_however_slow():
+    losses = [3.0 * math.exp(-t / 2) + 0.7 for t in range(8)]
+    losses += [losses[-1] * (1 + 0.015 * t) for t in range(1, 30)]
+    noisy = [x * (1 + 0.05 * y) for x, y in zip(losses, noise(40), strict=False)]
+    rows, said = told(noisy)
+    assert 20 <= rows[0] <= 30
+    assert said.startswith("rising for 20 steps: ")
+
+
+def test_a_sign_that_holds_is_told_once_and_another_still_may_be():
+    rows, _ = told([5.0, 80.0, 80.0, *[90.0 + x for x in noise(60)]])
+    assert rows == [1, 22]
+
+
+def test_a_descent_and_a_constant_loss_are_none():
+    assert told([5 * 0.9**t + x + 1 for t, x in enumerate(noise(64))])[0] == []
+    assert told([2.0] * 64)[0] == []
+
+
+def test_noise_without_a_descent_is_seldom_told():
+    runs = [told([2 + x for x in noise(64, seed)])[0] for seed in range(100)]
+    assert sum(map(bool, runs)) <= 6
+
+
+def test_later_losses_are_left_to_others_and_nothing_is_kept_of_them():
+    start = Start(rows=20)
+    state, _ = start.fold(start.init(), [2.0] * 20)
+    after, readings = start.fold(state, [1e6] * 5)
+    assert state.losses == ()
+    assert after == state
+    assert not any(reading.condition for reading in readings)
+
+
+def test_too_few_rows_are_refused_in_words():
+    with pytest.raises(ValueError, match="`rows` must be at least 20 losses, got 19"):
+        Start(rows=19)
