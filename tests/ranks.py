@@ -16,7 +16,7 @@ from trainers import Kept, loader, trainer
 from lr_callbacks import AdaptiveLearningRate, Guard, JournaledMLFlowLogger, Ladder
 from lr_callbacks.core import Decision
 
-RANK = int(os.environ["LOCAL_RANK"])
+RANK = int(os.environ.get("LOCAL_RANK", "0"))
 
 
 class Faulty(Model):
