@@ -225,17 +225,7 @@ class AdaptiveLearningRate(Callback):
 
     def _read(self) -> None:
         """Record and fold the steps that are waiting, in order."""
-        fit, probing = self._running(), self._memory.decision.probing
-        fit.steps.record()
-        waiting, self._memory.unread = self._memory.unread, []
-        while waiting:
-            waiting = waiting[fit.fold(self._judges.now, waiting[:1] if probing else waiting) :]
-            if self._memory.decision.restore is not None:
-                fit.recorder.abandon(waiting)
-                break
-            if self._memory.decision.probing and not probing:
-                break  # the rest was made before an experiment began
-        self._memory.counts = fit.recorder.counts
+        self._running().read(self._judges.now)
         self._apply()
 
     def _running(self) -> Fit:

@@ -99,6 +99,20 @@ class Fit:
         self._awaited.came()
         return Measured(self.steps.made, loss, self.rates.now(), self.rates.scale)
 
+    def read(self, controller: Controller) -> None:
+        """Record and fold the steps that are waiting, in order."""
+        memory, probing = self._memory, self._memory.decision.probing
+        self.steps.record()
+        waiting, memory.unread = memory.unread, []
+        while waiting:
+            waiting = waiting[self.fold(controller, waiting[:1] if probing else waiting) :]
+            if memory.decision.restore is not None:
+                self.recorder.abandon(waiting)
+                break
+            if memory.decision.probing and not probing:
+                break  # the rest was made before an experiment began
+        memory.counts = self.recorder.counts
+
     def fold(self, controller: Controller, steps: Sequence[Measured]) -> int:
         """Decide on steps, record the decisions and carry them out; return how many it took."""
         memory, measures, waiting = self._memory, self.steps.measures, list(reversed(steps))
