@@ -45,9 +45,8 @@ class Distance:
         self._initial, self._betas = initial, optimizer.param_groups[0].get("betas", BETAS)
         held = [p for g in optimizer.param_groups for p in g["params"] if p.requires_grad]
         self._share, total = Share(held), sum(p.numel() for p in held)
-        self._weights = self._share.tensors
         self._stride = max(1, math.ceil(total / SAMPLED))
-        self._first = [self._of(p).clone() for p in self._weights]
+        self._first = [self._of(p).clone() for p in self._share.tensors]
         self._sums = [torch.zeros_like(p) for p in self._first]
         self._distance, self._product, self._count = SMALLEST, 0.0, 0
 
@@ -63,9 +62,11 @@ class Distance:
             share: the scheduled rate over the initial one.
         """
         graded = [
-            (self._of(p.grad), self._of(p), first, sums)
-            for p, first, sums in zip(self._weights, self._first, self._sums, strict=True)
-            if p.grad is not None and not p.grad.is_sparse
+            (self._of(grad), self._of(p), first, sums)
+            for grad, p, first, sums in zip(
+                self._share.gradients(), self._share.tensors, self._first, self._sums, strict=True
+            )
+            if grad is not None and not grad.is_sparse
         ]
         if not (graded or self._share.apart) or not share > 0:
             return

@@ -73,10 +73,19 @@ class Share:
     """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
-        given = list(tensors)
-        self.apart = any(hasattr(tensor, "to_local") for tensor in given)
-        self.tensors = [t for t in given if _counted(t)] if self.apart else given
-        self._device = given[0].device if given else torch.device("cpu")
+        self._given = list(tensors)
+        self.apart = any(hasattr(tensor, "to_local") for tensor in self._given)
+        self.tensors = [t for t in self._given if _counted(t)] if self.apart else self._given
+        self._device = self._given[0].device if self._given else torch.device("cpu")
+
+    def gradients(self) -> list[Tensor | None]:
+        """Return the gradient of each tensor that is counted, as far as it lies here."""
+        for tensor in self._given if self.apart else ():
+            gradient: Any = tensor.grad
+            if any(kind.is_partial() for kind in getattr(gradient, "placements", ())):
+                # Each process has a summand, which the optimizer would add up before its step.
+                tensor.grad = gradient.redistribute(placements=tensor.placements)  # type: ignore[attr-defined]
+        return [t.grad if t.grad is None else local(t.grad) for t in self.tensors]
 
     def total(self, numbers: Sequence[Tensor]) -> Tensor:
         """Return the sum of ``numbers``, one for each tensor, over all processes."""
@@ -98,21 +107,19 @@ class _Parts:
     """The gradients of ``optimizer`` as far as they lie here, to be judged in its place."""
 
     def __init__(self, optimizer: Optimizer) -> None:
-        self._optimizer = optimizer
-        self._known: list[tuple[Tensor, bool]] = []
+        self._optimizer, self._known, self._share = optimizer, 0, Share(())
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """One group of the parameters that this process counts."""
         held = [p for group in self._optimizer.param_groups for p in group["params"]]
-        if len(held) != len(self._known):
-            self._known = [(p, _counted(p)) for p in held]
-        graded = ((p.grad, counts) for p, counts in self._known)
-        return [{"params": [_Part(local(g)) for g, counts in graded if g is not None and counts]}]
+        if len(held) != self._known:
+            self._known, self._share = len(held), Share(held)
+        return [{"params": [_Part(gradient) for gradient in self._share.gradients()]}]
 
 
 class _Part(NamedTuple):
-    grad: Tensor
+    grad: Tensor | None
 
 
 def is_sharded(optimizer: Optimizer) -> bool:

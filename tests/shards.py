@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -13,11 +14,20 @@ from pytorch_lightning.strategies import ModelParallelStrategy
 from ranks import RANK, Faulty, guard
 from ranks import train as trained
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    RowwiseParallel,
+    SequenceParallel,
+    parallelize_module,
+)
 from trainers import Kept, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate, Guard
 from lr_callbacks.core import Decision
 from lr_callbacks.shards import local
+
+WORLD = int(os.environ.get("WORLD_SIZE", "2"))  # a Trainer takes it out of the environment
 
 
 def adamw(parameters):
@@ -31,7 +41,7 @@ def momentum(parameters):
 class Sharded(Faulty):
     """Its first layer is one shard group, the rest another; notes every bit that a step changes."""
 
-    harmed = ()
+    harmed, place = (), 4  # when which of its weights grows fiftyfold
 
     def configure_model(self):
         mesh = self.device_mesh["data_parallel"]
@@ -46,10 +56,11 @@ class Sharded(Faulty):
     @torch.no_grad()
     def on_train_batch_start(self, batch, batch_idx):
         if self.trainer.global_step in self.harmed:
-            self.weights()[4].mul_(50)
+            self.weights()[self.place].mul_(50)
 
     def on_before_optimizer_step(self, optimizer):
-        gradients = [p.grad.full_tensor() for p in self.weights()]
+        given = [p.grad for p in self.weights()]
+        gradients = [g.full_tensor() if isinstance(g, DTensor) else g for g in given]
         self.norms.append(torch.nn.utils.get_total_norm(gradients).item())
 
     def on_train_batch_end(self, outputs, batch, batch_idx):
@@ -109,6 +120,40 @@ def harmed(folder):
     module = Sharded(make=gentle)
     module.harmed = (60,)
     return train(module, guard(), rows=192, max_steps=80)[0]
+
+
+class Split(Sharded):
+    """Its layers are split over two processes, and over two pairs of them where there are four.
+
+    Of the gradient of the layer norm each process has a summand.
+    """
+
+    place = 6
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        linear = torch.nn.Linear
+        self.model = torch.nn.Sequential(
+            linear(4, 4), torch.nn.Tanh(), linear(4, 4), torch.nn.LayerNorm(4), linear(4, 2)
+        )
+
+    def configure_model(self):
+        over = ColwiseParallel(input_layouts=Shard(0), output_layouts=Replicate())
+        plan = {"0": ColwiseParallel(), "2": RowwiseParallel(output_layouts=Shard(0)),
+                "3": SequenceParallel(sequence_dim=0), "4": over}  # fmt: skip
+        parallelize_module(self.model, self.device_mesh["tensor_parallel"], plan)
+        if self.trainer.world_size == 4:
+            super().configure_model()
+
+
+@scenario
+def split(folder):
+    strategy = ModelParallelStrategy(data_parallel_size=WORLD // 2, tensor_parallel_size=2)
+    module = Split(make=gentle)
+    callback = AdaptiveLearningRate(Guard(quiet=3, snapshot_every=3), log_gradients=True)
+    module.harmed = (60,)
+    return trained(module, callback, rows=48 * WORLD, max_steps=80, devices=WORLD,
+                   strategy=strategy)[0]  # fmt: skip
 
 
 @scenario

@@ -121,12 +121,12 @@ class Measures:
         return 0.0 if joined is None else joined
 
     def _descent(self) -> Value:
-        weights = self._share.tensors
-        before, self._before = self._before, [local(p).detach().clone() for p in weights]
+        now = [local(p).detach().clone() for p in self._share.tensors]
+        before, self._before = self._before, now
         products = [
-            torch.sum(local(p.grad) * (old - new)).double()
-            for p, old, new in zip(weights, before or (), self._before, strict=False)
-            if p.grad is not None
+            torch.sum(gradient * (old - new)).double()
+            for gradient, old, new in zip(self._share.gradients(), before or (), now, strict=False)
+            if gradient is not None
         ]
         if before is None or not (products or self._share.apart):
             return math.nan

@@ -18,7 +18,15 @@ SEEN = (
     "loss_on_one_rank", "input_on_one_rank", "outlier_on_one_rank", "harmed", "scheduled",
     "validated",
 )  # fmt: skip
-ALL = (*SEEN, "counted", "as_one", "resumed_from_a_folder", "resumed_from_a_file", "from_one")
+ALL = (
+    *SEEN,
+    "split",
+    "counted",
+    "as_one",
+    "resumed_from_a_folder",
+    "resumed_from_a_file",
+    "from_one",
+)
 
 
 def held_by_one(path):
@@ -34,10 +42,16 @@ def held_by_one(path):
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards")
     at = held_by_one(folder / "one.ckpt")
-    for said, code in finish(start(folder, *ALL, script="shards.py"), timeout=240):
+    return folder, at, run(folder, 2, *ALL)
+
+
+def run(folder, count, *scenarios):
+    for said, code in finish(start(folder, *scenarios, script="shards.py", count=count), 240):
         assert code == 0, said
-    saw = {n: [json.loads((folder / f"{n}.{r}.json").read_text()) for r in (0, 1)] for n in ALL}
-    return folder, at, saw
+    return {
+        name: [json.loads((folder / f"{name}.{rank}.json").read_text()) for rank in range(count)]
+        for name in scenarios
+    }
 
 
 @pytest.fixture
@@ -98,12 +112,32 @@ def test_the_loss_is_the_mean_over_the_ranks_also_of_an_uneven_last_batch(saw):
 
 
 def test_harmed_weights_are_held_and_rolled_back_bit_equal_on_all_shards(saw):
-    told = saw["harmed"][0]
+    rolled_back(saw["harmed"])
+
+
+def test_layers_that_are_split_are_judged_as_one_and_rolled_back(saw):
+    rolled_back(saw["split"])
+    for rank in saw["split"]:
+        assert rank["own"] == saw["split"][0]["own"]  # the same data
+
+
+def test_layers_that_are_split_and_sharded_over_four_processes_are_too(tmp_path):
+    ranks = run(tmp_path, 4, "split")["split"]
+    rolled_back(ranks)
+    assert len({rank["after"][-1] for rank in ranks}) == 4
+
+
+def rolled_back(ranks):
+    """Assert that what harmed the weights was found and undone, by all ranks alike."""
+    told = ranks[0]
+    assert len({rank["state"] for rank in ranks}) == 1
+    if told["recorded norms"]:
+        assert told["recorded norms"] == pytest.approx(told["norms"], rel=1e-5)
     assert [d[1] for d in told["decisions"]] == ["watch", "compare", "roll back", "observe"]
     assert told["outcomes"] == ["", "still high", "weights harmed", "recovered"]
     back, held = told["decisions"][2][0], told["held"]
     assert held[-1] == back
-    for rank in saw["harmed"]:
+    for rank in ranks:
         assert {rank["after"][t] for t in held} == {rank["after"][back]}
         assert rank["after"][back] in rank["after"][:60]
         assert rank["after"][back + 1] != rank["after"][back]
