@@ -91,10 +91,8 @@ class Share:
         """Return the sum of ``numbers``, one for each tensor, over all processes."""
         if not self.apart:
             return torch.stack([n.to(self._device) for n in numbers]).sum()
-        here = torch.zeros((), dtype=torch.float64, device=self._device)
-        for number in numbers:
-            here += number
-        return summed(here)
+        nothing = torch.zeros((), dtype=torch.float64, device=self._device)
+        return summed(torch.stack([nothing, *(n.double() for n in numbers)]).sum())
 
     def joined(self, norm: Tensor | None) -> Tensor | None:
         """Return the Euclidean norm over all processes, of that over the parts here."""

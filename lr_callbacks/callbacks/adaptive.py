@@ -53,7 +53,8 @@ class AdaptiveLearningRate(Callback):
 
     Raises:
         ValueError: a setting is impossible (at construction), or the Trainer's are: no optimizer, a
-            strategy that shards weights, no room for the snapshots (at the start of ``fit``).
+            strategy that flattens weights or steps by itself, no room for the snapshots (at the
+            start of ``fit``).
 
     >>> Trainer(callbacks=[AdaptiveLearningRate()]).fit(model, data)  # doctest: +SKIP
     """
