@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from lr_callbacks.shards import local
+
 
 class Buffers:
     """The buffers of a module, copied where they change, to undo what a batch did to them.
@@ -15,7 +17,7 @@ class Buffers:
         module: the buffers that it has at the call of `refresh`, which the constructor makes.
 
     Attributes:
-        live: the buffers themselves.
+        live: the buffers themselves, as far as they lie here.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -24,7 +26,7 @@ class Buffers:
 
     def refresh(self) -> None:
         """Look for buffers anew and keep them as they are."""
-        self.live = [b for b in self._module.buffers() if not b.is_inference()]
+        self.live = [local(b) for b in self._module.buffers() if not b.is_inference()]
         self._kept = [b.detach().clone() for b in self.live]
         self._versions = [b._version for b in self.live]
         self._ended = self._versions

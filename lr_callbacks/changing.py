@@ -6,6 +6,8 @@ from itertools import chain
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lr_callbacks.shards import local
+
 #: Numbers of a frozen tensor by which it is recognised.
 MARKS = 16
 
@@ -31,33 +33,36 @@ class Changing:
     ) -> None:
         self._module, self._optimizers, self._only = module, optimizers, only
         trained = self.trained()
-        copied = {_mark(p) for p in trained.values()}
-        frozen = {n: p for n, p in self._parameters().items() if n not in trained}
+        copied, frozen = {_mark(p) for p in trained.values()}, self._all_but(trained)
         self._still = {n: _mark(p) for n, p in frozen.items()}
         self._followers = {n for n, mark in self._still.items() if mark in copied}
 
     def trained(self) -> dict[str, Tensor]:
-        """Return the parameters that an optimizer step can change, by name."""
+        """Return the parameters that an optimizer step can change, as far as they lie here."""
         optimizers = self._optimizers
         held = chain.from_iterable(g["params"] for o in optimizers for g in o.param_groups)
         stepped = {id(p) for p in held if p.grad is not None}
         stepped |= {id(p) for optimizer in optimizers for p in optimizer.state}
-        return {n: p for n, p in self._parameters().items() if p.requires_grad or id(p) in stepped}
+        known = self._meant(dict(self._module.named_parameters()))
+        return {n: local(p) for n, p in known.items() if p.requires_grad or id(p) in stepped}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all parameters and buffers that change, by name."""
+        """Return all parameters and buffers that change, by name, as far as they lie here."""
         trained = self.trained()
-        frozen = {n: p for n, p in self._parameters().items() if n not in trained}
-        moved = {n: p for n, p in frozen.items() if n in self._followers or self._moved(n, p)}
-        return {**trained, **moved, **self._meant(dict(self._module.named_buffers()))}
+        frozen = self._all_but(trained).items()
+        moved = {n: p for n, p in frozen if n in self._followers or self._moved(n, p)}
+        buffers = self._meant(dict(self._module.named_buffers()))
+        return {**trained, **moved, **{n: local(b) for n, b in buffers.items()}}
 
     def _moved(self, name: str, frozen: Tensor) -> bool:
         """Whether a frozen tensor has other numbers than when it was met first."""
         mark = _mark(frozen)
         return repr(self._still.setdefault(name, mark)) != repr(mark)  # a NaN equals itself
 
-    def _parameters(self) -> dict[str, Tensor]:
-        return self._meant(dict(self._module.named_parameters()))
+    def _all_but(self, trained: Collection[str]) -> dict[str, Tensor]:
+        """Return the other parameters, by name, as far as they lie here."""
+        known = self._meant(dict(self._module.named_parameters()))
+        return {n: local(p) for n, p in known.items() if n not in trained}
 
     def _meant(self, named: dict[str, Tensor]) -> dict[str, Tensor]:
         only = self._only() if callable(self._only) else self._only

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lr_callbacks.finiteness import finite_on_host
+from lr_callbacks.shards import distributed, local
 
 #: Entries of a parameter group that belong to the schedule, not to the step: never rolled back.
 SCHEDULED = frozenset(
@@ -27,7 +28,7 @@ class OptimizerCopy:
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
         weights = [p for group in optimizer.param_groups for p in group["params"]]
-        self._weights = [(p, p.detach().clone()) for p in weights]
+        self._weights = [(p, p.detach().clone()) for p in map(local, weights)]
         self._states = {p: _cloned(s) for p, s in states_of(optimizer).items()}
         self._groups = [_cloned(unscheduled(group)) for group in optimizer.param_groups]
 
@@ -40,9 +41,12 @@ class OptimizerCopy:
 
 
 def finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether every number in the floating-point ``tensors`` is finite; one host sync a device."""
+    """Whether every number in the floating-point ``tensors`` is finite; one host sync a device.
+
+    Of sharded ones, every number that lies here.
+    """
     by_device: dict[torch.device, list[Tensor]] = {}
-    for tensor in tensors:
+    for tensor in map(local, tensors):
         if (tensor.is_floating_point() or tensor.is_complex()) and tensor.numel():
             dense = tensor.coalesce().values() if tensor.is_sparse else tensor
             if dense.device.type == "cpu":
@@ -87,11 +91,13 @@ def restore_states(
             del present[key]
         for key, value in saved.items():
             held = present.get(key)
+            here = local(held) if isinstance(held, Tensor) else None
             # In place where possible: captured graphs and compiled steps hold on to the tensors.
-            if isinstance(held, Tensor) and isinstance(value, Tensor) and held.shape == value.shape:
-                held.copy_(value, non_blocking=True)
+            if here is not None and isinstance(value, Tensor) and here.shape == value.shape:
+                here.copy_(value, non_blocking=True)
             else:
-                present[key] = _clone(value, parameter.device)
+                made = _clone(value, parameter.device)
+                present[key] = distributed(made, parameter) if isinstance(made, Tensor) else made
     modes = [group.get("train_mode") for group in optimizer.param_groups]
     for group, saved_group in zip(optimizer.param_groups, groups, strict=False):
         group.update(_cloned(saved_group))
@@ -109,13 +115,18 @@ def put_back(weight: Tensor, saved: Tensor) -> None:
 
 
 def states_of(optimizer: Optimizer) -> dict[Tensor, dict[str, Any]]:
-    """Return the state that ``optimizer`` keeps for each parameter."""
-    return {p: s for p, s in optimizer.state.items() if isinstance(p, Tensor)}
+    """Return the state that ``optimizer`` keeps for each parameter, as far as it lies here."""
+    kept = {p: s for p, s in optimizer.state.items() if isinstance(p, Tensor)}
+    return {p: {k: _here(value) for k, value in state.items()} for p, state in kept.items()}
 
 
 def unscheduled(group: Mapping[str, Any]) -> dict[str, Any]:
     """Return what in a parameter group may belong to a step."""
     return {key: value for key, value in group.items() if key not in SCHEDULED}
+
+
+def _here(value: Any) -> Any:
+    return local(value) if isinstance(value, Tensor) else value
 
 
 def _cloned(state: Mapping[str, Any]) -> dict[str, Any]:

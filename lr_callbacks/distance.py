@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lr_callbacks.shards import Share, local
+
 #: Optimizers whose first updates have the size of the rate, whatever the gradient's: for them the
 #: estimate is a rate. Of SGD's it is not, by factors of 0.2 to 60.
 ADAM_LIKE = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam")
@@ -41,10 +43,10 @@ class Distance:
 
     def __init__(self, optimizer: Optimizer, initial: float) -> None:
         self._initial, self._betas = initial, optimizer.param_groups[0].get("betas", BETAS)
-        self._weights = [p for g in optimizer.param_groups for p in g["params"] if p.requires_grad]
-        total = sum(p.numel() for p in self._weights)
+        held = [p for g in optimizer.param_groups for p in g["params"] if p.requires_grad]
+        self._share, total = Share(held), sum(p.numel() for p in held)
         self._stride = max(1, math.ceil(total / SAMPLED))
-        self._first = [self._of(p).clone() for p in self._weights]
+        self._first = [self._of(p).clone() for p in self._share.tensors]
         self._sums = [torch.zeros_like(p) for p in self._first]
         self._distance, self._product, self._count = SMALLEST, 0.0, 0
 
@@ -60,13 +62,15 @@ class Distance:
             share: the scheduled rate over the initial one.
         """
         graded = [
-            (self._of(p.grad), self._of(p), first, sums)
-            for p, first, sums in zip(self._weights, self._first, self._sums, strict=True)
-            if p.grad is not None and not p.grad.is_sparse
+            (self._of(grad), self._of(p), first, sums)
+            for grad, p, first, sums in zip(
+                self._share.gradients(), self._share.tensors, self._first, self._sums, strict=True
+            )
+            if grad is not None and not grad.is_sparse
         ]
-        if not graded or not share > 0:
+        if not (graded or self._share.apart) or not share > 0:
             return
-        product = _total([torch.dot(g, first - p) for g, p, first, _ in graded])
+        product = float(self._share.total([torch.dot(g, first - p) for g, p, first, _ in graded]))
         if not math.isfinite(product):
             return
         self._count += 1
@@ -76,7 +80,7 @@ class Distance:
         self._product = DECAY * self._product + weight * share * correction * product
         for gradient, _, _, sums in graded:
             sums.mul_(DECAY).add_(gradient, alpha=weight)
-        size = _total([sums.abs().sum() for sums in self._sums])
+        size = float(self._share.total([sums.abs().sum() for sums in self._sums]))
         if size > 0:
             self._distance = max(self._distance, self._product / size)
 
@@ -94,8 +98,4 @@ class Distance:
                     here.copy_(there)
 
     def _of(self, tensor: Tensor) -> Tensor:
-        return tensor.detach().reshape(-1)[:: self._stride].float()
-
-
-def _total(parts: list[Tensor]) -> float:
-    return float(torch.stack([part.to(parts[0].device) for part in parts]).sum())
+        return local(tensor).detach().reshape(-1)[:: self._stride].float()

@@ -22,6 +22,7 @@ from lr_callbacks.finiteness import (
 )
 from lr_callbacks.outliers import Clipped, NormLimit
 from lr_callbacks.selection import Selection
+from lr_callbacks.shards import Combine, combined, is_sharded, seen
 
 
 class StepGate:
@@ -45,8 +46,8 @@ class StepGate:
     Args:
         optimizer: its ``step`` is replaced until `close`.
         buffers: restored along with a step that is left out.
-        reduce: combines the verdict over ranks, so that all decide alike: a tensor of one element,
-            1 for finite, to the minimum over the ranks; None for a single process.
+        reduce: makes of verdict and norm those of all ranks, so that they decide alike
+            (`shards.combined`); None for a single process, and for weights that are sharded.
         left_out: called after a step was left out on the host.
         unseen: called before a step whose gradients nobody has looked at, with all of them there.
         deferred: select on the device rather than read; None for where that saves waiting.
@@ -65,7 +66,7 @@ class StepGate:
         optimizer: Optimizer,
         *,
         buffers: Buffers | None = None,
-        reduce: Callable[[Tensor], Tensor] | None = None,
+        reduce: Combine | None = None,
         left_out: Callable[[], object] = lambda: None,
         unseen: Callable[[Optimizer], object] = lambda optimizer: None,
         deferred: bool | None = None,
@@ -76,18 +77,17 @@ class StepGate:
         self.clipped: Clipped | None = None
         self._norm: Tensor | float | None = None
         self.optimizer, self._buffers = optimizer, buffers
-        self._reduce, self._deferred = reduce, deferred
-        self._left_out, self._unseen = left_out, unseen
+        self._seen, sharded = seen(optimizer), is_sharded(optimizer)
+        self._reduce = combined(optimizer) if sharded and reduce is None else reduce
+        self._left_out, self._unseen, self._deferred = left_out, unseen, deferred
         self._native = type(optimizer).__module__.startswith("torch.optim")
         self.single = self._native and not isinstance(optimizer, LBFGS)
         self._selects = self.single and deferred is not False  # where the verdict allows it
-        self._open = False
+        self._open = self._looked = False
         self._ok: Flag = True
-        self._looked = False
         self.passed: Flag | None = None
         self._selection = Selection(optimizer)
-        self._inner = optimizer.step
-        self._own = optimizer.__dict__.get("step")
+        self._inner, self._own = optimizer.step, optimizer.__dict__.get("step")
         self._step = types.MethodType(self._stepping(), optimizer)
         optimizer.step = self._step  # type: ignore[method-assign]
 
@@ -98,7 +98,7 @@ class StepGate:
 
     def look(self) -> None:
         """Judge the gradients as they are now, before they are clipped, rather than at the step."""
-        finite = gradients_finite(self.optimizer, read=self._deferred is not True)
+        finite = gradients_finite(self._seen, read=self._deferred is not True)
         self._ok = finite if self._ok is True else both(self._ok, finite)
         self._looked = True
 
@@ -179,12 +179,12 @@ class StepGate:
         """Judge the gradients of the moment, unless that was done; measure what may be clipped."""
         read = self._deferred is not True
         if self.outliers is not None and self.single:
-            norm = self._norm = gradient_norm(self.optimizer, read=read)
+            norm = self._norm = gradient_norm(self._seen, read=read)
             finite = norm is None or (
                 norm.isfinite() if isinstance(norm, Tensor) else math.isfinite(norm)
             )
         else:
-            finite = self._looked or gradients_finite(self.optimizer, read=read)
+            finite = self._looked or gradients_finite(self._seen, read=read)
         self._ok = both(self._ok, finite)
 
     def _clip(self, passed: Tensor | None = None) -> None:
@@ -233,9 +233,8 @@ class StepGate:
             ok = both(ok, (found == 0).all())
         if self._reduce is None:
             return ok
-        device = next(p.device for g in self.optimizer.param_groups for p in g["params"])
-        flag = torch.full((), float(ok), device=device) if isinstance(ok, bool) else ok.to(device)
-        return self._reduce(flag.float()) > 0
+        together, self._norm = self._reduce(ok, self._norm)
+        return together if self._judges else ok
 
     def _pass(self, ok: Flag) -> None:
         self.passed = ok if self.passed is None else both(self.passed, ok)

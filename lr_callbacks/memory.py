@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from lr_callbacks.copies import states_of, tensors_in
 from lr_callbacks.core import require
+from lr_callbacks.shards import local
 
 
 class Plan(NamedTuple):
@@ -90,7 +91,7 @@ def _state_bytes(optimizer: Optimizer) -> int:
     held = {p: sum(t.nbytes for t in tensors_in(s)) for p, s in states_of(optimizer).items()}
     groups = [(group, p) for group in optimizer.param_groups for p in group["params"]]
     changing = [(g, p) for g, p in groups if p in held or p.requires_grad or p.grad is not None]
-    return sum(held.get(p) or _moments(group) * p.nbytes for group, p in changing)
+    return sum(held.get(p) or _moments(group) * local(p).nbytes for group, p in changing)
 
 
 def _moments(group: Mapping[str, Any]) -> int:

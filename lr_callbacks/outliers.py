@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lr_callbacks.shards import distributed, local
+
 #: Steps before the distribution says what an outlier is. Until then, but for the first few, it is a
 #: norm ten times the one before: gradients that grow from nothing do so in smaller steps.
 WARM_UP, FIRST, LEAP = 20, 3, math.log(10.0)
@@ -139,7 +141,8 @@ def _scale(parameter: Tensor, factor: Tensor | float) -> None:
         return
     if isinstance(factor, Tensor):
         factor = factor.to(gradient.device, gradient.dtype)
-    if not gradient.is_sparse and 0 in gradient.stride():  # expanded: many share one number
-        parameter.grad = gradient * factor
+    part = local(gradient)
+    if not part.is_sparse and 0 in part.stride():  # expanded: many share one number
+        parameter.grad = distributed(part * factor, gradient)
     else:
-        gradient.mul_(factor)
+        part.mul_(factor)

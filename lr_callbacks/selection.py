@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lr_callbacks.finiteness import with_gradient
+from lr_callbacks.shards import local
 
 
 class Selection:
@@ -44,10 +45,10 @@ class Selection:
                 del scaled.found_inf
             return returned
         used = list(with_gradient(self.optimizer))
-        tensors = [p.detach() for p in used]
+        tensors = [local(p).detach() for p in used]
         for p in used:
             held = self.optimizer.state.get(p, {}).values()
-            tensors += [t for t in held if isinstance(t, Tensor) and t.device == p.device]
+            tensors += [local(t) for t in held if isinstance(t, Tensor) and t.device == p.device]
         before = [t.clone() for t in tensors]
         returned = inner(**named)
         for tensor, old in zip(tensors, before, strict=True):

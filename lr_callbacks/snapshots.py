@@ -18,6 +18,7 @@ from lr_callbacks.copies import (
     unscheduled,
 )
 from lr_callbacks.core import require
+from lr_callbacks.shards import agreed, is_sharded, local, resharded
 
 #: Most slots that may be filled at once.
 LIMIT = 4
@@ -49,7 +50,8 @@ class Snapshots:
     What a step does not change stays where it is on `restore`: learning rates, the schedule, the
     position in the data, the random state, frozen parameters. One that is unfrozen is in the slots
     saved from then on; `restore` of an earlier one leaves its value, and drops its optimizer state.
-    Restoring is exact, bit for bit, and in place. A slot that is saved again reuses its memory.
+    Restoring is exact, bit for bit, and in place. A slot that is saved again reuses its memory. Of
+    what is sharded each process copies its own part.
 
     Args:
         module: its parameters that a training changes (`Changing`) and all of its buffers,
@@ -78,6 +80,7 @@ class Snapshots:
         self.module, self.optimizers, self.extras = module, optimizers, extras
         self._changing = Changing(module, optimizers, only)
         self._on_host, self._limit = where == "cpu", limit
+        self._apart = any(map(is_sharded, optimizers))
         self._slots: dict[str, _Snapshot] = {}
 
     @property
@@ -95,15 +98,19 @@ class Snapshots:
 
         Returns:
             False, with the slot left as it was, when a weight in training or an optimizer state is
-            not finite. Buffers are not judged: a mask, or the best value so far, may hold infinity.
+            not finite, on any process. Buffers are not judged: a mask, or the best value so far,
+            may hold infinity.
 
         Raises:
             ValueError: another slot would be one more than the limit.
         """
         self._refuse_one_more(slot)
         old = self._slots.get(slot)
+        if self._apart:
+            resharded(self.module)
         states = [list(states_of(optimizer).values()) for optimizer in self.optimizers]
-        if not finite([*self._changing.trained().values(), *tensors_in(states)]):
+        good = finite([*self._changing.trained().values(), *tensors_in(states)])
+        if not (agreed(good, self._device()) if self._apart else good):
             return False
         weights = self._changing.tensors()
         groups = [[unscheduled(g) for g in o.param_groups] for o in self.optimizers]
@@ -122,6 +129,8 @@ class Snapshots:
             KeyError: nothing was saved under this name.
         """
         snapshot = self._slots[slot]
+        if self._apart:
+            resharded(self.module)
         weights = self._named()
         for name, saved in snapshot.weights.items():
             if name in weights:
@@ -166,9 +175,8 @@ class Snapshots:
         places = [list(_places(optimizer)) for optimizer in self.optimizers]
         for name, saved in state.items():
             self._refuse_one_more(name)
-            device = next((w.device for w in self._named().values()), torch.device("cpu"))
             parts = [saved[key] for key in ("weights", "states", "groups", "extras")]
-            weights, states, groups, extras = self._stored(_moved(parts, device), None)
+            weights, states, groups, extras = self._stored(_moved(parts, self._device()), None)
             parameters = [
                 [place[i] for i in held]
                 for place, held in zip(places, saved["parameters"], strict=True)
@@ -179,8 +187,12 @@ class Snapshots:
         room = slot in self._slots or len(self._slots) < self._limit
         require(room, "slot", f"one of at most {self._limit}", slot)
 
+    def _device(self) -> torch.device:
+        return next((w.device for w in self._named().values()), torch.device("cpu"))
+
     def _named(self) -> dict[str, Tensor]:
-        return {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+        named = [*self.module.named_parameters(), *self.module.named_buffers()]
+        return {name: local(tensor) for name, tensor in named}
 
     def _stored(self, present: Any, old: Any) -> Any:
         """Copy nested containers, each tensor into the memory of its predecessor where it fits."""

@@ -13,10 +13,10 @@ import torch
 from cells import Model, Script, Validated, gentle
 from trainers import Kept, loader, trainer
 
-from lr_callbacks import AdaptiveLearningRate, Guard, JournaledMLFlowLogger, Ladder
+from lr_callbacks import AdaptiveLearningRate, Guard, Ladder
 from lr_callbacks.core import Decision
 
-RANK = int(os.environ["LOCAL_RANK"])
+RANK = int(os.environ.get("LOCAL_RANK", "0"))
 
 
 class Faulty(Model):
@@ -171,6 +171,8 @@ def validated(folder):
 
 @scenario
 def journal(folder):
+    from lr_callbacks import JournaledMLFlowLogger  # and with it MLflow
+
     logger = JournaledMLFlowLogger(
         tracking_uri=f"sqlite:///{folder}/mlflow.db", journal_dir=str(folder / "journal")
     )

@@ -179,10 +179,10 @@ def test_gradients_are_judged_before_clipping_where_one_looks_then():
 
 
 def test_all_ranks_follow_the_rank_that_saw_it():
-    run = Run(OPTIMIZERS["Adam"], reduce=lambda flag: flag * 0)
+    run = Run(OPTIMIZERS["Adam"], reduce=lambda ok, norm: (False, norm))
     run.step(1)
     assert run.passed == [False]
-    run = Run(OPTIMIZERS["Adam"], reduce=lambda flag: flag)
+    run = Run(OPTIMIZERS["Adam"], reduce=lambda ok, norm: (ok, norm))
     run.optimizer.step()  # no gradient anywhere
     assert run.gate.take()
 

@@ -43,6 +43,7 @@ ROOMS = {
     "outliers": {"torch"},
     "distance": {"torch"},
     "selection": {"torch"},
+    "shards": {"torch"},
     "callbacks": {"torch", "rich", "apprise", *LIGHTNING},
     "tracking": {
         "mlflow",
@@ -73,7 +74,7 @@ ROOMS = {
 #: Our own rooms that each room may import.
 GROUND = {
     "scaler", "snapshots", "copies", "changing", "gate", "buffers", "finiteness", "memory",
-    "outliers", "distance",
+    "outliers", "distance", "shards",
 }  # fmt: skip
 PURE = {"core", "detectors", "policies", "controller", "states"}
 FLOORS = {
@@ -90,16 +91,17 @@ FLOORS = {
     "horizon": set(),
     "terminal": set(),
     "scaler": {"core"},
-    "copies": {"finiteness"},
-    "memory": {"core", "copies"},
-    "buffers": set(),
-    "changing": set(),
-    "snapshots": {"changing", "core", "copies"},
+    "copies": {"finiteness", "shards"},
+    "memory": {"core", "copies", "shards"},
+    "buffers": {"shards"},
+    "changing": {"shards"},
+    "snapshots": {"changing", "core", "copies", "shards"},
     "finiteness": set(),
-    "outliers": set(),
-    "distance": set(),
-    "selection": {"finiteness"},
-    "gate": {"buffers", "copies", "finiteness", "outliers", "selection"},
+    "shards": {"finiteness"},
+    "outliers": {"shards"},
+    "distance": {"shards"},
+    "selection": {"finiteness", "shards"},
+    "gate": {"buffers", "copies", "finiteness", "outliers", "selection", "shards"},
     "callbacks": {*PURE, *GROUND, "horizon", "tracking", "verdict"},
     "tracking": {"verdict"},
     "zoo": {"core", "horizon", "verdict"},

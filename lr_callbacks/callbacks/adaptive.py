@@ -9,6 +9,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lr_callbacks.callbacks.apart import put_together
 from lr_callbacks.callbacks.checks import refuse_optimizers, refuse_trainer
 from lr_callbacks.callbacks.fit import Fit
 from lr_callbacks.callbacks.hooks import EACH_BATCH, hide_idle, show_idle
@@ -52,7 +53,8 @@ class AdaptiveLearningRate(Callback):
 
     Raises:
         ValueError: a setting is impossible (at construction), or the Trainer's are: no optimizer, a
-            strategy that shards weights, no room for the snapshots (at the start of ``fit``).
+            strategy that flattens weights or steps by itself, no room for the snapshots (at the
+            start of ``fit``).
 
     >>> Trainer(callbacks=[AdaptiveLearningRate()]).fit(model, data)  # doctest: +SKIP
     """
@@ -197,7 +199,15 @@ class AdaptiveLearningRate(Callback):
         """Return the state of the controller as plain numbers, strings, lists and tensors."""
         if self._fit is not None:
             self._fit.set_aside()
-        return to_plain(self.controller, self._memory, self._judges.now)
+        state = to_plain(self.controller, self._memory, self._judges.now)
+        return state if self._fit is None else self._fit.apart.collect(state)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Give each process what it held alone."""
+        if state := checkpoint.get("callbacks", {}).get(self.state_key):
+            put_together(trainer, self.settings.name, state)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a state; where the configuration changed, the present one wins, with a warning.
@@ -225,17 +235,7 @@ class AdaptiveLearningRate(Callback):
 
     def _read(self) -> None:
         """Record and fold the steps that are waiting, in order."""
-        fit, probing = self._running(), self._memory.decision.probing
-        fit.steps.record()
-        waiting, self._memory.unread = self._memory.unread, []
-        while waiting:
-            waiting = waiting[fit.fold(self._judges.now, waiting[:1] if probing else waiting) :]
-            if self._memory.decision.restore is not None:
-                fit.recorder.abandon(waiting)
-                break
-            if self._memory.decision.probing and not probing:
-                break  # the rest was made before an experiment began
-        self._memory.counts = fit.recorder.counts
+        self._running().read(self._judges.now)
         self._apply()
 
     def _running(self) -> Fit:

@@ -2,8 +2,12 @@
 
 from pytorch_lightning import Trainer
 
-#: Strategies that shard the weights or step inside an engine of their own.
-REFUSED = ("DeepSpeedStrategy", "FSDPStrategy", "ModelParallelStrategy", "XLAFSDPStrategy")
+#: Strategies under which there are no weights to copy and no step to leave out, and why.
+REFUSED = {
+    "DeepSpeedStrategy": "which steps inside its own engine",
+    "FSDPStrategy": "the older FSDP, which flattens weights into one",
+    "XLAFSDPStrategy": "which flattens weights into one",
+}
 
 
 def refuse_trainer(trainer: Trainer, kind: type) -> None:
@@ -14,11 +18,11 @@ def refuse_trainer(trainer: Trainer, kind: type) -> None:
             ``kind`` adapts all optimizers, or two adapt the same.
     """
     kinds = {base.__name__ for base in type(trainer.strategy).__mro__}
-    for name in REFUSED:
+    for name, reason in REFUSED.items():
         if name in kinds:
             raise ValueError(
-                f"`AdaptiveLearningRate` cannot roll back under `{name}`, which shards the weights "
-                "or steps inside its own engine; use `strategy='ddp'` or a single device."
+                f"`AdaptiveLearningRate` cannot roll back under `{name}`, {reason}; shard by FSDP2 "
+                "instead: `ModelParallelStrategy`, with `fully_shard` in `configure_model`."
             )
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     found = [vars(c)["settings"].optimizer for c in callbacks if isinstance(c, kind)]

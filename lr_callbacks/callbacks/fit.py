@@ -1,5 +1,6 @@
 """What `AdaptiveLearningRate` holds while one `Trainer.fit` runs."""
 
+import contextlib
 import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.trainer.states import TrainerStatus
 from torch.optim import Optimizer
 
+from lr_callbacks.callbacks.apart import Apart
 from lr_callbacks.callbacks.awaited import Awaited
 from lr_callbacks.callbacks.losses import Measured, validated
 from lr_callbacks.callbacks.rates import Rates
@@ -19,6 +21,7 @@ from lr_callbacks.callbacks.slots import make_snapshots
 from lr_callbacks.callbacks.steps import Steps
 from lr_callbacks.controller import Controller
 from lr_callbacks.core import DISTANCE, START, Decision, Policy
+from lr_callbacks.shards import resharded
 
 #: Validations without the value to be followed after which that is reported.
 VALIDATIONS = 3
@@ -54,6 +57,7 @@ class Fit:
         self._memory, self._module = memory, module
         self._awaited = Awaited(settings.monitor, VALIDATIONS, "validation_step")
         chosen, prefix = _chosen(trainer, settings)
+        resharded(module)
         self.snapshots = make_snapshots(trainer, module, settings, policy, chosen)
         self.snapshots.load_state_dict(memory.slots)
         memory.slots = {}
@@ -68,7 +72,8 @@ class Fit:
         self.steps.gates.load_limits(memory.limits)
         self.steps.measures.unsaved = memory.unsaved
         self.steps.measures.load(memory.distance)
-        self._saving = _Saving(trainer, judge)
+        self.apart = Apart(trainer, settings.name)
+        self._saving = _Saving(trainer, judge, self.apart)
         self._optimizers = list(trainer.optimizers)
 
     @property
@@ -98,6 +103,20 @@ class Fit:
             return None
         self._awaited.came()
         return Measured(self.steps.made, loss, self.rates.now(), self.rates.scale)
+
+    def read(self, controller: Controller) -> None:
+        """Record and fold the steps that are waiting, in order."""
+        memory, probing = self._memory, self._memory.decision.probing
+        self.steps.record()
+        waiting, memory.unread = memory.unread, []
+        while waiting:
+            waiting = waiting[self.fold(controller, waiting[:1] if probing else waiting) :]
+            if memory.decision.restore is not None:
+                self.recorder.abandon(waiting)
+                break
+            if memory.decision.probing and not probing:
+                break  # the rest was made before an experiment began
+        memory.counts = self.recorder.counts
 
     def fold(self, controller: Controller, steps: Sequence[Measured]) -> int:
         """Decide on steps, record the decisions and carry them out; return how many it took."""
@@ -169,23 +188,30 @@ class Fit:
 
 
 class _Saving:
-    """Judges before a checkpoint is written; in the place of the Trainer's method until `close`."""
+    """Judges before a checkpoint is written; in the place of the Trainer's method until `close`.
 
-    def __init__(self, trainer: Trainer, judge: Callable[[], None]) -> None:
-        self._trainer, self._judge = trainer, judge
+    Args:
+        trainer: whose method it is.
+        judge: called before.
+        apart: told when all processes write a checkpoint, and where.
+    """
+
+    def __init__(self, trainer: Trainer, judge: Callable[[], None], apart: Apart) -> None:
+        self._trainer, self._judge, self._apart = trainer, judge, apart
         self._before = trainer.__dict__.get("save_checkpoint")
         self._open = True
         trainer.__dict__["save_checkpoint"] = self
 
-    def __call__(self, *arguments: Any, **named: Any) -> None:
+    def __call__(self, filepath: Any, *arguments: Any, **named: Any) -> None:
         if self._open and self._trainer.state.status != TrainerStatus.INTERRUPTED:
             self._judge()
         save = self._before or functools.partial(type(self._trainer).save_checkpoint, self._trainer)
-        save(*arguments, **named)
+        with self._apart.together(filepath) if self._open else contextlib.nullcontext():
+            save(filepath, *arguments, **named)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy holds, which judges nothing."""
-        return {**self.__dict__, "_judge": None, "_open": False}
+        return {**self.__dict__, "_judge": None, "_apart": None, "_open": False}
 
     def close(self) -> None:
         """Give the method back, or leave the one that somebody has put there since."""

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
@@ -14,6 +13,7 @@ from lr_callbacks.finiteness import Flag, both
 from lr_callbacks.gate import StepGate
 from lr_callbacks.outliers import Clipped, NormLimit
 from lr_callbacks.scaler import LRScaler
+from lr_callbacks.shards import combined
 
 
 class Gates:
@@ -45,12 +45,12 @@ class Gates:
         judges: bool = True,
     ) -> None:
         self._buffers = Buffers(module) if scalers else None
-        reduce = _least if trainer.world_size > 1 else None
+        several = trainer.world_size > 1
         self.gates = [
             StepGate(
                 s.optimizer,
                 buffers=self._buffers,
-                reduce=reduce,
+                reduce=combined(s.optimizer) if several else None,
                 left_out=s.note,
                 unseen=unseen,
                 outliers=NormLimit() if clips else None,
@@ -172,9 +172,3 @@ def _keeps_gradients(trainer: Trainer, module: LightningModule) -> bool:
     ours = (*LIGHTNING, "lr_callbacks.")
     own = all(hook.__module__.startswith(ours) for hook in hooks if callable(hook))
     return own and not trainer.gradient_clip_val
-
-
-def _least(flag: Tensor) -> Tensor:
-    # Not `Strategy.reduce`, whose barrier makes the host wait for the device.
-    torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MIN)
-    return flag

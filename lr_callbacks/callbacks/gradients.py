@@ -9,6 +9,7 @@ from torch.optim import LBFGS, Optimizer
 
 from lr_callbacks.callbacks.rates import Rates
 from lr_callbacks.finiteness import dense_gradients, total_norm
+from lr_callbacks.shards import Share, local, seen
 
 
 class GradientLog:
@@ -42,7 +43,7 @@ class GradientLog:
         """Measure the gradients of a step before they are clipped."""
         key = id(optimizer)
         if key in self._moves and not (key in self._norms and isinstance(optimizer, LBFGS)):
-            norm = total_norm(dense_gradients(optimizer))
+            norm = self._moves[key].gradient()
             # Of a fused optimizer Lightning leaves the unscaling to the step itself.
             fused = getattr(optimizer, "_step_supports_amp_scaling", False)
             if norm is not None and self._amp is not None and fused:
@@ -76,7 +77,7 @@ class _Move:
     """The weights of an optimizer before a step, to be compared with those after it."""
 
     def __init__(self, optimizer: Optimizer) -> None:
-        self._optimizer = optimizer
+        self._optimizer, self._seen = optimizer, seen(optimizer)
         self._before: list[Tensor] = []
         self._norm: Tensor | None = None
 
@@ -89,7 +90,11 @@ class _Move:
             torch._foreach_copy_(self._before, weights)
         else:  # the first step, or another group since
             self._before = [w.clone() for w in weights]
-        self._norm = total_norm(self._before)
+        self._norm = self._share().joined(total_norm(self._before))
+
+    def gradient(self) -> Tensor | None:
+        """Return the norm of all gradients; None without any."""
+        return self._share().joined(total_norm(dense_gradients(self._seen)))
 
     def ratio(self) -> Tensor:
         """Return how far the weights moved since `begin`; 0 where no step began."""
@@ -98,11 +103,14 @@ class _Move:
         if before is None or len(weights) != len(self._before):
             return torch.zeros(())
         torch._foreach_sub_(self._before, weights)
-        moved = total_norm(self._before)
+        moved = self._share().joined(total_norm(self._before))
         if moved is None:
             return torch.zeros(())
         return torch.where(before == 0, before, moved / before)
 
     def _weights(self) -> list[Tensor]:
+        return [local(p).detach() for p in self._share().tensors]
+
+    def _share(self) -> Share:
         parameters = (p for group in self._optimizer.param_groups for p in group["params"])
-        return [p.detach() for p in parameters if p.requires_grad]
+        return Share(p for p in parameters if p.requires_grad)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lr_callbacks.callbacks.awaited import Awaited
 from lr_callbacks.scaler import Rate
+from lr_callbacks.shards import summed
 
 #: Steps without a loss after which that is reported.
 PATIENCE = 100
@@ -148,7 +149,7 @@ def _fetched(steps: list[Pending], trainer: Trainer) -> list[Pending]:
     wide = torch.float32 if device.type == "mps" else torch.float64
     losses = torch.stack([torch.as_tensor(s.loss).to(device, wide) for s in steps])
     if trainer.world_size > 1:
-        losses = trainer.strategy.reduce(losses, reduce_op="mean")
+        losses = summed(losses) / trainer.world_size
     late = [s.skipped for s in steps if isinstance(s.skipped, Tensor)]
     late += [torch.as_tensor(value) for s in steps for value in s.extra.values()]
     if late:

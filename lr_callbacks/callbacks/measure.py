@@ -11,6 +11,7 @@ from lr_callbacks.callbacks.losses import Measured
 from lr_callbacks.callbacks.rates import Rates
 from lr_callbacks.core import DESCENT, DISTANCE, NORM, Observation
 from lr_callbacks.distance import ADAM_LIKE, Distance
+from lr_callbacks.shards import Share, local
 
 #: On its device until the block is read.
 Value = Tensor | float
@@ -38,8 +39,8 @@ class Measures:
         self.horizon, self._rates = horizon, rates
         self.unsaved = False
         self.saved: int | None = None
-        self._parameters = [p for p in module.parameters() if p.requires_grad]
-        self._before: list[Tensor] = []
+        self._share = Share(p for p in module.parameters() if p.requires_grad)
+        self._before: list[Tensor] | None = None
         self._measured: tuple[Value, ...] | None = None
         self._of: dict[int, tuple[Value, ...]] = {}
         self._distance: Distance | None = None
@@ -59,7 +60,7 @@ class Measures:
                 distance = self._ratio(held=held) if DISTANCE in wanted else math.nan
                 self._measured = (norm, descent, distance)
         if DESCENT not in wanted:
-            self._before = []
+            self._before = None
 
     def stamp(self, step: int) -> None:
         """Say which step was measured, now that it is done."""
@@ -87,7 +88,7 @@ class Measures:
 
     def forget(self) -> None:
         """Forget the last update: the weights were changed by a rollback."""
-        self._before = []
+        self._before = None
 
     def known(self) -> Mapping[str, Any]:
         """Return what a resumed training knows of its distance; nothing where that is not asked."""
@@ -114,18 +115,20 @@ class Measures:
         return self._distance.ratio
 
     def _norm(self) -> Value:
-        norms = [torch.linalg.vector_norm(p).double() for p in self._parameters]
-        return torch.stack([n.to(norms[0].device) for n in norms]).norm() if norms else 0.0
+        norms = [torch.linalg.vector_norm(local(p)).double() for p in self._share.tensors]
+        here = torch.stack([n.to(norms[0].device) for n in norms]).norm() if norms else None
+        joined = self._share.joined(here)
+        return 0.0 if joined is None else joined
 
     def _descent(self) -> Value:
-        now = [p.detach().clone() for p in self._parameters]
+        now = [local(p).detach().clone() for p in self._share.tensors]
         before, self._before = self._before, now
         products = [
-            torch.sum(p.grad * (old - new)).double()
-            for p, old, new in zip(self._parameters, before, now, strict=False)
-            if p.grad is not None
+            torch.sum(gradient * (old - new)).double()
+            for gradient, old, new in zip(self._share.gradients(), before or (), now, strict=False)
+            if gradient is not None
         ]
-        if not products:
+        if before is None or not (products or self._share.apart):
             return math.nan
-        total = float(torch.stack([x.to(products[0].device) for x in products]).sum())
+        total = float(self._share.total(products))
         return math.nan if math.isnan(total) else math.copysign(1.0, total)

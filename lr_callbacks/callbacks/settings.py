@@ -53,3 +53,8 @@ class Settings:
     def watched(self) -> str | None:
         """The name of a loss to follow at each step; None for the one that is returned."""
         return self.monitor if self.per == "step" else None
+
+    @property
+    def name(self) -> str:
+        """What tells files of this callback from those of another beside it."""
+        return "lr_callbacks" if self.optimizer is None else f"lr_callbacks-{self.optimizer}"

@@ -1,6 +1,7 @@
 """The snapshots of a Trainer's model: what goes into them, and how much room there is."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
@@ -12,7 +13,8 @@ from lr_callbacks.callbacks.settings import Settings
 from lr_callbacks.changing import Changing
 from lr_callbacks.copies import tensors_in
 from lr_callbacks.core import START, Policy, require
-from lr_callbacks.memory import plan
+from lr_callbacks.memory import Plan, plan
+from lr_callbacks.shards import agreed, is_sharded
 from lr_callbacks.snapshots import LIMIT, Snapshots, Stateful
 
 
@@ -36,7 +38,7 @@ def make_snapshots(
     copied = {**weights, **{f"average {i}": t for i, t in enumerate(averages)}}
     held = len(policy.slots)
     require(held <= LIMIT, "policy", f"one that keeps at most {LIMIT} snapshots", policy.slots)
-    memory = plan(copied, chosen, held, settings.snapshots)
+    memory = _planned(trainer, lambda: plan(copied, chosen, held, settings.snapshots))
     snapshots = Snapshots(module, chosen, extras, only=only, where=memory.where)
     if policy.slots:
         if not snapshots.save(START):
@@ -44,8 +46,23 @@ def make_snapshots(
                 "A weight or an optimizer state is not finite at the start of the training; start "
                 "from another initialisation or checkpoint."
             )
-        rank_zero_info(f"AdaptiveLearningRate: {type(policy).__name__}, up to {memory}.")
+        each = " on each process" if any(map(is_sharded, chosen)) else ""
+        rank_zero_info(f"AdaptiveLearningRate: {type(policy).__name__}, up to {memory}{each}.")
     return snapshots
+
+
+def _planned(trainer: Trainer, planned: Callable[[], Plan]) -> Plan:
+    """Return the plan of this process, where there is room on all of them."""
+    refused = None
+    try:
+        memory = planned()
+    except ValueError as error:
+        refused = error
+    if trainer.world_size > 1 and not agreed(refused is None, trainer.strategy.root_device):
+        raise refused or ValueError("Another process has no room for its snapshots; see there.")
+    if refused is not None:
+        raise refused
+    return memory
 
 
 def _names(module: nn.Module, optimizer: Optimizer) -> set[str]:

@@ -1,57 +1,18 @@
 """DDP with two real processes: all ranks decide alike, skip alike, roll back alike."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from cells import Model, Script
+from processes import finish, start
 from trainers import Kept, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate, Guard
 from lr_callbacks.core import Decision
 
-TESTS = Path(__file__).parents[1]
-
 # One worker of a parallel run starts the processes, not each.
 pytestmark = pytest.mark.xdist_group("ranks")
-
-
-def start(folder, *scenarios):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    processes = []
-    for rank in (0, 1):
-        environment = {
-            **os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-            "LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": "2",
-            "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo",
-        }  # fmt: skip
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, TESTS / "ranks.py", folder, *scenarios],
-                env=environment,
-                cwd=folder,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    return processes
-
-
-def finish(processes, timeout):
-    try:
-        return [(p.communicate(timeout=timeout)[1], p.returncode) for p in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
 
 
 ALL = (
