@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lr_callbacks.core import Condition, Decision, Detector, Observation, Policy, Reading
     from lr_callbacks.detectors import Baseline, Drift, Oscillation, Progress, Spike, Start
     from lr_callbacks.gate import StepGate
-    from lr_callbacks.policies import Guard, Hold, Ladder, Search
+    from lr_callbacks.policies import Guard, Hold, Search
     from lr_callbacks.scaler import LRScaler
     from lr_callbacks.snapshots import Snapshots
     from lr_callbacks.testing import check_detector, check_policy
@@ -36,7 +36,6 @@ _HOMES = {
     "Hold": "policies",
     "JournaledMLFlowLogger": "tracking.logger",
     "LRScaler": "scaler",
-    "Ladder": "policies",
     "MultirunParent": "tracking.sweep",
     "Observation": "core",
     "Oscillation": "detectors",
@@ -67,7 +66,6 @@ __all__ = [
     "Hold",
     "JournaledMLFlowLogger",
     "LRScaler",
-    "Ladder",
     "MultirunParent",
     "Observation",
     "Oscillation",

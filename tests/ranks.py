@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 from cells import Model, Script, Validated, gentle
+from hasty import Hasty
 from trainers import Kept, loader, trainer
 
-from lr_callbacks import AdaptiveLearningRate, Guard, Ladder
+from lr_callbacks import AdaptiveLearningRate, Guard
 from lr_callbacks.core import Decision
 
 RANK = int(os.environ.get("LOCAL_RANK", "0"))
@@ -88,8 +89,8 @@ def guard(**settings):
     return AdaptiveLearningRate(Guard(quiet=3, snapshot_every=3, **settings))
 
 
-def ladder(**settings):
-    return AdaptiveLearningRate(Ladder(quiet=3, snapshot_every=3, rest=3, **settings))
+def hasty():
+    return AdaptiveLearningRate(Hasty())
 
 
 SCENARIOS = {}
@@ -124,12 +125,12 @@ def in_blocks(folder):
 
 @scenario
 def spike_on_one_rank(folder):
-    return train(Faulty(20, 0, "spike"), ladder(), max_steps=40)[0]
+    return train(Faulty(20, 0, "spike"), hasty(), max_steps=40)[0]
 
 
 @scenario
 def rolled_back(folder):
-    return train(Faulty(10, 1, "input"), ladder(skips=0))[0]
+    return train(Faulty(10, 1, "input"), hasty())[0]
 
 
 @scenario

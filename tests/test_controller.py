@@ -5,13 +5,14 @@ import math
 from typing import NamedTuple
 
 import pytest
+from hasty import Hasty
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lr_callbacks.controller import Controller
 from lr_callbacks.core import NONFINITE, Condition, Decision, Observation, Reading
 from lr_callbacks.detectors import Drift, Spike
-from lr_callbacks.policies import Guard, Hold, Ladder
+from lr_callbacks.policies import Guard, Hold
 from lr_callbacks.policies.hold import HoldState
 
 LOSSES = st.lists(
@@ -33,7 +34,7 @@ def test_a_non_finite_loss_reaches_no_detector():
 
 
 def test_after_a_rollback_the_detectors_forget_the_level():
-    controller = Controller(policy=Ladder())
+    controller = Controller(policy=Hasty())
     state = controller.init()
     for step in range(60):
         state, _ = controller.update(state, Observation(step, 1.0 + 0.01 * (step % 7), 1.0))
@@ -47,7 +48,7 @@ def test_after_a_rollback_the_detectors_forget_the_level():
 
 def test_replay_decides_as_a_training_would():
     losses = [1.0 + 0.01 * (t % 5) for t in range(100)] + [math.nan] + [1.0] * 20
-    controller = Controller(policy=Ladder())
+    controller = Controller(policy=Hasty())
     decisions = list(controller.replay(losses))
     assert len(decisions) == len(losses)
     assert [t for t, d in enumerate(decisions) if d.restore] == [100]

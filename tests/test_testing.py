@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import pytest
+from hasty import Hasty
 
 from lr_callbacks.core import Condition, Decision, Reading
 from lr_callbacks.detectors import Drift, Oscillation, Progress, Spike, Start
-from lr_callbacks.policies import Guard, Hold, Ladder, Search
+from lr_callbacks.policies import Guard, Hold, Search
 from lr_callbacks.testing import check_detector, check_policy
 
 DETECTORS = [
@@ -35,8 +36,7 @@ def test_every_detector_passes_the_battery(detector):
         Hold(),
         Guard(),
         Guard(rollbacks=2, exhausted="stop", floor=1e-3),
-        Ladder(),
-        Ladder(rollbacks=2, exhausted="floor", ceiling=100.0),
+        Hasty(),
         Search(),
         Search(probe="never"),
     ],

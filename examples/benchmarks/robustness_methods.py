@@ -220,7 +220,7 @@ def _told(adaptive: Any, steps: int) -> dict[str, Any]:
         return {"scale": kept["decision"][0], "rollbacks": rollbacks, "probing": 0, "excused": 0}
     state = state.probing
     return {
-        "scale": state.run.scale * state.run.guard.scale,
+        "scale": state.run.scale,
         "rollbacks": state.run.guard.rollbacks,
         "probing": (state.seen - state.age - state.excused) / steps,
         "excused": state.excused / steps,

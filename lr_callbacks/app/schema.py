@@ -31,7 +31,7 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
         "MultiStep WarmupStableDecay Cyclic",
         "app.schedules": "OneCycle Plateau Greedy",
         "app.finder": "RateFinder",
-        "policies": "Guard Hold Ladder Search",
+        "policies": "Guard Hold Search",
         "tracking.logger": "JournaledMLFlowLogger",
         "callbacks.adaptive": "AdaptiveLearningRate",
         "callbacks.alerts": "Alerts",

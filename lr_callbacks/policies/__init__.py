@@ -2,7 +2,6 @@
 
 from lr_callbacks.policies.guard import Guard
 from lr_callbacks.policies.hold import Hold
-from lr_callbacks.policies.ladder import Ladder
 from lr_callbacks.policies.search import Search
 
-__all__ = ["Guard", "Hold", "Ladder", "Search"]
+__all__ = ["Guard", "Hold", "Search"]

@@ -14,7 +14,7 @@ from lr_callbacks.core import (
     Reading,
     worst,
 )
-from lr_callbacks.policies.ladder import Ladder
+from lr_callbacks.policies.guard import Guard
 from lr_callbacks.policies.noise import Noise, mean, rebased
 from lr_callbacks.policies.plan import GRID, Base, Plan, plan
 from lr_callbacks.policies.ramp import Bracket, RampState, bracket, climb
@@ -51,7 +51,7 @@ class Probing:
     floor: float
     ceiling: float
     horizon: int
-    guard: Ladder
+    guard: Guard
 
     def init(self) -> ProbingState:
         """Return the state before any observation."""
@@ -59,7 +59,7 @@ class Probing:
 
     def resumed(self, state: ProbingState) -> ProbingState:
         """Return the state to go on with when every snapshot but `START` is gone."""
-        guard = state.run.guard._replace(good=START, candidate="")
+        guard = self.guard.resumed(state.run.guard)
         state = state._replace(ages=((START, state.age),), run=state.run._replace(guard=guard))
         if state.phase == RAMP:
             return state._replace(ramp=state.ramp._replace(marks=()))
@@ -78,7 +78,10 @@ class Probing:
     ) -> tuple[ProbingState, Decision]:
         """Fold in one observation and decide."""
         before = state = unkept(state) if observation.unsaved else state
-        state = state._replace(seen=state.seen + 1, age=state.age + 1)
+        held = int(observation.held)  # no update was made, but not for the search's sake
+        state = state._replace(
+            seen=state.seen + 1, age=state.age + 1 - held, excused=state.excused + held
+        )
         if not state.phase:
             after = self._begin(state, observation)
         elif state.phase == RAMP:
@@ -165,7 +168,7 @@ class Probing:
         ran = go_on(self.guard, clock, state.run, state.noise, observation, readings)
         decision = ran.decision
         if ran.excused and decision.restore is not None:
-            lost = max(0, state.age - dict(state.ages).get(decision.restore, 0))
+            lost = state.age - dict(state.ages).get(decision.restore, 0)
             state = state._replace(excused=state.excused + lost)
         state = state._replace(run=ran.run, noise=ran.noise)
         if ran.base is None:
@@ -198,10 +201,10 @@ class Probing:
         """Keep count of updates, and bound what is answered."""
         state, decision = after
         age, ages = state.age, dict(state.ages)
-        if decision.restore is not None:
-            age = ages.get(decision.restore, ages.get(START, 0))
         if decision.save is not None:
             ages = {**{n: a for n, a in ages.items() if n != decision.save}, decision.save: age}
+        if decision.restore is not None:
+            age = ages.get(decision.restore, ages.get(START, 0))
         scale = max(self.floor, min(self.ceiling, decision.scale))
         decision = decision._replace(scale=scale, reason=decision.reason or before.note)
         if before.phase != RUN:

@@ -3,6 +3,7 @@
 import math
 
 from lr_callbacks.core import NORM, Decision, Observation
+from lr_callbacks.policies.guard.modes import Mode
 from lr_callbacks.policies.lift import GOING, KEPT, Raise, weigh
 from lr_callbacks.policies.noise import Noise, mean, rebased
 from lr_callbacks.policies.plan import GRID, free
@@ -37,10 +38,10 @@ def standing(clock: Clock, ran: Ran, count: int, norm: float) -> Ran:
         reason = "the loss stands still and has hardly fallen; the rate is unproven again"
         return Ran(run, rebased(noise), ran.decision._replace(reason=reason))
     wanted = still and not (downhill is not None and downhill <= 0)
-    calm = run.guard.scale == run.guard.target == 1.0 and not run.settling
+    calm = run.guard.mode == Mode.CRUISE and not run.settling
     if not wanted or not calm or clock.done >= LAST_RAISE or clock.spare < plan.trial:
         return ran
-    slot = free(run.guard.good, run.guard.candidate)
+    slot = free(run.guard.good.slot, run.guard.candidate.slot)
     trial = Raise(slot, mean(means[: 2 * half]), 2 * half * count)
     run = run._replace(wait=2 * run.wait, trial=trial)
     decision = ran.decision._replace(

@@ -4,8 +4,8 @@ import math
 from typing import NamedTuple
 
 from lr_callbacks.core import Decision
-from lr_callbacks.policies.guarding import GuardState
-from lr_callbacks.policies.levels import Levels
+from lr_callbacks.policies.guard.keeping import trusted
+from lr_callbacks.policies.guard.modes import GuardState
 from lr_callbacks.policies.lift import Raise
 from lr_callbacks.policies.noise import Noise, mean
 from lr_callbacks.policies.plan import Base, Plan
@@ -58,13 +58,6 @@ class Clock(NamedTuple):
     spare: float  # steps that may still be lost to probing
 
 
-def trusted(slot: str, step: int, rollbacks: int = 0) -> GuardState:
-    """Return a guard at the beginning of a run whose rate was tried already."""
-    # No loss is above an infinite first one, so that the guard never begins anew.
-    levels = Levels(first=math.inf)
-    return GuardState(good=slot, good_step=step, rollbacks=rollbacks, levels=levels)
-
-
 #: Factor by which weights grow at the beginning where the rate suits them; one that says it is too
 #: low where nothing else tells, and one that is too much.
 FITTING, SLACK, SWOLLEN = 1.4, 1.2, 2.5
@@ -103,7 +96,7 @@ def started(
     ``settle`` steps.
     """
     level = (mean(losses), len(losses)) if losses and not proven else (math.nan, 0)
-    guard = trusted(slot, step, rollbacks)
+    guard = trusted(slot, step, losses, 1.0)._replace(rollbacks=rollbacks)
     settling = settle if proven and not moved else 0
     return RunState(
         scale=scale, guard=guard, proven=proven, moved=moved, level=level, settling=settling,

@@ -7,17 +7,19 @@ A rate is *proven* when its trial made significant progress; how others are doub
 import math
 from collections.abc import Mapping
 
-from lr_callbacks.core import DESCENT, NORM, Condition, Decision, Observation, Reading
-from lr_callbacks.policies.ladder import Ladder
+from lr_callbacks.core import DESCENT, NORM, Condition, Decision, Observation, Reading, Verdict
+from lr_callbacks.policies.guard import Guard
+from lr_callbacks.policies.guard.keeping import trusted
+from lr_callbacks.policies.guard.modes import Mode
 from lr_callbacks.policies.noise import Noise, follow, mean, rebased
 from lr_callbacks.policies.plan import GRID
 from lr_callbacks.policies.raising import follow_raise, standing
-from lr_callbacks.policies.run import FITTING, LAST_RAISE, Clock, Ran, RunState, trusted, warmed
+from lr_callbacks.policies.run import FITTING, LAST_RAISE, Clock, Ran, RunState, warmed
 from lr_callbacks.policies.unproven import unproven
 
 
 def go_on(
-    guard: Ladder,
+    guard: Guard,
     clock: Clock,
     run: RunState,
     noise: Noise,
@@ -32,7 +34,7 @@ def go_on(
         observation: newest; its scale is relative to the search, not to the run.
     """
     spike = True
-    if math.isfinite(observation.loss):
+    if math.isfinite(observation.loss) and not observation.held:
         noise, spike = follow(noise, observation.loss)
     if run.trial.slot:
         return follow_raise(clock, run, noise, observation, lost=spike)
@@ -40,19 +42,21 @@ def go_on(
         run, readings = _excused(clock, run, noise, observation.norm, readings)
     relative = observation._replace(scale=observation.scale / run.scale)
     state, decision = guard.update(run.guard, relative, readings)
-    cut = state.target < run.guard.target
+    cut = state.cap.rate < run.guard.cap.rate
     run = run._replace(guard=state, since=run.since + 1, settling=max(0, run.settling - 1))
-    if decision.restore is not None or (cut and not run.proven):
+    if decision.outcome == Verdict.HARMED or (cut and not run.proven):
         return _troubled(run, noise, decision)
     decision = decision._replace(scale=decision.scale * run.scale * warmed(clock.plan, run))
+    if state.mode not in (Mode.CRUISE, Mode.RECOVER, Mode.EXHAUSTED):
+        return Ran(run, noise, decision, excused=True)
     block, descents = run.block, run.descents
-    if math.isfinite(observation.loss):  # a guard that has given up doubts no more
-        block = () if state.spent else (*block, observation.loss)
+    if math.isfinite(observation.loss) and not observation.held:
+        block = (*block, observation.loss)
     if not math.isnan(observation.descent):
         descents = (*descents[1 - 2 * clock.plan.trial :], observation.descent)
     ran = Ran(run._replace(block=block, descents=descents), noise, decision)
     # A decision of the guard goes first; the block waits for a step without one.
-    idle = not decision.save and not decision.reason and not state.spent
+    idle = not decision.save and not decision.reason and state.mode != Mode.EXHAUSTED
     if len(block) >= clock.plan.trial // 2 and idle:
         ran = _doubt(clock, ran, observation)
     return ran._replace(decision=_asking(ran.decision, clock, ran.run))
@@ -61,7 +65,7 @@ def go_on(
 def _asking(decision: Decision, clock: Clock, run: RunState) -> Decision:
     """Ask for the gradient's sign and the weights' norm while a doubt may depend on them."""
     due = run.proven and len(run.means) >= 2 * run.wait - 2 and clock.done < LAST_RAISE
-    if (run.proven and not due) or run.guard.spent:
+    if (run.proven and not due) or run.guard.mode == Mode.EXHAUSTED:
         return decision
     return decision._replace(probing=True, measure=(DESCENT, NORM))
 
@@ -72,11 +76,8 @@ def _excused(
     """Leave out a drift within the noise of the present rate: a noise floor is no harm.
 
     Before one trial's length that noise is not known, but weights that have hardly grown are not
-    harmed; an oscillation is noise then, too. Nor has the loss a best level that could be lost: at
-    a saddle it wavers while the weights grow.
+    harmed; an oscillation is noise then, too.
     """
-    levels = run.guard.levels._replace(best=math.inf)
-    run = run._replace(guard=run.guard._replace(levels=levels))
     level, count = run.level
     excused: tuple[Condition, ...] = ()
     if run.since < clock.plan.trial and norm < FITTING * run.norm:
@@ -92,15 +93,14 @@ def _troubled(run: RunState, noise: Noise, decision: Decision) -> Ran:
     It does so for good where the weights had to be rolled back: a lone spike is often a false one.
     """
     run = run._replace(block=(), means=(), descents=(), still=0, settling=0)
-    if not run.proven and not decision.stop and not run.guard.spent:
+    if not run.proven and not decision.stop and run.guard.mode != Mode.EXHAUSTED:
         old = run.guard
-        guard = trusted(old.good, old.good_step, old.rollbacks)
-        guard = guard._replace(warm=old.warm, rest=old.rest, strikes=old.strikes)
-        guard = guard._replace(levels=old.levels, limit=old.limit, good_norm=old.good_norm)
-        top, warm = (run.top, 1.0) if decision.restore is None else (run.scale, 0.1)
+        guard = trusted(old.good.slot, old.good.step, (), 1.0)
+        guard = guard._replace(good=old.good, rollbacks=old.rollbacks)
+        top = run.scale if decision.outcome == Verdict.HARMED else run.top
         quiet = min(16, 2 * run.quiet)
         run = run._replace(guard=guard, scale=run.scale / GRID, top=top, quiet=quiet)
-        decision = decision._replace(scale=warm)
+        decision = decision._replace(scale=1.0)
     decision = decision._replace(scale=decision.scale * run.scale)
     return Ran(run, rebased(noise), decision, excused=True)
 

@@ -10,7 +10,6 @@ from lr_callbacks.core import DISTANCE, START, Decision, Observation, Reading, r
 from lr_callbacks.policies import estimate
 from lr_callbacks.policies.estimate import Estimate
 from lr_callbacks.policies.guard import Guard
-from lr_callbacks.policies.ladder import Ladder
 from lr_callbacks.policies.plan import EVEN, ODD, SPARE
 from lr_callbacks.policies.probing import Probing
 from lr_callbacks.policies.stage import ProbingState
@@ -69,10 +68,9 @@ class Search:
         floor: smallest scale, in (0, 1]; usually 1e-6.
         ceiling: largest scale, at least 1; usually 1e6.
         horizon: steps to plan for where the Trainer's length is not bounded; usually 10,000.
-        guard: what a training that was probed is handed to: `Guard` knows no rate on trial.
+        guard: what the training is handed to once a rate is found or estimated.
         probe: ``"auto"`` as said above, the estimate in trainings of 1,000 steps or more;
             ``"never"``; ``"always"``.
-        gentle: what guards a training at an estimated rate.
 
     References: Mishchenko and Defazio 2023 (Prodigy); Smith 2017 (range test); Jin et al. 2021
     (AutoLRS); Wu et al. 2018 (short-horizon bias).
@@ -86,9 +84,8 @@ class Search:
     floor: float = 1e-6
     ceiling: float = 1e6
     horizon: int = 10_000
-    guard: Ladder = field(default_factory=Ladder)
+    guard: Guard = field(default_factory=Guard)
     probe: str = Probe.AUTO.value
-    gentle: Guard = field(default_factory=Guard)
 
     def __post_init__(self) -> None:
         require(0 < self.budget <= 0.5, "budget", "above 0 and at most 0.5", self.budget)
@@ -97,10 +94,9 @@ class Search:
         bounded = 1 <= self.ceiling < math.inf
         require(bounded, "ceiling", "at least 1 and finite", self.ceiling)
         require(self.horizon >= 1, "horizon", "at least 1 step", self.horizon)
-        require(isinstance(self.guard, Ladder), "guard", "a `Ladder`", self.guard)
+        require(isinstance(self.guard, Guard), "guard", "a `Guard`", self.guard)
         known = self.probe in tuple(Probe)
         require(known, "probe", '"auto", "never" or "always"', self.probe)
-        require(isinstance(self.gentle, Guard), "gentle", "a `Guard`", self.gentle)
 
     @property
     def probing(self) -> Probing:
@@ -117,13 +113,14 @@ class Search:
     def resumed(self, state: SearchState) -> SearchState:
         """Return the state to go on with when every snapshot but `START` is gone."""
         if state.way == Way.ESTIMATE:
-            guard = self.gentle.resumed(state.estimate.guard)
+            guard = self.guard.resumed(state.estimate.guard)
             return state._replace(estimate=state.estimate._replace(guard=guard))
         return state._replace(probing=self.probing.resumed(state.probing))
 
     def closing(self, state: SearchState) -> str:
         """Return the slot to return to at the end of a training, or nothing."""
-        return self.gentle.closing(state.estimate.guard) if state.way == Way.ESTIMATE else ""
+        estimated = state.way == Way.ESTIMATE
+        return self.guard.closing(state.estimate.guard if estimated else state.probing.run.guard)
 
     def update(
         self, state: SearchState, observation: Observation, readings: Mapping[str, Reading]
@@ -132,12 +129,12 @@ class Search:
         if state.way == Way.OPEN:
             state = state._replace(way=self._way(observation).value)
             if state.way == Way.ESTIMATE:
-                begun, decision = estimate.begun(self.gentle, observation)
+                begun, decision = estimate.begun(self.guard, observation)
                 return state._replace(estimate=begun), self._bounded(decision)
         elif state.way == Way.ESTIMATE:
             auto = self.probe == Probe.AUTO
             if not auto or not state.estimate.gives_no_answer(observation):
-                known = self.gentle, state.estimate, observation, readings
+                known = self.guard, state.estimate, observation, readings
                 followed, decision = estimate.follow(*known)
                 return state._replace(estimate=followed), self._bounded(decision)
             state = SearchState(way=Way.PROBING.value)

@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 from lr_callbacks.core import START, Decision
+from lr_callbacks.policies.guard.modes import Kept
 from lr_callbacks.policies.noise import Noise
 from lr_callbacks.policies.plan import Plan
 from lr_callbacks.policies.ramp import RampState
@@ -46,8 +47,9 @@ def unkept(state: ProbingState) -> ProbingState:
         return state
     *ages, (slot, _) = state.ages
     trials, run, guard = state.trials, state.run, state.run.guard
-    if slot == guard.good:
-        guard = guard._replace(good=START, good_step=-1)
+    if slot == guard.good.slot:
+        guard = guard._replace(good=Kept(START))
+    lifted = guard.good.slot if run.trial.slot == slot else run.trial.slot
     marks = tuple(mark for mark in state.ramp.marks if mark[0] != slot)
     return state._replace(
         ages=tuple(ages),
@@ -56,10 +58,7 @@ def unkept(state: ProbingState) -> ProbingState:
             slot="" if trials.slot == slot else trials.slot,
             base=START if trials.base == slot else trials.base,
         ),
-        run=run._replace(
-            guard=guard._replace(candidate="" if guard.candidate == slot else guard.candidate),
-            trial=run.trial._replace(slot=guard.good if run.trial.slot == slot else run.trial.slot),
-        ),
+        run=run._replace(guard=guard, trial=run.trial._replace(slot=lifted)),
     )
 
 

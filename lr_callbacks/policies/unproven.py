@@ -12,6 +12,8 @@ import math
 
 from lr_callbacks.core import START, Decision, Observation
 from lr_callbacks.policies.evidence import SLIGHT
+from lr_callbacks.policies.guard.keeping import trusted
+from lr_callbacks.policies.guard.modes import Kept, Mode
 from lr_callbacks.policies.noise import mean, rebased
 from lr_callbacks.policies.plan import GRID, Base, free
 from lr_callbacks.policies.run import (
@@ -23,7 +25,6 @@ from lr_callbacks.policies.run import (
     Clock,
     Ran,
     RunState,
-    trusted,
 )
 
 #: Mean sign of ⟨gradient, −last update⟩ that shows a rate too low.
@@ -84,7 +85,7 @@ def _still(clock: Clock, ran: Ran, growth: float, step: int, *, flat: bool, fall
     scale = run.scale * (GRID if clear else math.sqrt(GRID))
     last = LAST_RAISE if run.moved else LAST_DOUBT
     room = scale < 0.9 * run.top and clock.done < last  # `top` again may come out a rounding less
-    calm = run.guard.scale == run.guard.target and not run.guard.rest and not falls
+    calm = run.guard.mode == Mode.CRUISE and not falls
     if run.still >= run.quiet and low and room and calm:
         why = f"; updates point downhill ({downhill:.2f})" if points else ""
         why += f"; weights ×{growth:.3g}" if growth < FITTING else ""
@@ -102,7 +103,7 @@ def _moving(clock: Clock, ran: Ran, losses: tuple[float, ...], growth: float, sa
         return ran._replace(run=run, decision=ran.decision._replace(reason=reason))
     if clock.spare < 2 * clock.plan.trial:
         return ran._replace(run=run._replace(moved=True, level=level, still=0))
-    slot = free(run.guard.good)
+    slot = free(run.guard.good.slot, run.guard.candidate.slot)
     decision = Decision(
         scale=0.1 * run.scale, save=slot, condition=ran.decision.condition,
         reason=f"{said}; trying neighbouring rates",
@@ -114,7 +115,7 @@ def _afresh(ran: Ran) -> Ran:
     """Nothing for long, so nothing to lose: the first weights at a lower rate."""
     run = ran.run
     scale = run.scale / GRID
-    guard = trusted(START, -1, run.guard.rollbacks)
+    guard = trusted(START, -1, (), 1.0)._replace(rollbacks=run.guard.rollbacks)
     fresh = RunState(
         scale=scale, guard=guard, proven=False, level=run.level, restarts=run.restarts + 1,
         top=run.scale, norm=run.norm, first=run.first,
@@ -128,10 +129,10 @@ def _afresh(ran: Ran) -> Ran:
 
 def _blind_raise(ran: Ran, scale: float, why: str, step: int) -> Ran:
     run = ran.run
-    slot = free(run.guard.good)
-    guard = run.guard._replace(good=slot, good_step=step, candidate="", good_norm=math.nan)
+    level = run.guard.level
+    slot = free(run.guard.good.slot, run.guard.candidate.slot)
+    good = Kept(slot, step, level.mean, level.deviation, 1.0)
+    guard = run.guard._replace(good=good, candidate=Kept())
     run = run._replace(scale=scale, guard=guard, means=(), descents=(), still=0, since=0, block=())
-    decision = ran.decision._replace(
-        scale=scale * guard.scale, save=slot, reason=f"nothing moves{why}"
-    )  # fmt: skip
+    decision = ran.decision._replace(scale=scale, save=slot, reason=f"nothing moves{why}")
     return Ran(run, rebased(ran.noise), decision)

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from hasty import Hasty
 from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import BackboneFinetuning
 from torch import nn
@@ -14,7 +15,7 @@ from lr_callbacks.callbacks.adaptive import AdaptiveLearningRate
 from lr_callbacks.controller import Controller
 from lr_callbacks.core import START, Decision, Observation
 from lr_callbacks.memory import plan
-from lr_callbacks.policies import Guard, Ladder, Search
+from lr_callbacks.policies import Guard, Search
 from lr_callbacks.snapshots import Snapshots
 
 
@@ -42,7 +43,7 @@ class Split(Regression):
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
-@pytest.mark.parametrize("policy", [Guard(), Search(), Ladder()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("policy", [Guard(), Search(), Hasty()], ids=lambda p: type(p).__name__)
 def test_no_buffer_is_judged_whatever_it_holds(policy, value):
     module = Regression()
     module.register_buffer("best", torch.full((3,), value))
@@ -164,9 +165,7 @@ def test_a_refused_snapshot_is_told_after_the_training_was_resumed(tmp_path):
     assert policy.unsaved == [4]
 
 
-@pytest.mark.parametrize(
-    "policy", [Guard(), Guard(quiet=5), Ladder(quiet=5, snapshot_every=5), Search()], ids=repr
-)
+@pytest.mark.parametrize("policy", [Guard(), Guard(quiet=5), Hasty(), Search()], ids=repr)
 def test_no_policy_returns_to_a_snapshot_that_was_refused(policy):
     controller, losses = Controller(policy=policy), [1 + 0.01 * (i * 7 % 5) for i in range(400)]
     losses[300:] = [float("nan")] * 100

@@ -8,11 +8,12 @@ from operator import itemgetter
 import pytest
 import torch
 from cells import Script, ScriptState
+from hasty import Hasty
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trainers import Kept, Regression, loader, trainer
 
-from lr_callbacks import AdaptiveLearningRate, Guard, Hold, Ladder
+from lr_callbacks import AdaptiveLearningRate, Guard, Hold
 from lr_callbacks.callbacks.steps import UNWRITTEN
 from lr_callbacks.core import Decision
 
@@ -42,10 +43,6 @@ def guard():
     return Guard(quiet=4, snapshot_every=4)
 
 
-def ladder():
-    return Ladder(quiet=4, snapshot_every=4, rest=6, climb=8, warm_up=3)
-
-
 noise = st.integers(0, 2**31).map(
     lambda seed: 2 + 0.1 * torch.randn(STEPS, generator=torch.Generator().manual_seed(seed))
 )
@@ -54,7 +51,7 @@ faults = st.dictionaries(
 )
 
 
-@pytest.mark.parametrize("policy", [guard, ladder])
+@pytest.mark.parametrize("policy", [guard, Hasty])
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(base=noise, faults=faults, every=st.integers(2, 20))
 def test_decisions_are_those_of_reading_each_step_up_to_the_delay_of_a_block(

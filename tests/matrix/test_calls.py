@@ -13,11 +13,12 @@ from cells import (
     scale_at,
     script,
 )
+from hasty import Hasty
 from pytorch_lightning.callbacks import Callback, Timer
 from pytorch_lightning.tuner import Tuner
 from trainers import Kept, loader, trainer
 
-from lr_callbacks import AdaptiveLearningRate, Guard, Ladder
+from lr_callbacks import AdaptiveLearningRate, Guard
 from lr_callbacks.core import Decision
 
 
@@ -165,13 +166,13 @@ def test_a_guard_that_stops_ends_the_fit_as_others_would():
     assert fit.lightning_module.model[2].weight.abs().max() < 5  # not those that were harmed
 
 
-def test_a_ladder_that_stops_ends_the_fit_as_others_would():
+def test_a_policy_that_stops_ends_the_fit_as_others_would():
     class Hopeless(Model):
         def training_step(self, batch, batch_idx):
             return super().training_step(batch, batch_idx) * float("nan")
 
     kept = Kept()
-    callback = AdaptiveLearningRate(Ladder(rollbacks=1, skips=0))
+    callback = AdaptiveLearningRate(Hasty(rollbacks=1))
     fit = trainer([callback], kept, max_steps=500)
     fit.fit(Hopeless(), data())
     assert fit.global_step < 500

@@ -3,10 +3,11 @@
 import pytest
 import torch
 from cells import Model, Ran, Resumable, Script, Validated, sgd
+from hasty import Hasty
 from pytorch_lightning import callbacks as others
 from trainers import Kept, Regression, loader, trainer
 
-from lr_callbacks import AdaptiveLearningRate, Guard, Ladder
+from lr_callbacks import AdaptiveLearningRate, Guard
 from lr_callbacks.core import Decision
 
 
@@ -30,10 +31,10 @@ class Poisoned(Validated):
         return loss
 
 
-# Without the gate the ladder rolls back at once; with it, no policy need do anything.
+# Without the gate a hasty policy rolls back at once; with it, no policy need do anything.
 WAYS = {
     "skipped": lambda: (Guard(quiet=2, snapshot_every=2), True),
-    "rolled back": lambda: (Ladder(quiet=2, snapshot_every=2), False),
+    "rolled back": lambda: (Hasty(quiet=2), False),
 }
 
 

@@ -6,13 +6,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from cells import Model, Script, ScriptState
+from hasty import Hasty
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from torch import nn
 from trainers import Kept, loader, trainer
 
-from lr_callbacks import AdaptiveLearningRate, Guard, Ladder, Search
+from lr_callbacks import AdaptiveLearningRate, Guard, Search
 from lr_callbacks.callbacks.steps import Steps
 from lr_callbacks.core import NORM, Decision
 
@@ -55,10 +56,6 @@ def guard():
     return Guard(quiet=4, snapshot_every=4)
 
 
-def ladder():
-    return Ladder(quiet=4, snapshot_every=4, rest=6, climb=8, warm_up=3)
-
-
 class Asking(Script):
     """Measures at some steps, tries at others, and changes the scale."""
 
@@ -85,7 +82,7 @@ faults = st.dictionaries(
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     faults=faults,
-    policy=st.sampled_from([guard, ladder, Asking, Search]),
+    policy=st.sampled_from([guard, Hasty, Asking, Search]),
     schedule=st.sampled_from(SCHEDULES),
     returns=st.sampled_from(["tensor", "dict"]),
     accumulated=st.sampled_from([{0: 1}, {0: 1, 2: 7}, {0: 2, 3: 1}, {4: 5}]),

@@ -6,9 +6,10 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from cells import Harmed, Model, Ran, Resumable, Script, ScriptState
+from hasty import Hasty
 from trainers import Kept, Regression, loader, trainer
 
-from lr_callbacks import AdaptiveLearningRate, Guard, Hold, Ladder, Search
+from lr_callbacks import AdaptiveLearningRate, Guard, Hold, Search
 from lr_callbacks.core import Decision
 
 
@@ -24,9 +25,8 @@ class Faulty(Model):
         return loss if factor is None else loss * factor
 
 
-def ladder(**settings):
-    policy = Ladder(quiet=3, snapshot_every=3, rest=5, climb=5, warm_up=3, skips=0)
-    return AdaptiveLearningRate(policy, read_every=1, checkpoint="always", skip=False, **settings)
+def hasty(**settings):
+    return AdaptiveLearningRate(Hasty(), read_every=1, checkpoint="always", skip=False, **settings)
 
 
 def data():
@@ -36,7 +36,7 @@ def data():
 @pytest.fixture(scope="module")
 def straight():
     kept = Kept()
-    return Ran(Faulty(), data(), callback=ladder(), logger=kept, max_steps=40), kept
+    return Ran(Faulty(), data(), callback=hasty(), logger=kept, max_steps=40), kept
 
 
 # before anything, mid-rest after a cut, right after a rollback, in its warm-in, in recovery, later
@@ -44,9 +44,9 @@ def straight():
 def test_resumed_at_any_step_is_uninterrupted(straight, tmp_path, stop):
     ran, kept = straight
     first, second = Kept(), Kept()
-    half = Ran(Faulty(), data(), callback=ladder(), logger=first, max_steps=stop)
+    half = Ran(Faulty(), data(), callback=hasty(), logger=first, max_steps=stop)
     half.trainer.save_checkpoint(tmp_path / "half.ckpt")
-    resumed = Ran(Faulty(), data(), callback=ladder(), logger=second, max_steps=40,
+    resumed = Ran(Faulty(), data(), callback=hasty(), logger=second, max_steps=40,
                   ckpt_path=tmp_path / "half.ckpt")  # fmt: skip
     assert resumed.end() == ran.end()
     for name in ("train/loss", "lr/SGD"):
@@ -132,7 +132,7 @@ def test_without_the_snapshots_a_guard_compares_with_the_weights_it_resumed_with
 
 def test_without_the_snapshots_a_rollback_goes_to_where_it_resumed(tmp_path):
     def run(steps, ckpt_path=None):
-        callback = AdaptiveLearningRate(Ladder(quiet=3, snapshot_every=3, skips=0), skip=False)
+        callback = AdaptiveLearningRate(Hasty(), skip=False)
         return Ran(Faulty(), data(), callback=callback, max_steps=steps, ckpt_path=ckpt_path)
 
     run(20).trainer.save_checkpoint(tmp_path / "half.ckpt")
@@ -268,7 +268,7 @@ OLD = {
 
 
 def test_a_state_of_the_first_format_is_migrated(tmp_path):
-    callback = AdaptiveLearningRate(Ladder())
+    callback = AdaptiveLearningRate(Guard())
     guard_state = callback.controller.plain(callback.controller.init())
     guard_state["policy"][1] = guard_state["policy"][1][:-1]  # it did not count skips yet
     guard_state["policy"][1][1] = 0.25

@@ -58,7 +58,7 @@ def test_a_raise_that_does_not_help_is_taken_back():
     assert told[0].endswith("raise tried")
     assert "taken back" in told[1]
     assert restored[0] != START
-    assert valley.scale == pytest.approx(state.run.scale * state.run.guard.scale)
+    assert valley.scale == pytest.approx(state.run.scale)
 
 
 def test_a_raise_that_helps_is_kept():

@@ -1,5 +1,6 @@
 """Snapshots on probation, and what is noticed when they are due."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from lr_callbacks.core import Observation, Verdict
@@ -88,17 +89,15 @@ def trusted(slot: str, step: int, losses: tuple[float, ...], at: float) -> Guard
 
     Args:
         slot, step: where they are, and when the run begins.
-        losses: by then, at least one.
+        losses: by then; none where it is not known.
         at: the rate at which they are good, in units of the initial one.
     """
     level = Level()
     for loss in losses:
         level = level.follow(loss)
     good = Kept(slot, step, level.mean, level.deviation, at)
-    return GuardState(
-        good=good, best=good._replace(slot=""), race=Race(losses[0], windows=WINDOWS),
-        cap=Cap(proved=(at, at)),
-    )  # fmt: skip
+    race = Race(losses[0] if losses else math.nan, windows=WINDOWS)
+    return GuardState(good=good, best=good._replace(slot=""), race=race, cap=Cap(proved=(at, at)))
 
 
 def opened(good: Kept, loss: float, seen: int) -> Kept:
