@@ -63,7 +63,7 @@ def _train(arguments, patch):
     last = [_last(a) for a in given if not a.startswith("hydra/launcher=")]
     flags = [a for a in arguments if a.startswith("-")]
     patch.setattr("sys.argv", ["lr-train", *flags, *last, *SHORT])
-    patch.delenv("HYDRA_FULL_ERROR", raising=False)
+    patch.setenv("HYDRA_FULL_ERROR", "0")  # the command sets it; this puts it back
     try:
         return train.main() or 0
     except SystemExit as end:

@@ -36,8 +36,8 @@ folder. The view ends with the run, or by Ctrl-C, which leaves the run alone. In
 is printed.
 
 examples:
-  lr-callbacks watch
-  lr-callbacks watch runs/ --once
+  lr-callbacks watch                 the newest run as it goes
+  lr-callbacks watch runs/ --once    one frame of the newest run under a folder
 
 {EXIT_CODES}"""
 

@@ -134,7 +134,7 @@ class Guard:
         self, state: GuardState, observation: Observation, readings: Mapping[str, Reading]
     ) -> tuple[GuardState, Decision]:
         """Fold in one observation and decide."""
-        asked, (name, reading) = state.asked, worst(readings)
+        asked = state.asked
         state = rate.followed(state, observation.scheduled)
         if observation.saved is not None and state.candidate.slot:  # read late, in a block
             later = max(state.candidate.step, observation.saved)
@@ -148,13 +148,13 @@ class Guard:
         elif state.mode == Mode.WATCH:
             state, said = self._watch(state, observation)
         else:
-            state, said = self._run(state, observation, name, reading)
+            state, said = self._run(state, observation, readings)
         level, cruises = state.level, state.mode == Mode.CRUISE
         held = not cruises and state.mode in (Mode.VERIFY, Mode.LOOK)
         calm = cruises and state.good.step >= 0 and state.clear >= self.quiet
         decision = Decision(
             scale=rate.scale(self, state, observation.scheduled),
-            condition=reading.condition,
+            condition=worst(readings)[1].condition,
             hold=held,
             probing=held,
             urgent=level.mean + 4 * level.deviation if calm else -math.inf,
@@ -167,11 +167,11 @@ class Guard:
         return state, decision
 
     def _run(
-        self, state: GuardState, observation: Observation, name: str, reading: Reading
+        self, state: GuardState, observation: Observation, readings: Mapping[str, Reading]
     ) -> Said:
         """Follow the loss, keep snapshots, forgive in time; watch after an alarm."""
-        if self._counts(state, observation, reading.condition):
-            return self._alarm(state, observation, name, reading)
+        if self._counts(state, observation, readings):
+            return self._alarm(state, observation, *worst(readings))
         if not math.isfinite(observation.loss):
             return state, {}
         state = state._replace(level=state.level.follow(observation.loss), clear=state.clear + 1)
@@ -195,16 +195,14 @@ class Guard:
         state = state if state.mode == mode else state._replace(mode=mode)
         return keeping.keep(self, state, observation)
 
-    def _counts(self, state: GuardState, observation: Observation, condition: Condition) -> bool:
-        """Whether an alarm is one: the noise is known, and the change in doubt no answer to it.
-
-        A loss that drifts at a rate beyond suspicion does so for a reason of its own.
-        """
+    def _counts(
+        self, state: GuardState, observation: Observation, readings: Mapping[str, Reading]
+    ) -> bool:
+        """Whether an alarm is one: the noise is known, and the change in doubt no answer to it."""
         loss, level = observation.loss, state.level
         if observation.skipped or not math.isfinite(loss):
             return True
-        drifts = condition is Condition.DIVERGING and not rate.suspect(state, observation)
-        if not condition.trouble or (drifts and state.good.step >= 0):
+        if not rate.accused(state, observation, readings).trouble:
             return False
         if state.doubt:  # as far again above what the old weights gave after the change
             return loss > 2 * state.test.mean - state.aside.mean

@@ -1,9 +1,10 @@
 """The cap on the rate in force: what an incident leaves behind, and how it is forgiven."""
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lr_callbacks.core import Observation
+from lr_callbacks.core import Condition, Observation, Reading, worst
 from lr_callbacks.policies.guard.modes import (
     CATAPULT,
     FORGIVENESS,
@@ -35,6 +36,21 @@ def suspect(state: GuardState, observation: Observation) -> bool:
     risen = in_force(observation) > RISEN * max(state.cap.proved[1], state.best.rate)
     ruined = state.level.mean > RUINED * abs(state.race.first)
     return risen or state.race.overshot or state.cap.failed < math.inf or ruined
+
+
+def accused(
+    state: GuardState, observation: Observation, readings: Mapping[str, Reading]
+) -> Condition:
+    """Return the worst condition that may be the rate's fault.
+
+    A loss that drifts at a rate beyond suspicion has a reason of its own, and hides no spike.
+    """
+    condition = worst(readings)[1].condition
+    drifts = condition is Condition.DIVERGING and state.good.step >= 0
+    if not drifts or suspect(state, observation):
+        return condition
+    milder = [r.condition for r in readings.values() if r.condition < condition]
+    return max(milder, default=Condition.STABLE)
 
 
 def scale(guard: "Guard", state: GuardState, scheduled: float) -> float:
