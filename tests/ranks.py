@@ -89,8 +89,8 @@ def guard(**settings):
     return AdaptiveLearningRate(Guard(quiet=3, snapshot_every=3, **settings))
 
 
-def hasty():
-    return AdaptiveLearningRate(Hasty())
+def hasty(**settings):
+    return AdaptiveLearningRate(Hasty(**settings))
 
 
 SCENARIOS = {}
@@ -125,7 +125,7 @@ def in_blocks(folder):
 
 @scenario
 def spike_on_one_rank(folder):
-    return train(Faulty(20, 0, "spike"), hasty(), max_steps=40)[0]
+    return train(Faulty(20, 0, "spike"), hasty(rest=40), max_steps=40)[0]
 
 
 @scenario

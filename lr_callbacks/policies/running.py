@@ -19,13 +19,9 @@ from lr_callbacks.policies.unproven import unproven
 
 
 def go_on(
-    guard: Guard,
-    clock: Clock,
-    run: RunState,
-    noise: Noise,
-    observation: Observation,
+    guard: Guard, clock: Clock, run: RunState, noise: Noise, observation: Observation,
     readings: Mapping[str, Reading],
-) -> Ran:
+) -> Ran:  # fmt: skip
     """Fold in one observation.
 
     Args:
