@@ -93,7 +93,7 @@ class _Watched(AdaptiveLearningRate):
                 if isinstance(policy, Guard):
                     silent = _by_rule(state.cap, after.cap)
                 else:
-                    silent = not fell and (climbing or not rose)
+                    silent = _climbs(after) if fell else climbing or not rose
                 if decision.restore or not silent:
                     self.unexplained.append(observation.step)
             before[0] = decision.scale
@@ -108,13 +108,11 @@ def _by_rule(before: Any, after: Any) -> bool:
 
 
 def _climbs(state: Any) -> bool:
+    """Whether a rate that was found is warmed in, or follows the schedule below a cap."""
     if not hasattr(state, "probing"):
         return False
     run = state.probing.run
-    guard = run.guard
-    return bool(
-        run.settling > 0 or guard.scale < guard.target or guard.growth > 1 or guard.warm > 0
-    )
+    return bool(run.settling > 0 or run.guard.cap.rate < math.inf)
 
 
 def _train(
