@@ -19,9 +19,10 @@ class StartState(NamedTuple):
 class Start:
     """Watches the first losses, which no other detector has a noise scale for.
 
-    Three signs of order or of ratio, each told once, where it begins. A *leap*, where losses are
-    positive: one above ten times all before, or two in a row no lower than all before, one of them
-    2.5 times; or among the first 16 losses two in a row above all before by 2.5 times their range.
+    Three signs of order or of ratio, each told once, where it begins: one of a spike, two of a
+    divergence. A *leap*, where losses are positive: one above ten times all before, or two in a row
+    no lower than all before, one of them 2.5 times; or among the first 16 losses two in a row above
+    all before by 2.5 times their range.
     *Above*: more than 42 losses in a row are not below the first, those above 1.5 times it counting
     twice; where the first is like the others, it is the least of 44 by a chance of 1/44. Or more
     than 22 are not, after most were below it, and at least 8. *Rising*: Mann and Kendall's S of the
@@ -29,7 +30,8 @@ class Start:
     deviations.
 
     Ignores everything after ``rows`` losses; a level that was lost later is told by `Drift`. In
-    ``rebase`` the losses are forgotten, their number is kept.
+    ``rebase`` the losses are forgotten, their number is kept; a leap after it is left to `Spike`,
+    which keeps the noise.
 
     Args:
         rows: losses that are watched, at least 20; usually 64.
@@ -70,12 +72,17 @@ class Start:
         if state.rows >= self.rows:
             return state, _CALM
         losses = (*state.losses, loss)
-        signs = _leap(losses), _above(losses), _rising(losses)
-        new = [sign for sign, told in zip(signs, state.told, strict=True) if not told]
-        share, said = max(new, default=(0.0, ""))
+        first = len(losses) > state.rows  # after a `rebase` few losses are no beginning
+        signs = _leap(losses) if first else (0.0, ""), _above(losses), _rising(losses)
+        new = [
+            (*sign, condition)
+            for sign, condition, told in zip(signs, _CONDITIONS, state.told, strict=True)
+            if not told
+        ]
+        share, said, condition = max(new, default=(0.0, "", Condition.STABLE))
         told = tuple(told or sign[0] > 1 for sign, told in zip(signs, state.told, strict=True))
         state = StartState(losses if state.rows + 1 < self.rows else (), state.rows + 1, told)
-        return state, Reading.judge(min(share, 1e9), 1.0, Condition.DIVERGING, said)
+        return state, Reading.judge(min(share, 1e9), 1.0, condition, said)
 
     def fold(self, state: StartState, losses: Sequence[float]) -> tuple[StartState, list[Reading]]:
         """Fold in finite losses, one after the other."""
@@ -87,6 +94,9 @@ class Start:
 
 
 _CALM = Reading(0.0, 1.0, Condition.STABLE)
+
+#: What a leap, losses above the first, and rising ones are.
+_CONDITIONS = Condition.SPIKING, Condition.DIVERGING, Condition.DIVERGING
 
 #: What a leap is: times all before, one loss or one of two; ranges of all before, among so many.
 _TEN, _PAIR, _RANGES, _YOUNG = 10.0, 2.5, 2.5, 16

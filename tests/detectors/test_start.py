@@ -8,15 +8,16 @@ import pytest
 from lr_callbacks.core import Condition
 from lr_callbacks.detectors import Start
 
+SPIKING = Condition.SPIKING
 
-def told(losses, start=None):
-    """Return the rows at which trouble is told, and what is said of the first."""
+
+def told(losses, start=None, condition=Condition.DIVERGING):
+    """Return the rows at which this condition is told, and what is said of the first."""
     start = start or Start()
     state, rows, said = start.init(), [], ""
     for row, loss in enumerate(losses):
         state, reading = start.update(state, loss)
-        assert reading.condition in (Condition.STABLE, Condition.DIVERGING)
-        if reading.condition:
+        if reading.condition is condition:
             said = said or reading.said
             rows.append(row)
     return rows, said
@@ -28,21 +29,23 @@ def noise(count, seed=0, sd=0.1):
 
 
 def test_one_loss_more_than_ten_times_all_before_is_told_at_once():
-    rows, said = told([5.0, 80.0, 4.9, 4.8])
+    rows, said = told([5.0, 80.0, 4.9, 4.8], condition=SPIKING)
     assert rows == [1]
     assert said == "loss 80, after 1 losses up to 5"
 
 
 def test_two_losses_above_all_before_are_told_where_one_is_not():
-    assert told([5.0, 14.0, 6.0, 4.0])[0] == [2]
-    assert told([5.0, 14.0, 4.0, 4.0])[0] == []
-    assert told([-5.0, 14.0, 6.0, 4.0])[0] == []  # no ratio near zero
+    assert told([5.0, 14.0, 6.0, 4.0], condition=SPIKING)[0] == [2]
+    assert told([5.0, 14.0, 4.0, 4.0], condition=SPIKING)[0] == []
+    assert told([-5.0, 14.0, 6.0, 4.0], condition=SPIKING)[0] == []  # no ratio near zero
 
 
 def test_among_the_first_losses_two_that_leave_the_range_of_all_before_are_told():
-    assert told([2.5, 2.4, 2.3, 2.4, 3.4, 3.5])[0] == [5]
-    assert told([2.5, 2.4, 2.3, 2.4, 3.4, 2.4])[0] == []
-    assert told([2.0, 2.0, 2.0, 2.0, 3.0, 3.0])[0] == []  # a range of zero judges nothing
+    assert told([2.5, 2.4, 2.3, 2.4, 3.4, 3.5], condition=SPIKING)[0] == [5]
+    assert told([2.5, 2.4, 2.3, 2.4, 3.4, 2.4], condition=SPIKING)[0] == []
+    assert (
+        told([2.0, 2.0, 2.0, 2.0, 3.0, 3.0], condition=SPIKING)[0] == []
+    )  # a range of zero judges nothing
 
 
 def test_losses_that_are_never_below_the_first_are_told():
@@ -72,18 +75,28 @@ def test_a_rise_out_of_the_noise_is_told_however_slow():
 
 
 def test_a_sign_that_holds_is_told_once_and_another_still_may_be():
-    rows, _ = told([5.0, 80.0, 80.0, *[90.0 + x for x in noise(60)]])
-    assert rows == [1, 22]
+    losses = [5.0, 80.0, 80.0, *[90.0 + x for x in noise(60)]]
+    assert told(losses, condition=SPIKING)[0] == [1]
+    assert told(losses)[0] == [22]
 
 
 def test_a_descent_and_a_constant_loss_are_none():
-    assert told([5 * 0.9**t + x + 1 for t, x in enumerate(noise(64))])[0] == []
-    assert told([2.0] * 64)[0] == []
+    for condition in (SPIKING, Condition.DIVERGING):
+        assert told([5 * 0.9**t + x + 1 for t, x in enumerate(noise(64))], None, condition)[0] == []
+        assert told([2.0] * 64, None, condition)[0] == []
 
 
 def test_noise_without_a_descent_is_seldom_told():
-    runs = [told([2 + x for x in noise(64, seed)])[0] for seed in range(100)]
+    streams = [[2 + x for x in noise(64, seed)] for seed in range(100)]
+    runs = [told(x)[0] + told(x, condition=SPIKING)[0] for x in streams]
     assert sum(map(bool, runs)) <= 6
+
+
+def test_after_a_rebase_a_leap_is_left_to_the_spikes():
+    start = Start()
+    state, _ = start.fold(start.init(), [5.0, 4.0, 3.0])
+    _, readings = start.fold(start.rebase(state), [3.0, 80.0, 80.0])
+    assert not any(reading.condition for reading in readings)
 
 
 def test_later_losses_are_left_to_others_and_nothing_is_kept_of_them():

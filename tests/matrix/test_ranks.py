@@ -69,15 +69,15 @@ def test_what_is_poisoned_in_an_accumulated_batch_is_skipped_on_both(ranks):
     assert told["outcomes"] == ["", "recovered"]
 
 
-def test_a_spike_on_one_rank_lowers_the_rate_on_both(ranks):
+def test_a_spike_on_one_rank_cuts_the_rate_on_both(ranks):
     one, other = ranks[1]["spike_on_one_rank"]
-    assert one["decisions"][0] in ([20, "cut"], [20, "roll back"])
+    assert [20, "cut"] in one["decisions"]
     assert one["scale"] == other["scale"] < 1
 
 
 def test_a_rollback_returns_both_to_the_same_weights(ranks):
     one, other = ranks[1]["rolled_back"]
-    assert one["decisions"][0] == [10, "roll back"]
+    assert one["decisions"] == [[10, "roll back"]]
     assert one["after"][10] == other["after"][10]
     assert any(one["after"][10] == earlier for earlier in one["after"][:10])
 

@@ -75,7 +75,7 @@ def test_a_loss_that_rises_for_a_good_reason_is_followed(slope):
 def test_a_loss_that_begins_at_zero_and_rises_is_no_harm():
     run = Training(Guard(), change=lambda t: -3 + 0.02 * t, noise=0.01).run(500)
     assert run.steps[-1].decision.scale == 1.0
-    assert run.lost <= 25
+    assert run.lost <= 20
 
 
 def test_weights_that_were_harmed_are_rolled_back_at_the_full_rate():

@@ -24,9 +24,9 @@ class Mode(StrEnum):
 
 
 # Wald's test. A shift of two deviations is the least that matters; a loss counts at most two and a
-# half, so that no two outliers decide. To hold weights costs steps: 1 false "high" in 10,000. Held
-# weights that are falsely taken for as bad are compared again: 1 in 1,000. A false "back" costs one
-# more alarm: 1 in 20.
+# half, so that no two outliers decide to hold weights, which costs steps: 1 false "high" in 10,000.
+# Of held ones, each of which is a step lost, two do: 1 in 400. A false "back" costs one more alarm:
+# 1 in 20.
 SHIFT, MOST = 2.0, 2.5
 SURE, HIGH, BACK = math.log(0.95 / 1e-4), math.log(0.95 / 2.5e-3), math.log(0.05)
 
