@@ -1,12 +1,33 @@
 """The processes of one training, each of which runs the scenarios of a script."""
 
+import json
 import os
 import socket
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import torch
+
 TESTS = Path(__file__).parent
+
+
+class Scenarios(dict):
+    """What a script can run, by name."""
+
+    def add(self, function):
+        self[function.__name__] = function
+        return function
+
+    def run(self, rank):
+        """Run what the command line names after a folder; write there what each saw, as JSON."""
+        warnings.simplefilter("ignore")
+        torch.set_num_threads(1)
+        folder = Path(sys.argv[1])
+        for name in sys.argv[2:]:
+            seen = self[name](folder)
+            (folder / f"{name}.{rank}.json").write_text(json.dumps(seen))
 
 
 def start(folder, *scenarios, script="ranks.py", count=2):

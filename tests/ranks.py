@@ -3,15 +3,13 @@
 ``python ranks.py <folder> <scenario> …`` with Lightning's environment variables for DDP.
 """
 
-import json
 import os
-import sys
 import warnings
-from pathlib import Path
 
 import torch
 from cells import Model, Script, Validated, gentle
 from hasty import Hasty
+from processes import Scenarios
 from trainers import Kept, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate, Guard
@@ -93,12 +91,8 @@ def hasty(**settings):
     return AdaptiveLearningRate(Hasty(**settings))
 
 
-SCENARIOS = {}
-
-
-def scenario(function):
-    SCENARIOS[function.__name__] = function
-    return function
+SCENARIOS = Scenarios()
+scenario = SCENARIOS.add
 
 
 @scenario
@@ -187,9 +181,4 @@ def death(folder):
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
-    for name in sys.argv[2:]:
-        seen = SCENARIOS[name](folder)
-        (folder / f"{name}.{RANK}.json").write_text(json.dumps(seen))
+    SCENARIOS.run(RANK)

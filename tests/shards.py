@@ -1,14 +1,11 @@
 """One of two processes of sharded trainings: as `ranks.py`, under ``ModelParallelStrategy``."""
 
 import hashlib
-import json
 import os
-import sys
-import warnings
-from pathlib import Path
 
 import torch
 from cells import Resumable, Script, Validated, gentle
+from processes import Scenarios
 from pytorch_lightning import Callback
 from pytorch_lightning.strategies import ModelParallelStrategy
 from ranks import RANK, Faulty, guard
@@ -89,12 +86,8 @@ def collectives():
     return sum(group._get_sequence_number_for_group() for group in groups)
 
 
-SCENARIOS = {}
-
-
-def scenario(function):
-    SCENARIOS[function.__name__] = function
-    return function
+SCENARIOS = Scenarios()
+scenario = SCENARIOS.add
 
 
 @scenario
@@ -323,9 +316,4 @@ def from_one(folder):
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
-    for name in sys.argv[2:]:
-        seen = SCENARIOS[name](folder)
-        (folder / f"{name}.{RANK}.json").write_text(json.dumps(seen))
+    SCENARIOS.run(RANK)

@@ -43,9 +43,7 @@ def test_two_losses_above_all_before_are_told_where_one_is_not():
 def test_among_the_first_losses_two_that_leave_the_range_of_all_before_are_told():
     assert told([2.5, 2.4, 2.3, 2.4, 3.4, 3.5], condition=SPIKING)[0] == [5]
     assert told([2.5, 2.4, 2.3, 2.4, 3.4, 2.4], condition=SPIKING)[0] == []
-    assert (
-        told([2.0, 2.0, 2.0, 2.0, 3.0, 3.0], condition=SPIKING)[0] == []
-    )  # a range of zero judges nothing
+    assert told([2.0, 2.0, 2.0, 2.0, 3.0, 3.0], condition=SPIKING)[0] == []  # no range
 
 
 def test_losses_that_are_never_below_the_first_are_told():

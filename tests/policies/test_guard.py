@@ -205,6 +205,20 @@ def test_a_race_that_the_lower_rate_loses_is_undone_with_its_weights():
     assert {s.decision.scale for s in run.steps[60:]} == {1.0}
 
 
+@pytest.mark.parametrize("spikes", [True, False])
+def test_a_drift_at_a_rate_that_has_proved_good_hides_no_spike_of_the_same_step(spikes):
+    policy, noise = Guard(), random.Random(0)
+    state, readings = policy.init(), {"drift": Reading(9.0, 8.0, Condition.DIVERGING)}
+    for t in range(200):
+        observation = Observation(t, 1 + noise.gauss(0, 0.01), 1.0)
+        state, _ = policy.update(state, observation, {})
+    if spikes:
+        readings["spike"] = Reading(9.0, 1.0, Condition.SPIKING)
+    state, decision = policy.update(state, Observation(200, 3.0, 1.0), readings)
+    assert state.mode == (Mode.WATCH if spikes else Mode.CRUISE)
+    assert decision.condition is Condition.DIVERGING
+
+
 def test_an_oscillation_that_a_lower_rate_ends_keeps_it_and_another_is_left_alone():
     ringing = {"oscillation": Reading(1.0, 0.72, Condition.OSCILLATING)}
     for falls in (True, False):
