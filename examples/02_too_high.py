@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lr_callbacks.tracking.figure import draw
-from lr_callbacks.tracking.history import history
+from lr_callbacks.report.figure import draw
+from lr_callbacks.report.history import history
 
 TRAIN = [Path(sys.executable).parent / "lr-train", "-m", "experiment=too_high", "test=false",
          "trainer.enable_progress_bar=false", "callbacks=guard,monitor"]  # fmt: skip

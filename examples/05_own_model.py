@@ -14,8 +14,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lr_callbacks import AdaptiveLearningRate, JournaledMLFlowLogger
-from lr_callbacks.tracking.figure import draw
-from lr_callbacks.tracking.history import history
+from lr_callbacks.report.figure import draw
+from lr_callbacks.report.history import history
 
 
 class Classifier(pl.LightningModule):

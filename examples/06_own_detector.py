@@ -22,8 +22,8 @@ from lr_callbacks import (
 from lr_callbacks.app.build import optimizer
 from lr_callbacks.app.curves import Constant
 from lr_callbacks.detectors import default_detectors
-from lr_callbacks.tracking.figure import draw
-from lr_callbacks.tracking.history import history
+from lr_callbacks.report.figure import draw
+from lr_callbacks.report.history import history
 from lr_callbacks.zoo.data import Bundled
 from lr_callbacks.zoo.models import linear
 from lr_callbacks.zoo.task import Task

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from lr_callbacks import AdaptiveLearningRate, JournaledMLFlowLogger, RunReport
 from lr_callbacks.app.build import optimizer
 from lr_callbacks.app.curves import Cosine
-from lr_callbacks.tracking.figure import draw
-from lr_callbacks.tracking.history import history, whole
+from lr_callbacks.report.figure import draw
+from lr_callbacks.report.history import history, whole
 from lr_callbacks.zoo.data import digits
 from lr_callbacks.zoo.models import mlp
 from lr_callbacks.zoo.task import Task

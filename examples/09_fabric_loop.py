@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from lr_callbacks import Buffers, Controller, Guard, LRScaler, Observation, Snapshots, StepGate
-from lr_callbacks.outliers import NormLimit
-from lr_callbacks.tracking.figure import draw
-from lr_callbacks.tracking.history import History
+from lr_callbacks.optim.norm_limit import NormLimit
+from lr_callbacks.report.figure import draw
+from lr_callbacks.report.history import History
 
 
 def main(folder=Path()):

@@ -7,8 +7,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, 
 
 from lr_callbacks import Controller, Guard, LRScaler, Observation, Snapshots, StepGate
 from lr_callbacks.controller import row
-from lr_callbacks.tracking.figure import draw
-from lr_callbacks.tracking.history import History, settled
+from lr_callbacks.report.figure import draw
+from lr_callbacks.report.history import History, settled
 
 
 class GuardedTrainer(Trainer, TrainerCallback):

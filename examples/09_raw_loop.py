@@ -18,8 +18,8 @@ from lr_callbacks import (
     Observation,
     Snapshots,
 )
-from lr_callbacks.tracking.figure import draw
-from lr_callbacks.tracking.history import history
+from lr_callbacks.report.figure import draw
+from lr_callbacks.report.history import history
 
 
 def main(folder=Path()):

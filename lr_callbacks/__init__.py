@@ -7,26 +7,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lr_callbacks.buffers import Buffers
+    from lr_callbacks.app.multirun import MultirunParent
     from lr_callbacks.callbacks.adaptive import AdaptiveLearningRate
     from lr_callbacks.callbacks.alerts import Alerts
-    from lr_callbacks.callbacks.report import RunReport
+    from lr_callbacks.callbacks.run_report import RunReport
     from lr_callbacks.controller import Controller
     from lr_callbacks.core import Condition, Decision, Detector, Observation, Policy, Reading
     from lr_callbacks.detectors import Baseline, Drift, Oscillation, Progress, Spike, Start
-    from lr_callbacks.gate import StepGate
+    from lr_callbacks.optim.buffers import Buffers
+    from lr_callbacks.optim.gate import StepGate
+    from lr_callbacks.optim.scaler import LRScaler
+    from lr_callbacks.optim.snapshots import Snapshots
     from lr_callbacks.policies import Guard, Hold, Search
-    from lr_callbacks.scaler import LRScaler
-    from lr_callbacks.snapshots import Snapshots
     from lr_callbacks.testing import check_detector, check_policy
     from lr_callbacks.tracking.logger import JournaledMLFlowLogger
-    from lr_callbacks.tracking.sweep import MultirunParent
 
 _HOMES = {
     "AdaptiveLearningRate": "callbacks.adaptive",
     "Alerts": "callbacks.alerts",
     "Baseline": "detectors",
-    "Buffers": "buffers",
+    "Buffers": "optim.buffers",
     "Condition": "core",
     "Controller": "controller",
     "Decision": "core",
@@ -35,19 +35,19 @@ _HOMES = {
     "Guard": "policies",
     "Hold": "policies",
     "JournaledMLFlowLogger": "tracking.logger",
-    "LRScaler": "scaler",
-    "MultirunParent": "tracking.sweep",
+    "LRScaler": "optim.scaler",
+    "MultirunParent": "app.multirun",
     "Observation": "core",
     "Oscillation": "detectors",
     "Policy": "core",
     "Progress": "detectors",
     "Reading": "core",
-    "RunReport": "callbacks.report",
+    "RunReport": "callbacks.run_report",
     "Search": "policies",
-    "Snapshots": "snapshots",
+    "Snapshots": "optim.snapshots",
     "Spike": "detectors",
     "Start": "detectors",
-    "StepGate": "gate",
+    "StepGate": "optim.gate",
     "check_detector": "testing",
     "check_policy": "testing",
 }

@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lr_callbacks import replay
-from lr_callbacks.app import compare, explain, watch
+from lr_callbacks.report import compare, explain, replay, watch
 from lr_callbacks.terminal import EXIT_CODES, show, show_json
 from lr_callbacks.tracking.journal import SUFFIX, header
 

@@ -1,8 +1,15 @@
-"""One thread a process: pytest runs two, and tiny matrices gain nothing from more."""
+"""One thread a process: pytest runs two, and tiny matrices gain nothing from more.
+
+A real sqlite store of MLflow for each test that asks for one, copied from one that is initialised
+once.
+"""
 
 import os
+import sqlite3
+from contextlib import closing
 
 import pytest
+from filelock import FileLock
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -20,3 +27,28 @@ def _no_store_of_others(monkeypatch):
 def _no_logging_of_others(monkeypatch):
     """Keep MLflow, up to 3.1 at least, from configuring logging anew with each store."""
     monkeypatch.setattr("logging.config.fileConfig", lambda *_, **__: None)
+
+
+@pytest.fixture(scope="session")
+def initialised(tmp_path_factory):
+    """The file of an empty store; parallel test processes share it."""
+    from lr_callbacks.tracking import store  # and with it MLflow, which takes seconds
+
+    folder = tmp_path_factory.getbasetemp()  # of this process; of the run, it is the parent's
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    path = folder / "initialised.db"
+    with FileLock(f"{path}.making"):
+        store.prepare(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def uri(initialised, tmp_path, monkeypatch):
+    """The address of an empty store; the present folder is that of the store."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    path = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(initialised)) as source, closing(sqlite3.connect(path)) as copy:
+        source.backup(copy)
+        copy.execute("PRAGMA journal_mode=WAL")
+    return f"sqlite:///{path}"

@@ -22,7 +22,7 @@ from trainers import Kept, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate, Guard
 from lr_callbacks.core import Decision
-from lr_callbacks.shards import local
+from lr_callbacks.optim.shards import local
 
 WORLD = int(os.environ.get("WORLD_SIZE", "2"))  # a Trainer takes it out of the environment
 

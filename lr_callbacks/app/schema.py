@@ -35,7 +35,7 @@ TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
         "tracking.logger": "JournaledMLFlowLogger",
         "callbacks.adaptive": "AdaptiveLearningRate",
         "callbacks.alerts": "Alerts",
-        "callbacks.report": "RunReport",
+        "callbacks.run_report": "RunReport",
         "zoo.data": "Bundled",
         "zoo.trouble": "BadBatch",
     }.items()

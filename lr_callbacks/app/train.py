@@ -16,14 +16,14 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from yaml import YAMLError
 
-from lr_callbacks.app import resume
+from lr_callbacks.app import skip_finished
 from lr_callbacks.app.assemble import build_loggers, build_model, build_trainer, make
 from lr_callbacks.app.checks import bound, in_sweep, refuse
 from lr_callbacks.app.errors import Refused, sentence
 from lr_callbacks.app.own import build_optimizer, build_schedule
 from lr_callbacks.app.quiet import be_quiet
 from lr_callbacks.app.versions import VERSION_BASE, prepare_hydra
-from lr_callbacks.tracking.history import LOSS, whole
+from lr_callbacks.report.history import LOSS, whole
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
 from lr_callbacks.verdict import diverged, divergence
 from lr_callbacks.zoo.describe import describe
@@ -105,7 +105,7 @@ def _record_failure(config: DictConfig, loggers: list[Logger]) -> None:
 def _describe(config: DictConfig, loggers: list[Logger]) -> None:
     for logger in loggers:
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
-        resume.mark(config, logger)
+        skip_finished.mark(config, logger)
 
 
 def _journaled(trainer: Trainer) -> list[JournaledMLFlowLogger]:
@@ -128,7 +128,7 @@ def _job(config: DictConfig) -> float:
     """Train, unless the sweep goes on and has done so; a sweeper gets a finite number."""
     if not in_sweep():
         return train(config)
-    if config.skip_finished and (done := resume.finished(config)):
+    if config.skip_finished and (done := skip_finished.finished(config)):
         print(f"lr-train: already FINISHED in MLflow, not run again: run {done.run_id}")
         metric = done.metric
     else:

@@ -9,13 +9,13 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lr_callbacks.callbacks.apart import put_together
+from lr_callbacks.callbacks.checkpoint import Memory, from_plain, to_plain, warn_of_changes
 from lr_callbacks.callbacks.checks import refuse_optimizers, refuse_trainer
 from lr_callbacks.callbacks.fit import Fit
 from lr_callbacks.callbacks.hooks import EACH_BATCH, hide_idle, show_idle
 from lr_callbacks.callbacks.judges import Judges
-from lr_callbacks.callbacks.saved import Memory, from_plain, to_plain, warn_of_changes
 from lr_callbacks.callbacks.settings import Settings
+from lr_callbacks.callbacks.sharded_checkpoint import put_together
 from lr_callbacks.controller import Controller
 from lr_callbacks.core import Decision, Detector, Policy
 from lr_callbacks.horizon import estimated_steps

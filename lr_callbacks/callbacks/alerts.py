@@ -12,9 +12,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lr_callbacks.callbacks.courier import Alert, Courier, Level
 from lr_callbacks.callbacks.hooks import EACH_BATCH, hide_idle, show_idle
-from lr_callbacks.callbacks.losses import Measured
 from lr_callbacks.callbacks.recorder import deed, line
-from lr_callbacks.callbacks.where import at_hand
+from lr_callbacks.callbacks.run_address import at_hand
+from lr_callbacks.callbacks.step_loss import Measured
 from lr_callbacks.core import Decision, Verdict, require
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
 

@@ -10,18 +10,18 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.trainer.states import TrainerStatus
 from torch.optim import Optimizer
 
-from lr_callbacks.callbacks.apart import Apart
 from lr_callbacks.callbacks.awaited import Awaited
-from lr_callbacks.callbacks.losses import Measured, validated
+from lr_callbacks.callbacks.checkpoint import Memory
 from lr_callbacks.callbacks.rates import Rates
 from lr_callbacks.callbacks.recorder import Recorder
-from lr_callbacks.callbacks.saved import Memory
 from lr_callbacks.callbacks.settings import Settings
+from lr_callbacks.callbacks.sharded_checkpoint import Apart
 from lr_callbacks.callbacks.slots import make_snapshots
+from lr_callbacks.callbacks.step_loss import Measured, validated
 from lr_callbacks.callbacks.steps import Steps
 from lr_callbacks.controller import Controller
 from lr_callbacks.core import DISTANCE, START, Decision, Policy
-from lr_callbacks.shards import resharded
+from lr_callbacks.optim.shards import resharded
 
 #: Validations without the value to be followed after which that is reported.
 VALIDATIONS = 3

@@ -7,13 +7,13 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lr_callbacks.buffers import Buffers
 from lr_callbacks.callbacks.rates import LIGHTNING
-from lr_callbacks.finiteness import Flag, both
-from lr_callbacks.gate import StepGate
-from lr_callbacks.outliers import Clipped, NormLimit
-from lr_callbacks.scaler import LRScaler
-from lr_callbacks.shards import combined
+from lr_callbacks.optim.buffers import Buffers
+from lr_callbacks.optim.finite import Flag, both
+from lr_callbacks.optim.gate import StepGate
+from lr_callbacks.optim.norm_limit import Clipped, NormLimit
+from lr_callbacks.optim.scaler import LRScaler
+from lr_callbacks.optim.shards import combined
 
 
 class Gates:

@@ -7,8 +7,8 @@ from pytorch_lightning import Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lr_callbacks.callbacks.effective import effective_rates
-from lr_callbacks.scaler import LRScaler, Rate, base_names, optimizer_names
+from lr_callbacks.optim.effective_rate import effective_rates
+from lr_callbacks.optim.scaler import LRScaler, Rate, base_names, optimizer_names
 
 #: Where an `optimizer_step` is defined that nobody has written anew.
 LIGHTNING = ("pytorch_lightning.", "lightning.")

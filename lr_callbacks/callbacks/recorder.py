@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
-from lr_callbacks.callbacks.losses import Measured
+from lr_callbacks.callbacks.step_loss import Measured
 from lr_callbacks.controller import row
 from lr_callbacks.core import Decision, at_once
 

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lr_callbacks.callbacks.settings import Settings
-from lr_callbacks.changing import Changing
-from lr_callbacks.copies import tensors_in
 from lr_callbacks.core import START, Policy, require
-from lr_callbacks.memory import Plan, plan
-from lr_callbacks.shards import agreed, is_sharded
-from lr_callbacks.snapshots import LIMIT, Snapshots, Stateful
+from lr_callbacks.optim.copies import tensors_in
+from lr_callbacks.optim.shards import agreed, is_sharded
+from lr_callbacks.optim.snapshot_memory import Plan, plan
+from lr_callbacks.optim.snapshots import LIMIT, Snapshots, Stateful
+from lr_callbacks.optim.trainable import Changing
 
 
 def make_snapshots(

@@ -9,19 +9,19 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lr_callbacks.callbacks.effective import effective_rates
+from lr_callbacks.callbacks.checkpoint import Memory
 from lr_callbacks.callbacks.gates import Gates
-from lr_callbacks.callbacks.gradients import GradientLog
-from lr_callbacks.callbacks.losses import LossBlock, LossWindow, Measured, Pending
-from lr_callbacks.callbacks.measure import Measures
+from lr_callbacks.callbacks.gradient_log import GradientLog
+from lr_callbacks.callbacks.measures import Measures
 from lr_callbacks.callbacks.rates import Rates
 from lr_callbacks.callbacks.recorder import Recorder
-from lr_callbacks.callbacks.saved import Memory
 from lr_callbacks.callbacks.settings import Settings
+from lr_callbacks.callbacks.step_loss import LossBlock, LossWindow, Measured, Pending
 from lr_callbacks.core import Decision
-from lr_callbacks.gate import StepGate
 from lr_callbacks.horizon import estimated_steps
-from lr_callbacks.scaler import LRScaler, Rate
+from lr_callbacks.optim.effective_rate import effective_rates
+from lr_callbacks.optim.gate import StepGate
+from lr_callbacks.optim.scaler import LRScaler, Rate
 
 #: Steps whose losses are judged together: reading each would stall an accelerator, and on the host
 #: code that last ran a step ago takes more than twice as long as in a row. There, where what is

@@ -1,1 +1,1 @@
-"""The record of a run: a journal on disk first, MLflow second, and how both are shown."""
+"""The record of a run: a journal on disk first, MLflow second."""

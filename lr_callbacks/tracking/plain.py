@@ -1,12 +1,17 @@
 """Values of any kind as what a journal, MLflow and YAML can hold. Standard library only."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 #: Containers within containers that are followed; deeper ones, and those that hold themselves,
 #: become text.
 DEPTH = 20
+
+#: Settings whose values are nobody's business.
+_SECRET = re.compile(r"(?i)([\w.+-]*(?:urls?|token|password|secret|key)=).*")
+_LOGIN = re.compile(r"(\w://)[^/@\s]+@")
 
 
 def text(value: object) -> str:
@@ -61,3 +66,12 @@ def integer(value: Any) -> int:
     """Return the number of a step, 0 for what is none."""
     found = number(value)
     return int(found) if found is not None and math.isfinite(found) else 0
+
+
+def public(word: str) -> str:
+    """Return a word of a command line without passwords, tokens and the addresses of alerts.
+
+    >>> public("callbacks.alerts.urls=[slack://a/b]"), public("logger.tracking_uri=http://me:1@h")
+    ('callbacks.alerts.urls=…', 'logger.tracking_uri=http://…@h')
+    """
+    return _SECRET.sub(r"\1…", _LOGIN.sub(r"\1…@", word))

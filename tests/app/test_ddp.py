@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from lr_callbacks.tracking.history import history
+from lr_callbacks.report.history import history
 
 
 @pytest.mark.skipif(os.name != "posix", reason="gloo")

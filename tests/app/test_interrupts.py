@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from signals import interruptible
 
 from lr_callbacks.cli import main
-from lr_callbacks.tracking.history import history
+from lr_callbacks.report.history import history
 from lr_callbacks.tracking.journal import SUFFIX
 
 BIN = Path(sys.executable).parent

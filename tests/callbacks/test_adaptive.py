@@ -10,8 +10,9 @@ import torch
 from pytorch_lightning.callbacks import LearningRateMonitor
 from trainers import Kept, Regression, Script, loader, trainer
 
-from lr_callbacks import AdaptiveLearningRate, Guard, Hold, memory
+from lr_callbacks import AdaptiveLearningRate, Guard, Hold
 from lr_callbacks.core import Decision
+from lr_callbacks.optim import snapshot_memory
 
 SCALES = Script(s3=Decision(scale=0.5), s7=Decision(scale=0.125), s9=Decision(scale=2.0))
 
@@ -279,7 +280,7 @@ def test_a_policy_that_keeps_too_many_snapshots_is_refused_at_the_start():
 
 
 def test_a_model_too_large_is_refused_with_the_numbers_before_any_step(monkeypatch):
-    monkeypatch.setattr(memory, "free", lambda device: 100.0)
+    monkeypatch.setattr(snapshot_memory, "free", lambda device: 100.0)
     module = Regression()
     with pytest.raises(ValueError, match=r"4 snapshots of 40 B each .* take 160 B, but 100 B are"):
         trainer([AdaptiveLearningRate()]).fit(module, loader())

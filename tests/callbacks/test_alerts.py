@@ -19,7 +19,7 @@ from webhook import webhook
 
 from lr_callbacks import AdaptiveLearningRate, Alerts, JournaledMLFlowLogger, RunReport
 from lr_callbacks.callbacks.courier import Alert, Courier, Level, composed
-from lr_callbacks.callbacks.where import at_hand
+from lr_callbacks.callbacks.run_address import at_hand
 from lr_callbacks.core import Condition, Decision
 
 ALARM = Decision(condition=Condition.SPIKING, reason="loss 9; watching the next losses")

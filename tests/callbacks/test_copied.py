@@ -14,9 +14,9 @@ from trainers import Regression, Script, loader, trainer
 from lr_callbacks.callbacks.adaptive import AdaptiveLearningRate
 from lr_callbacks.controller import Controller
 from lr_callbacks.core import START, Decision, Observation
-from lr_callbacks.memory import plan
+from lr_callbacks.optim.snapshot_memory import plan
+from lr_callbacks.optim.snapshots import Snapshots
 from lr_callbacks.policies import Guard, Search
-from lr_callbacks.snapshots import Snapshots
 
 
 class Called(Callback):

@@ -6,8 +6,8 @@ import pytest
 from trainers import Kept, Regression, Script, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate
-from lr_callbacks.callbacks.losses import Measured
 from lr_callbacks.callbacks.recorder import line
+from lr_callbacks.callbacks.step_loss import Measured
 from lr_callbacks.core import Condition, Decision, Verdict
 
 ALARM = Decision(

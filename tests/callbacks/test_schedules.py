@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_scaler import SCHEDULES
+from schedulers import SCHEDULES
 from trainers import Kept, Regression, Script, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate

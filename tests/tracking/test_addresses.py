@@ -19,7 +19,7 @@ from servers import Gateway, Server
 from trainers import Regression, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate, JournaledMLFlowLogger
-from lr_callbacks.callbacks.where import where
+from lr_callbacks.callbacks.run_address import where
 from lr_callbacks.cli import main
 
 BASIC = "Basic " + base64.b64encode(b"user:word").decode()

@@ -11,8 +11,8 @@ from recorded import only_run, series
 from trainers import Regression, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate, JournaledMLFlowLogger, RunReport
-from lr_callbacks.tracking.curve import load
-from lr_callbacks.tracking.history import whole
+from lr_callbacks.report.history import whole
+from lr_callbacks.report.load_curve import load
 
 
 class Logging(Regression):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lr_callbacks.tracking.history import history, whole
+from lr_callbacks.report.history import history, whole
 from lr_callbacks.tracking.journal import Journal, header, read
 
 ABOUT = {"uri": "sqlite:///x.db", "run": "abc"}

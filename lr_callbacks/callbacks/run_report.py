@@ -1,0 +1,208 @@
+"""What a person sees at the end of a run: a table, a figure, a verdict, and where to look."""
+
+import csv
+import gzip
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_warn
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lr_callbacks.callbacks.hooks import hide_idle, show_idle
+from lr_callbacks.callbacks.run_address import place, where
+from lr_callbacks.report.figure import draw
+from lr_callbacks.report.history import COLUMNS, History, sentence, whole
+from lr_callbacks.report.html_figure import page
+from lr_callbacks.report.summary import summary, written
+from lr_callbacks.tracking.context import describe_data
+from lr_callbacks.tracking.logger import JournaledMLFlowLogger
+from lr_callbacks.verdict import verdict as judge
+
+#: Where a checkpoint says which run it belongs to.
+RUN = "lr_callbacks_run"
+
+
+class RunReport(Callback):
+    """Tells how a training went, on the terminal and in MLflow.
+
+    Needs a `JournaledMLFlowLogger`, whose journal it reads when ``fit`` ends, also by an exception.
+    Logs the artifacts ``report/figure.png``, ``report/figure.html`` (needs no network),
+    ``report/decisions.csv``, ``report/decisions.md``, ``report/journal.jsonl.gz``,
+    ``report/summary.json`` (see `summary`), the data set, and the tags ``lr_callbacks.verdict``
+    (see `verdict`), ``lr_callbacks.summary``, the same JSON, ``lr_callbacks.decisions`` and
+    ``lr_callbacks.first_trouble``, the first alarm. Checkpoints remember the run, so that
+    ``fit(ckpt_path=…)`` goes on with it, tagged ``resumed_from_step``. Put it after
+    `AdaptiveLearningRate`. A report that fails is reported, the training is not touched.
+    """
+
+    def __init__(self) -> None:
+        self._resumes = False
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Write into the checkpoint which run it belongs to."""
+        if loggers := _loggers(trainer):
+            checkpoint[RUN] = [logger.identity() for logger in loggers]
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on with the run of the checkpoint, where the logger was given no other."""
+        known = checkpoint.get(RUN, [])
+        known = [known] if isinstance(known, dict) else list(known)
+        for logger in _loggers(trainer):
+            own = logger.identity()
+            same = [i for i in known if all(i.get(k, own[k]) == own[k] for k in ("uri", "name"))]
+            if same:
+                known.remove(same[0])
+                self._resumes = logger.resume(same[0]) or self._resumes
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say on the run which data it learns from, and where it was resumed."""
+        hide_idle(self)
+        try:
+            _describe(trainer)
+        except Exception as error:  # of a data set of any kind
+            rank_zero_warn(f"The training's data could not be described: {error!r}")
+        if self._resumes:
+            self._resumes = False
+            for logger in _loggers(trainer):
+                logger.log_tags({"resumed_from_step": trainer.global_step})
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Report on what there is, before the logger is closed."""
+        show_idle(self)
+        self._report(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Report on a training that came to its end."""
+        show_idle(self)
+        if stage == "fit":
+            self._report(trainer)
+
+    def _report(self, trainer: Trainer) -> None:
+        for logger in _loggers(trainer):
+            if logger.journal_path:
+                try:
+                    report(logger, logger.journal_path)
+                except Exception as error:
+                    rank_zero_warn(f"The report of the run could not be made: {error!r}")
+
+
+def _loggers(trainer: Trainer) -> list[JournaledMLFlowLogger]:
+    if not trainer.is_global_zero:
+        return []
+    return [logger for logger in trainer.loggers if isinstance(logger, JournaledMLFlowLogger)]
+
+
+def _describe(trainer: Trainer) -> None:
+    dataset = getattr(trainer.train_dataloader, "dataset", None)
+    if dataset is not None:
+        named = getattr(getattr(trainer, "datamodule", None), "name", None)
+        described = describe_data(dataset, named if isinstance(named, str) else None)
+        for logger in _loggers(trainer):
+            logger.log_dataset(described)
+
+
+def report(logger: JournaledMLFlowLogger, journal: Path) -> None:
+    """Make the report of one run from its journal, print it and hand it to the logger."""
+    run = whole(journal)
+    if not run.series.get(run.loss):
+        return
+    kinds = Counter(f"{row['condition']}: {row['action']}" for _, row in run.decisions)
+    tags = {"lr_callbacks.verdict": verdict(run)}
+    if run.decisions:
+        step, row = run.decisions[0]
+        tags["lr_callbacks.decisions"] = ", ".join(f"{n} × {kind}" for kind, n in kinds.items())
+        tags["lr_callbacks.first_trouble"] = f"step {step}: {sentence(row)}"
+    told = written(summary(run, tags["lr_callbacks.verdict"]))
+    tags["lr_callbacks.summary"] = told
+    tags["mlflow.note.content"] = _note(run, tags, place(logger))
+    logger.log_tags(tags)
+    folder = journal.with_suffix("").with_suffix(".report")
+    folder.mkdir(exist_ok=True)
+    draw({"loss": run}).savefig(folder / "figure.png", dpi=130)
+    (folder / "figure.html").write_text(page(run, str(logger._run_name)), encoding="utf-8")
+    (folder / "summary.json").write_text(f"{told}\n", encoding="utf-8")
+    _decisions(run, folder)
+    with journal.open("rb") as plain, gzip.open(folder / "journal.jsonl.gz", "wb") as packed:
+        shutil.copyfileobj(plain, packed)
+    for file in sorted(folder.iterdir()):
+        logger.log_file(file, "report")
+    _print(logger, run, kinds, tags["lr_callbacks.verdict"])
+
+
+def verdict(run: History) -> str:
+    """Say in a few words how a run went.
+
+    Returns:
+        In this order of precedence ``diverged``; the last outcome that tells more than that the
+        loss is back: ``recovered to a worse level``, ``new normal``, ``bad data``; ``recovered``
+        where there was trouble on the way; ``healthy``. See `lr_callbacks.verdict.verdict`.
+    """
+    return judge(run.series[run.loss], run.decisions, watched=run.watched)
+
+
+def _decisions(run: History, folder: Path) -> None:
+    rows = [{"step": step, **row} for step, row in run.decisions]
+    with (folder / "decisions.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
+    lines += ["| " + " | ".join(_short(row.get(c, "")) for c in COLUMNS) + " |" for row in rows]
+    (folder / "decisions.md").write_text("\n".join(lines) + "\n")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _note(run: History, tags: dict[str, str], page: str | None) -> str:
+    """Tell the run's story in five lines of Markdown, with links where the run's page is known."""
+    loss = run.series[run.loss]
+    figure, table = "report/figure.html", "report/decisions.md"
+    if page:
+        figure, table = (f"[{path}]({page}/artifacts/{path})" for path in (figure, table))
+    story = [
+        f"**{tags['lr_callbacks.verdict']}** after {run.steps} steps in {_seconds(run):.0f} s"
+        f"{_since(loss[0][0])}.",
+        f"Loss from {loss[0][1]:.4g} to {loss[-1][1]:.4g}.",
+        f"First alarm: {tags.get('lr_callbacks.first_trouble', 'none')}.",
+        f"Decisions: {tags.get('lr_callbacks.decisions', 'none')}.",
+        f"See {figure} and {table}.",
+    ]
+    return "  \n".join(story)  # Markdown's line break: MLflow folds long notes
+
+
+def _since(step: int) -> str:
+    """Say that a run began before its journals did, as one does that is gone on with by its id."""
+    return f", from step {step} on; what came before is in no journal here" if step else ""
+
+
+def _seconds(run: History) -> float:
+    return (run.ended - run.began) / 1000
+
+
+def _print(logger: JournaledMLFlowLogger, run: History, kinds: Counter[str], said: str) -> None:
+    loss = run.series[run.loss]
+    rates = [v for name, s in run.series.items() if name.startswith("lr/") for _, v in s]
+    title = escape(f"{logger._run_name}: {said}")
+    table = Table(show_header=False)
+    table.add_row("final loss", f"{loss[-1][1]:.4g} (first {loss[0][1]:.4g})")
+    table.add_row("decisions", "\n".join(f"{n} × {kind}" for kind, n in kinds.items()) or "none")
+    if rates:
+        table.add_row("learning rate", f"{min(rates):.3g} to {max(rates):.3g}")
+    table.add_row("steps, time", f"{run.steps} in {_seconds(run):.1f} s")
+    console = Console()
+    console.print(title, soft_wrap=True, highlight=False)
+    console.print(table)
+    console.print(where(logger), soft_wrap=True, highlight=False)

@@ -1,0 +1,1 @@
+"""What touches optimizers and weights: rates, steps, snapshots. Needs torch alone."""

@@ -1,0 +1,148 @@
+"""Which gradient norms are outliers: a limit that follows their own distribution."""
+
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lr_callbacks.optim.shards import distributed, local
+
+#: Steps before the distribution says what an outlier is. Until then, but for the first few, it is a
+#: norm ten times the one before: gradients that grow from nothing do so in smaller steps.
+WARM_UP, FIRST, LEAP = 20, 3, math.log(10.0)
+
+#: A norm is an outlier where its logarithm lies six deviations above its mean: beyond the tails of
+#: healthy training; and never below three times the usual norm, however quiet that was.
+REACH, LEAST = 6.0, math.log(3.0)
+
+#: Weight of the newest norm in mean and deviation: a memory of some 30 steps.
+WEIGHT = 0.03
+
+#: Deviations by which a norm counts at most. An outlier counts as no more, so that a burst of
+#: twenty does not become usual, and a growth that lasts does after some fifty steps.
+COUNTED = 1.5
+
+_TINY = 1e-30
+SQRT2 = math.sqrt(2)  # the difference of two numbers varies so much more than one
+
+
+class Clipped(NamedTuple):
+    """The norm of a gradient, and what it was scaled down to, the same where it was not."""
+
+    norm: Tensor | float
+    allowed: Tensor | float
+
+
+class NormLimit:
+    """Follows the logarithm of the gradient norm, and says from where on it is an outlier.
+
+    Its deviation is that from one norm to the next, so that norms which fall for long do not widen
+    it, or, where that is more, the excess of those above the mean: norms may grow.
+
+    An outlier is scaled down to the usual norm: scaled to the limit it would still move Adam's
+    moments. All numbers stay where the norms lie; nothing is read.
+
+    False-positive modes: sparse rewards, batches of very different size, and the end of a plateau,
+    where norms grow at once; each is clipped for some steps, until the deviation has grown.
+
+    Source: the idea of ZClip (Kumar et al. 2025) in the logarithm, with the winsorising of Hampel.
+    """
+
+    def __init__(self) -> None:
+        self.mean: Any = 0.0  # numbers on the host, tensors elsewhere
+        self.deviation: Any = 0.0
+        self.seen: Any = 0.0
+        self.last: Any = 0.0
+
+    def clip(
+        self, parameters: Iterable[Tensor], norm: Tensor | float, passed: Tensor | None = None
+    ) -> Clipped | None:
+        """Scale the gradients of ``parameters`` down where they are an outlier; fold the norm in.
+
+        Args:
+            parameters: those with a gradient.
+            norm: of all their gradients together, finite where it lies on the host.
+            passed: whether the step counts, where that is known on the device only.
+
+        Returns:
+            What was done; None where nothing was. On an accelerator that is not known here.
+        """
+        if isinstance(norm, Tensor):
+            everywhere = torch.ones((), dtype=torch.bool, device=norm.device)
+            allowed = self.follow_there(norm, everywhere if passed is None else passed)
+            factor = torch.where(allowed < norm, allowed / norm, 1.0)
+            for parameter in parameters:
+                _scale(parameter, factor)
+            return Clipped(norm, allowed)
+        usual = self.follow(norm)
+        if usual >= norm:
+            return None
+        for parameter in parameters:
+            _scale(parameter, usual / norm)
+        return Clipped(norm, usual)
+
+    def follow(self, norm: float) -> float:
+        """Fold in a finite norm on the host; return it, or the usual one where it is an outlier."""
+        x, seen, mean, usual = math.log(max(norm, _TINY)), self.seen, self.mean, self.last
+        limit = usual + LEAP if seen >= FIRST else math.inf
+        if seen >= WARM_UP:
+            usual, limit = mean, mean + max(REACH * self.deviation, LEAST)
+        outlier = x > limit
+        if outlier and seen < WARM_UP:
+            x = usual
+        error, change = (x - mean, abs(x - self.last) / SQRT2) if seen else (0.0, 0.0)
+        if seen >= WARM_UP:
+            reach = COUNTED * max(self.deviation, LEAST / REACH)
+            error, change = max(-reach, min(reach, error)), min(reach, change)
+        weight = max(WEIGHT, 1 / (seen + 1))
+        self.mean = mean + weight * error if seen else x
+        spread = 1.25 * max(error, change) - self.deviation
+        self.deviation += max(WEIGHT, 1 / max(1.0, seen)) * spread
+        self.seen, self.last = seen + 1, x
+        return math.exp(float(usual)) if outlier else norm
+
+    def follow_there(self, norm: Tensor, passed: Tensor) -> Tensor:
+        """Do the same where the norm lies; one that was not ``passed`` is not folded in."""
+        seen, mean, deviation, last = (
+            torch.as_tensor(value, dtype=norm.dtype, device=norm.device)
+            for value in (self.seen, self.mean, self.deviation, self.last)
+        )
+        x, grown = norm.clamp(min=_TINY).log(), seen >= WARM_UP
+        usual = torch.where(grown, mean, last)
+        limit = usual + torch.where(grown, (REACH * deviation).clamp(min=LEAST), LEAP)
+        outlier = (x > limit) & (seen >= FIRST)
+        x = torch.where(outlier & ~grown, usual, x)
+        reach = torch.where(grown, COUNTED * deviation.clamp(min=LEAST / REACH), math.inf)
+        error = torch.where(seen > 0, x - mean, 0.0).clamp(-reach, reach)
+        change = torch.where(seen > 0, (x - last).abs() / SQRT2, 0.0).minimum(reach)
+        moved = mean + (1 / (seen + 1)).clamp(min=WEIGHT) * error
+        spread = 1.25 * error.maximum(change) - deviation
+        self.mean = torch.where(passed, torch.where(seen > 0, moved, x), mean)
+        weight = (1 / seen.clamp(min=1.0)).clamp(min=WEIGHT)
+        self.deviation = torch.where(passed, deviation + weight * spread, deviation)
+        self.seen, self.last = seen + passed, torch.where(passed, x, last)
+        return torch.where(outlier, usual.exp(), norm)
+
+    def state(self) -> list[float]:
+        """Return what a resumed run goes on with."""
+        return [float(self.mean), float(self.deviation), float(self.seen), float(self.last)]
+
+    def load(self, state: list[float]) -> None:
+        """Take up what `state` gave."""
+        self.mean, self.deviation, self.seen, self.last = (*state, state[0])[:4]
+
+
+def _scale(parameter: Tensor, factor: Tensor | float) -> None:
+    """Multiply a gradient, in place where its numbers lie apart."""
+    gradient = parameter.grad
+    if gradient is None:
+        return
+    if isinstance(factor, Tensor):
+        factor = factor.to(gradient.device, gradient.dtype)
+    part = local(gradient)
+    if not part.is_sparse and 0 in part.stride():  # expanded: many share one number
+        parameter.grad = distributed(part * factor, gradient)
+    else:
+        part.mul_(factor)

@@ -1,0 +1,154 @@
+"""``lr-callbacks explain``: what happened around a step of a run, in sentences."""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lr_callbacks.core import Condition
+from lr_callbacks.report.past_run import Past, past
+from lr_callbacks.report.sentences import Points, sentences
+from lr_callbacks.terminal import EXIT_CODES, show, show_json
+from lr_callbacks.verdict import verdict
+
+#: Steps to either side that are told, and that the table shows.
+NEAR, SHOWN = 25, 8
+
+_TROUBLE = {condition.name.lower() for condition in Condition if condition.trouble}
+
+EXAMPLES = f"""\
+RUN is `last`, the name or the id of a run, or the path of its journal. What is on this disk is read
+from there, an id that is not from MLflow. Without --around the first alarm is explained, or the end
+of a run that had none.
+
+examples:
+  lr-callbacks explain last
+  lr-callbacks explain last --around 412
+  lr-callbacks explain 0f1e2d3c4b5a69788796a5b4c3d2e1f0 --tracking-uri http://HOST:5000 --json
+
+{EXIT_CODES}"""
+
+
+class Explained(NamedTuple):
+    """What happened around a step.
+
+    Attributes:
+        run, verdict, steps: the whole of it.
+        around, chosen: the step, and why it.
+        first, last: the steps that are told.
+        told: sentences.
+        decisions: the rows of the table of decisions there, with their steps.
+        elsewhere: the steps of the other decisions.
+        series: every point there, by metric.
+    """
+
+    run: str
+    verdict: str
+    steps: int
+    around: int
+    chosen: str
+    first: int
+    last: int
+    told: list[str]
+    decisions: list[dict[str, Any]]
+    elsewhere: list[int]
+    series: Mapping[str, Points]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("--around", type=int, metavar="STEP", help="default: the first alarm")
+    parser.add_argument("--tracking-uri", help="MLflow's store (MLFLOW_TRACKING_URI, or mlflow.db)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of sentences")
+
+
+def main(given: argparse.Namespace) -> int:
+    """Explain, and return the exit code: 0, or 1 after one sentence."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    try:
+        found = past(given.run, Path(), given.tracking_uri)
+        told = explain(found, given.around)
+    except (ValueError, OSError) as error:
+        print(f"lr-callbacks explain: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 1
+    if given.json:
+        show_json(told._asdict())
+        return 0
+    print(f"{told.run}: {told.verdict}, {told.steps} steps")
+    print(f"around step {told.around}, {told.chosen} (steps {told.first} to {told.last}):\n")
+    print(*(f"- {sentence}" for sentence in told.told), sep="\n", end="\n\n")
+    show(*table(told))
+    if told.elsewhere:
+        more = ", ".join(map(str, told.elsewhere[:12]))
+        print(f"\nother decisions at {more}{' …' if len(told.elsewhere) > 12 else ''}")
+    return 0
+
+
+def explain(found: Past, around: int | None = None) -> Explained:
+    """Tell what happened around a step.
+
+    Args:
+        found: the run.
+        around: the step; None for the first alarm, or the last step of a run that had none.
+
+    Raises:
+        ValueError: the run has no losses, or has not made the step.
+    """
+    run = found.run
+    losses = run.series.get(run.loss, [])
+    if not losses:
+        raise ValueError("the run has no losses yet.")
+    step, chosen = _chosen(run.decisions, losses, around)
+    first, last = max(losses[0][0], step - NEAR), min(losses[-1][0], step + NEAR)
+    series = found.near(first, last)
+    here = [(s, row) for s, row in run.decisions if first <= s <= last]
+    return Explained(
+        str(run.about.get("run_name") or "the run"),
+        verdict(losses, run.decisions, watched=run.watched),
+        run.steps,
+        step,
+        chosen,
+        first,
+        last,
+        sentences(series, run.loss, here, step),
+        [{"step": s, **row} for s, row in here],
+        [s for s, _ in run.decisions if not first <= s <= last],
+        series,
+    )
+
+
+def table(told: Explained) -> tuple[list[str], list[list[Any]]]:
+    """Return the columns and the rows of the steps next to the one explained."""
+    kinds = ("lr/", "scale/", "grad_norm/", "update_ratio/")
+    loss = next((n for n in told.series if n.startswith("watched/")), "train/loss")
+    names = [loss, *sorted(n for n in told.series if n.startswith(kinds))]
+    held = {name: dict(points) for name, points in told.series.items()}
+    near = range(told.around - SHOWN, told.around + SHOWN + 1)
+    steps = sorted({s for s in held.get(loss, {}) if s in near})
+    events = {
+        step: ", ".join(n[7:] for n in held if n.startswith("events/") and step in held[n])
+        for step in steps
+    }
+    rows = [[s, *(held[n].get(s, "") for n in names), events[s]] for s in steps]
+    return ["step", *names, "events"], rows
+
+
+def _chosen(
+    decisions: Sequence[tuple[int, Mapping[str, Any]]], losses: Points, around: int | None
+) -> tuple[int, str]:
+    if around is not None:
+        if not losses[0][0] <= around <= losses[-1][0]:
+            made = f"it made the steps {losses[0][0]} to {losses[-1][0]}"
+            raise ValueError(f"`--around` must be a step of the run, got {around}; {made}.")
+        return around, "as asked"
+    for step, row in decisions:
+        if row.get("condition") in _TROUBLE:
+            return step, "the first alarm"
+    if decisions:
+        return decisions[0][0], "the first decision; there was no alarm"
+    return losses[-1][0], "the end; nothing was decided"

@@ -1,0 +1,105 @@
+"""A run in at most 2 kB of JSON, for programs. Standard library only."""
+
+import json
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lr_callbacks.report.history import History
+from lr_callbacks.tracking.names import ASKED
+from lr_callbacks.tracking.plain import public, text
+
+#: Bytes at most: one tag of MLflow, one look of a person.
+LONGEST = 2000
+
+#: Decisions and optimizers at most, and characters of a name and of the command line: more than
+#: fits is cut further, the middle of the decisions first.
+DECISIONS, RATES, NAME, COMMAND = 24, 6, 80, 400
+
+
+def summary(run: History, verdict: str) -> dict[str, Any]:
+    """Sum a run up for a program.
+
+    Args:
+        run: as its journals tell it, with one loss at least.
+        verdict: see `lr_callbacks.verdict.verdict`.
+
+    Returns:
+        Whose JSON has at most `LONGEST` bytes: ``run`` (its name), ``verdict``, ``steps``,
+        ``seconds``, ``loss`` (its name, the first, last, lowest and highest value), ``rates`` (the
+        same of the rates in force, by optimizer, with the last ``scale``), ``decided`` (how many
+        decisions there were), ``decisions`` (of the first and last of them ``step``, ``action``,
+        ``condition`` and ``outcome``), ``command``. A number that is not finite is null.
+    """
+    names = [name for name in run.series if name.startswith("lr/")][:RATES]
+    told: dict[str, Any] = {
+        "run": text(run.about.get("run_name") or "")[:NAME],
+        "verdict": verdict,
+        "steps": run.steps,
+        "seconds": _short((run.ended - run.began) / 1000),
+        "loss": {"name": run.loss[:NAME], **_extremes(run.series[run.loss])},
+        "rates": {name.removeprefix("lr/")[:NAME]: _rate(run, name) for name in names},
+        "decided": len(run.decisions),
+        "decisions": [_decision(step, row) for step, row in _ends(run.decisions)],
+        "command": text(command(run))[:COMMAND],
+    }
+    while len(written(told).encode()) > LONGEST:
+        _shorten(told)
+    return told
+
+
+def written(told: Mapping[str, Any]) -> str:
+    """Return a summary as one line of JSON."""
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+
+
+def command(run: History) -> str:
+    """Return the command line of a run: of a job of a sweep, what trains it alone."""
+    if ASKED in run.tags:
+        return shlex.join(["lr-train", *map(public, json.loads(run.tags[ASKED]))])
+    return str(run.about.get("command", ""))
+
+
+def _rate(run: History, name: str) -> dict[str, Any]:
+    scales = run.series.get(f"scale/{name.removeprefix('lr/')}", [])
+    return _extremes(run.series[name]) | {"scale": _short(scales[-1][1] if scales else 1.0)}
+
+
+def _extremes(series: Sequence[tuple[int, float]]) -> dict[str, float | None]:
+    values = [value for _, value in series]
+    finite = [value for value in values if math.isfinite(value)]
+    ends = {"first": values[0], "last": values[-1]}
+    if finite:
+        ends |= {"lowest": min(finite), "highest": max(finite)}
+    return {name: _short(value) for name, value in ends.items()}
+
+
+def _decision(step: int, row: Mapping[str, Any]) -> dict[str, Any]:
+    kept = ("action", "condition", "outcome")
+    return {"step": step} | {name: row[name] for name in kept if row.get(name)}
+
+
+def _ends(decisions: Sequence[tuple[int, Any]]) -> Sequence[tuple[int, Any]]:
+    """Return the first and the last decisions."""
+    half = DECISIONS // 2
+    return decisions if len(decisions) <= DECISIONS else [*decisions[:half], *decisions[-half:]]
+
+
+def _shorten(told: dict[str, Any]) -> None:
+    """Leave out the least of what is in a summary that is too long."""
+    decisions, rates = told["decisions"], told["rates"]
+    if len(decisions) > 6:
+        del decisions[len(decisions) // 2]
+    elif len(told["command"]) > NAME:
+        told["command"] = told["command"][: len(told["command"]) // 2]
+    elif len(rates) > 1:
+        rates.popitem()
+    elif decisions:
+        decisions.pop()
+    else:
+        told["command"], told["run"] = "", told["run"][: NAME // 4]
+
+
+def _short(value: float) -> float | None:
+    return float(f"{value:.6g}") if math.isfinite(value) else None
