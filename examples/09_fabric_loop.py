@@ -28,7 +28,7 @@ def main(folder=Path()):
     optimizer = wrapped.optimizer
     controller, scaler = Controller(policy=Guard()), LRScaler(optimizer)
     state, snapshots = controller.init(), Snapshots(module, [optimizer])
-    gate = StepGate(optimizer, buffers=Buffers(module), left_out=scaler.note, outliers=NormLimit())
+    gate = StepGate(optimizer, buffers=Buffers(module), outliers=NormLimit())
     if not snapshots.save("start"):
         raise ValueError("A weight is not finite at the start.")
 

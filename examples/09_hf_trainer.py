@@ -17,7 +17,7 @@ class GuardedTrainer(Trainer, TrainerCallback):
         self.add_callback(self)
         self.controller, self.scaler = Controller(policy=Guard()), LRScaler(optimizer)
         self.known, self.snapshots = self.controller.init(), Snapshots(self.model, [optimizer])
-        self.gate = StepGate(optimizer, left_out=self.scaler.note)
+        self.gate = StepGate(optimizer)
         self.unsaved, self.mean = not self.snapshots.save("start"), 0.0
         self.run = History({}, {"train/loss": [], "lr/AdamW": []}, [], 0, 0)
         return optimizer

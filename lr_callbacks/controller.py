@@ -101,10 +101,12 @@ class Controller:
         Returns:
             The state, and a decision for each observation that was folded in.
         """
-        losses = [o.loss for o in observations if _belongs(o)]
+        own = [not (o.skipped or o.held) and math.isfinite(o.loss) for o in observations]
+        losses = [o.loss for o, is_own in zip(observations, own, strict=True) if is_own]
         detectors, rows = self._read(state.detectors, losses)
-        policy, decisions = self._decide(state.policy, observations, iter(rows), carried)
-        read = sum(map(_belongs, observations[: len(decisions)]))
+        each = zip(observations, own, strict=True)
+        policy, decisions = self._decide(state.policy, each, iter(rows), carried)
+        read = sum(own[: len(decisions)])
         if read < len(losses):
             detectors, _ = self._read(state.detectors, losses[:read])
         if decisions and decisions[-1].restore is not None:
@@ -116,17 +118,25 @@ class Controller:
     def _decide(
         self,
         policy: tuple[Any, ...],
-        observations: Sequence[Observation],
+        observations: Iterable[tuple[Observation, bool]],
         rows: Iterator[tuple[Reading, ...]],
         carried: Carried | None,
     ) -> tuple[tuple[Any, ...], list[Decision]]:
-        """Let the policy decide, up to a decision after which the rest is to be seen anew."""
+        """Let the policy decide, up to a decision after which the rest is to be seen anew.
+
+        Args:
+            policy: its state.
+            observations: each with whether its loss is one of the training's own weights.
+            rows: the readings of those losses.
+            carried: see `judge`.
+        """
         decisions: list[Decision] = []
         news: Mapping[str, Any] = {}
-        for observation in observations:
-            readings = _unread(observation)
-            if _belongs(observation):
-                readings = dict(zip(self.detectors, next(rows), strict=True))
+        for observation, own in observations:
+            if own:
+                readings: Mapping[str, Reading] = dict(zip(self.detectors, next(rows), strict=True))
+            else:
+                readings = _unread(observation)
             seen = observation._replace(**news) if news else observation
             policy, decision = self.policy.update(policy, seen, readings)
             decision = decision._replace(readings=readings)
@@ -236,8 +246,3 @@ def _unread(observation: Observation) -> Mapping[str, Reading]:
     if observation.held:
         return {}
     return {"gradient" if math.isfinite(observation.loss) else "loss": NONFINITE}
-
-
-def _belongs(observation: Observation) -> bool:
-    """Whether a loss is one of the training's own weights."""
-    return math.isfinite(observation.loss) and not (observation.skipped or observation.held)

@@ -12,7 +12,6 @@ from torch.optim import Optimizer
 from lr_callbacks.callbacks.checkpoint import Memory, from_plain, to_plain, warn_of_changes
 from lr_callbacks.callbacks.checks import refuse_optimizers, refuse_trainer
 from lr_callbacks.callbacks.fit import Fit
-from lr_callbacks.callbacks.hooks import EACH_BATCH, hide_idle, show_idle
 from lr_callbacks.callbacks.judges import Judges
 from lr_callbacks.callbacks.settings import Settings
 from lr_callbacks.callbacks.sharded_checkpoint import put_together
@@ -116,13 +115,12 @@ class AdaptiveLearningRate(Callback):
             self._memory.state, self._memory.decision = self._judges.now.init(), Decision()
         policy, gated = self._judges.now.policy, bool(self.controller.policy.slots)
         self._fit = Fit(trainer, pl_module, self.settings, policy, self._memory, self._read, gated)
-        hide_idle(self, AdaptiveLearningRate, *self._fit.steps.gates.idle)
         self._apply()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look for buffers, and for the length of the training, anew."""
         fit = self._running()
-        fit.steps.gates.keep(anew=True)
+        fit.steps.keep(anew=True)
         fit.steps.measures.horizon = estimated_steps(trainer)
 
     def on_train_batch_start(
@@ -133,19 +131,20 @@ class AdaptiveLearningRate(Callback):
         if fit.exchanged:
             self._exchange(trainer, pl_module)
         else:
-            fit.steps.gates.begin_batch()
+            fit.steps.begin_batch()
 
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
         """Judge the coming step by the loss."""
-        (self._fit or self._running()).steps.gates.watch(loss)
+        for gate in (self._fit or self._running()).steps.gates:
+            gate.watch(loss)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Judge the coming step by its gradients, which may be clipped next."""
-        (self._fit or self._running()).steps.before_step(optimizer)
+        """Measure the gradients, which may be clipped next."""
+        (self._fit or self._running()).steps.before_clipping(optimizer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -162,8 +161,8 @@ class AdaptiveLearningRate(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fold in what validation logged, where that is followed."""
         if self._fit is not None and self.settings.per == "validation":
-            if (measured := self._fit.validation()) is not None:
-                self._fit.fold(self._judges.now, [measured])
+            if (record := self._fit.validation()) is not None:
+                self._fit.fold(self._judges.now, [record])
             self._apply()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -192,8 +191,7 @@ class AdaptiveLearningRate(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy holds, which is in no training."""
-        held = {n: v for n, v in vars(self).items() if v is not None or n not in EACH_BATCH}
-        return {**held, "_fit": None}
+        return {**vars(self), "_fit": None}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the controller as plain numbers, strings, lists and tensors."""
@@ -245,6 +243,5 @@ class AdaptiveLearningRate(Callback):
 
     def _close(self) -> None:
         if self._fit is not None:
-            show_idle(self)
             self._fit.close()
             self._fit = None

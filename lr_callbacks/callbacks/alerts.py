@@ -11,10 +11,9 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lr_callbacks.callbacks.courier import Alert, Courier, Level
-from lr_callbacks.callbacks.hooks import EACH_BATCH, hide_idle, show_idle
 from lr_callbacks.callbacks.recorder import deed, line
 from lr_callbacks.callbacks.run_address import at_hand
-from lr_callbacks.callbacks.step_loss import Measured
+from lr_callbacks.callbacks.step_loss import StepRecord
 from lr_callbacks.core import Decision, Verdict, require
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
 
@@ -55,24 +54,23 @@ class Alerts(Callback):
         require(at in _LEVELS, "at", f"one of {', '.join(_LEVELS)}", at)
         self.urls, self.at = _known(urls), Level[at.upper()]
         self._courier = Courier(self.urls)
-        self._latest: Measured | None = None
+        self._latest: StepRecord | None = None
         self._logger: JournaledMLFlowLogger | None = None
         self._run, self._began, self._open = "", 0.0, False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Learn which run this is."""
-        hide_idle(self)
         loggers = [x for x in trainer.loggers if isinstance(x, JournaledMLFlowLogger)]
         self._logger = loggers[0] if loggers else None
         named = getattr(self._logger, "_run_name", None) or type(pl_module).__name__
         self._run, self._began, self._latest = str(named), time.time(), None
         self._open = trainer.is_global_zero
 
-    def hear_steps(self, block: Sequence[Measured]) -> None:
+    def hear_steps(self, block: Sequence[StepRecord]) -> None:
         """Take in steps that were made."""
         self._latest = block[-1] if block else self._latest
 
-    def hear_decision(self, measured: Measured, decision: Decision) -> None:
+    def hear_decision(self, measured: StepRecord, decision: Decision) -> None:
         """Tell a decision, where it is grave enough."""
         self._latest = measured
         action, trouble = deed(measured, decision), decision.condition.trouble
@@ -105,13 +103,11 @@ class Alerts(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy holds, which is in no training."""
-        held = {n: v for n, v in vars(self).items() if v is not None or n not in EACH_BATCH}
-        return {**held, "_logger": None, "_open": False}
+        return {**vars(self), "_logger": None, "_open": False}
 
     def _end(
         self, trainer: Trainer, level: Level, headline: str, said: str, good: bool = False
     ) -> None:
-        show_idle(self)
         if not self._open:
             return
         state = f" ({_state(self._latest)})" if self._latest else ""
@@ -139,7 +135,7 @@ class Alerts(Callback):
             return ""
 
 
-def _state(measured: Measured) -> str:
+def _state(measured: StepRecord) -> str:
     rates = " ".join(f"{rate:.3g}" for rate in dict.fromkeys(measured.rates.values()))
     return f"loss {measured.loss:.4g}, rate {rates}"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_warn
 
-from lr_callbacks.callbacks.step_loss import Measured
+from lr_callbacks.callbacks.step_loss import StepRecord
 from lr_callbacks.controller import Controller, ControllerState
 from lr_callbacks.core import Decision
 from lr_callbacks.states import plain, restored
@@ -32,7 +32,7 @@ class Memory:
 
     state: ControllerState
     decision: Decision = field(default_factory=Decision)
-    unread: list[Measured] = field(default_factory=list)
+    unread: list[StepRecord] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     slots: Mapping[str, Any] = field(default_factory=dict)
     limits: list[list[float]] = field(default_factory=list)
@@ -85,7 +85,7 @@ def from_plain(
         )
     state, fresh = judging.restore(saved["controller"])
     decision = restored(saved["decision"])
-    unread = [Measured(*step) for step in saved["unread"]]
+    unread = [StepRecord(*step) for step in saved["unread"]]
     unread = [m if isinstance(m.rates, dict) else m._replace(rates={}) for m in unread]
     changed = saved["configuration"] != repr(controller)
     slots = {n: s for n, s in saved.get("slots", {}).items() if n in controller.policy.slots}

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,10 +16,11 @@ from lr_callbacks.callbacks.recorder import Recorder
 from lr_callbacks.callbacks.settings import Settings
 from lr_callbacks.callbacks.sharded_checkpoint import Apart
 from lr_callbacks.callbacks.slots import make_snapshots
-from lr_callbacks.callbacks.step_loss import Measured, validated
+from lr_callbacks.callbacks.step_loss import StepRecord, validated
 from lr_callbacks.callbacks.steps import Steps
 from lr_callbacks.controller import Controller
 from lr_callbacks.core import DISTANCE, START, Decision, Policy
+from lr_callbacks.optim.norm_limit import NormLimit
 from lr_callbacks.optim.shards import resharded
 
 #: Validations without the value to be followed after which that is reported.
@@ -68,8 +68,9 @@ class Fit:
             trainer, module, settings, memory, self.rates, self.recorder,
             skips=skips, acts=gated,
         )  # fmt: skip
-        self.steps.gates.hold = memory.decision.hold
-        self.steps.gates.load_limits(memory.limits)
+        self.steps.hold = memory.decision.hold
+        for limit, state in zip(self._limits(), memory.limits, strict=False):
+            limit.load(state)
         self.steps.measures.unsaved = memory.unsaved
         self.steps.measures.load(memory.distance)
         self.apart = Apart(trainer, settings.name)
@@ -85,24 +86,21 @@ class Fit:
     @property
     def exchanged(self) -> bool:
         """Whether the Trainer has other optimizers than those that were taken over."""
-        held = self.trainer.strategy.optimizers
-        return len(held) != len(self._optimizers) or any(
-            map(operator.is_not, held, self._optimizers)
-        )
+        return self.trainer.strategy.optimizers != self._optimizers
 
     @property
     def holds(self) -> bool:
         """Whether updates are withheld."""
-        return self.steps.gates.hold
+        return self.steps.hold
 
-    def validation(self) -> Measured | None:
+    def validation(self) -> StepRecord | None:
         """Return what the validation that ended logged, as of the last step; None if nothing."""
         loss = validated(self.trainer, str(self.settings.monitor))
         if loss is None:
             self._awaited.missed(self.trainer, self._module)
             return None
         self._awaited.came()
-        return Measured(self.steps.made, loss, self.rates.now(), self.rates.scale)
+        return StepRecord(self.steps.made, loss, self.rates.now(), self.rates.scale)
 
     def read(self, controller: Controller) -> None:
         """Record and fold the steps that are waiting, in order."""
@@ -118,23 +116,23 @@ class Fit:
                 break  # the rest was made before an experiment began
         memory.counts = self.recorder.counts
 
-    def fold(self, controller: Controller, steps: Sequence[Measured]) -> int:
+    def fold(self, controller: Controller, steps: Sequence[StepRecord]) -> int:
         """Decide on steps, record the decisions and carry them out; return how many it took."""
         memory, measures, waiting = self._memory, self.steps.measures, list(reversed(steps))
 
         def carried(decision: Decision) -> Mapping[str, Any]:
-            measured, before = waiting.pop(), memory.decision
+            record, before = waiting.pop(), memory.decision
             memory.decision = decision
             if decision.reason or decision.outcome:
-                self.recorder.decision(measured, decision)
+                self.recorder.decision(record, decision)
             acts = decision.save or decision.restore or decision.stop
             if not acts and before.hold == decision.hold:
                 return {}
-            self.carry_out(decision, measured.step)
+            self.carry_out(decision, record.step)
             ends = not waiting or decision.probing or decision.restore is not None
             return {} if ends else measures.news()
 
-        observations = [measures.observation(measured) for measured in steps]
+        observations = [measures.observation(record) for record in steps]
         observations[:1] = [first._replace(**measures.news()) for first in observations[:1]]
         memory.state, decisions = controller.judge(memory.state, observations, carried)
         return len(decisions)
@@ -149,9 +147,9 @@ class Fit:
             known = decision.restore in self.snapshots.slots
             # A slot from before a resume is gone; the weights resumed from are the next best.
             self.snapshots.restore(decision.restore if known else START)
-            self.steps.gates.keep()
+            self.steps.keep()
             self.steps.measures.forget()
-        self.steps.gates.hold = decision.hold
+        self.steps.hold = decision.hold
         if decision.stop:
             self.trainer.should_stop = True
 
@@ -164,7 +162,7 @@ class Fit:
                 self.snapshots.restore(slot)
             memory.state = controller.resumed(memory.state)
             memory.decision = memory.decision._replace(hold=False, probing=False)
-        self.steps.gates.hold = False
+        self.steps.hold = False
 
     def set_aside(self) -> None:
         """Record what is not read yet, to be folded when the training is taken up again."""
@@ -174,9 +172,13 @@ class Fit:
         kept, probing = self.settings.checkpoint, self._memory.decision.probing
         wanted = kept == "always" or (kept == "probing" and probing)
         self._memory.slots = self.snapshots.state_dict() if wanted else {}
-        self._memory.limits = self.steps.gates.limits()
+        self._memory.limits = [limit.state() for limit in self._limits()]
         asked = DISTANCE in self._memory.decision.measure
         self._memory.distance = self.steps.measures.known() if asked else {}
+
+    def _limits(self) -> list[NormLimit]:
+        """Return what is known of the gradient norms, for each optimizer that is clipped."""
+        return [gate.outliers for gate in self.steps.gates if gate.outliers is not None]
 
     def close(self) -> None:
         """Give everything back as it was."""

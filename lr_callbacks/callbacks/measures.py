@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lr_callbacks.callbacks.rates import Rates
-from lr_callbacks.callbacks.step_loss import Measured
+from lr_callbacks.callbacks.step_loss import StepRecord
 from lr_callbacks.core import DESCENT, DISTANCE, NORM, Observation
 from lr_callbacks.optim.distance import ADAM_LIKE, Distance
 from lr_callbacks.optim.shards import Share, local
@@ -67,9 +67,9 @@ class Measures:
         if self._measured is not None:
             self._of[step], self._measured = self._measured, None
 
-    def observation(self, measured: Measured) -> Observation:
+    def observation(self, record: StepRecord) -> Observation:
         """Return all that is known of a step, and forget what was measured for it."""
-        step, loss, rates, scale, skipped, _, held = measured
+        step, loss, rates, scale, skipped, _, held, _ = record
         nothing = (math.nan,) * 3
         norm, descent, distance = self._of.get(step, nothing) if self._of else nothing
         if self._of:  # also what was measured of steps that are never judged

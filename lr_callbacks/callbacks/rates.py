@@ -10,9 +10,6 @@ from torch.optim import Optimizer
 from lr_callbacks.optim.effective_rate import effective_rates
 from lr_callbacks.optim.scaler import LRScaler, Rate, base_names, optimizer_names
 
-#: Where an `optimizer_step` is defined that nobody has written anew.
-LIGHTNING = ("pytorch_lightning.", "lightning.")
-
 
 class Rates:
     """One `LRScaler` for each optimizer, and what the progress bar shows.
@@ -32,6 +29,7 @@ class Rates:
         self._trainer = trainer
         self._shown = trainer.progress_bar_callback is not None
         self.scalers = [LRScaler(optimizer) for optimizer in optimizers]
+        self._initial = [rate for scaler in self.scalers for rate in scaler.initial]
         self.names: list[str] = []
         self.effective = False
         self.loss: float | None = None
@@ -40,14 +38,6 @@ class Rates:
     def scale(self) -> float:
         """The factor in force on every scheduled rate."""
         return self.scalers[0].scale
-
-    @property
-    def steps(self) -> int:
-        """How many steps the optimizers have taken."""
-        taken = 0
-        for scaler in self.scalers:
-            taken += scaler.steps
-        return taken
 
     def apply(self, scale: float | None = None, *, suspended: bool | None = None) -> None:
         """Choose what the next steps of every optimizer are scaled by; None keeps it."""
@@ -88,8 +78,7 @@ class Rates:
             rates: in force in each group.
             scale: the factor that was in force.
         """
-        initial = (rate for scaler in self.scalers for rate in scaler.initial)
-        for rate, first in zip(rates.values(), initial, strict=False):
+        for rate, first in zip(rates.values(), self._initial, strict=False):
             if first > 0:
                 return rate / scale / first
         return 1.0

@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
-from lr_callbacks.callbacks.step_loss import Measured
+from lr_callbacks.callbacks.step_loss import StepRecord
 from lr_callbacks.controller import row
 from lr_callbacks.core import Decision, at_once
 
@@ -22,13 +22,13 @@ class DecisionLogger(Protocol):
 
 @runtime_checkable
 class Listener(Protocol):
-    """A callback of the Trainer that is told what was measured and decided, on rank 0."""
+    """A callback of the Trainer that is told what was record and decided, on rank 0."""
 
-    def hear_steps(self, block: Sequence[Measured]) -> None:
+    def hear_steps(self, block: Sequence[StepRecord]) -> None:
         """Take in steps that were made."""
         ...
 
-    def hear_decision(self, measured: Measured, decision: Decision) -> None:
+    def hear_decision(self, record: StepRecord, decision: Decision) -> None:
         """Take in a decision."""
         ...
 
@@ -65,44 +65,36 @@ class Recorder:
             if hasattr(logger, "reserve") and at_once(logger.__class__, "log_block", "log_metrics"):
                 logger.reserve(self._loss)
 
-    def steps(self, block: Sequence[Measured], times: Sequence[float] = ()) -> None:
-        """Record the losses and the rates of optimizer steps, and the scale where it changed.
-
-        Args:
-            block: the steps.
-            times: when each was made, in seconds since 1970.
-        """
-        if self._loggers:
-            self._log([(self._metrics(measured), measured.step) for measured in block], times)
-        else:
-            for measured in block:
-                self._metrics(measured)  # which counts the events
+    def steps(self, block: Sequence[StepRecord]) -> None:
+        """Record the losses and the rates of optimizer steps, and the scale where it changed."""
+        metrics = [(self._metrics(record), record.step) for record in block]  # counts the events
+        self._log(metrics, [record.time for record in block])
         self._tell("hear_steps", block)
 
-    def abandon(self, steps: Sequence[Measured]) -> None:
+    def abandon(self, steps: Sequence[StepRecord]) -> None:
         """Record that the weights of steps were left behind by a rollback decided meanwhile."""
-        self._log([(self._count("abandoned"), measured.step) for measured in steps])
+        self._log([(self._count("abandoned"), record.step) for record in steps])
 
-    def decision(self, measured: Measured, decision: Decision) -> None:
+    def decision(self, record: StepRecord, decision: Decision) -> None:
         """Record a decision: its event, the outcome that it tells, its row, its line."""
-        done = deed(measured, decision)
+        done = deed(record, decision)
         condition = decision.condition.name.lower()
         event = condition if decision.condition.trouble else done.replace(" ", "_")
         counts = self._count(event)
         if decision.outcome:  # of an earlier one
             counts |= self._count(decision.outcome.replace(" ", "_"))
-        self._log([(counts, measured.step)])
-        record = row(decision, measured.loss, done)
+        self._log([(counts, record.step)])
+        entry = row(decision, record.loss, done)
         if self._prefix:  # several decide in one run, and each settles its own
-            record["of"] = self._prefix.rstrip("/")
+            entry["of"] = self._prefix.rstrip("/")
         for logger in self._loggers:
             if isinstance(logger, DecisionLogger):
                 try:
-                    logger.log_decision(measured.step, record)
+                    logger.log_decision(record.step, entry)
                 except Exception as error:
                     self._leave_out(logger, error)
-        self._tell("hear_decision", measured, decision)
-        self._say(line(measured, decision))
+        self._tell("hear_decision", record, decision)
+        self._say(line(record, decision))
 
     def _count(self, event: str) -> dict[str, float]:
         self.counts[event] = self.counts.get(event, 0) + 1
@@ -116,17 +108,18 @@ class Recorder:
             return {**extra, **self._count("clipped")}
         return {n: value for n, value in extra.items() if not n.startswith("clip/")}
 
-    def _metrics(self, measured: Measured) -> dict[str, float]:
-        metrics = {self._loss: measured.loss}
-        for name, rate in measured.rates.items():  # a comprehension is a call more
+    def _metrics(self, record: StepRecord) -> dict[str, float]:
+        metrics = {self._loss: record.loss}
+        for name, rate in record.rates.items():  # a comprehension is a call more
             metrics[f"lr/{name}"] = rate
-        metrics |= self._gated(measured.extra)
-        if measured.scale != self._scale:
-            self._scale = measured.scale
-            metrics |= {f"scale/{name}": measured.scale for name in measured.rates}
-        if measured.held:
+        if record.extra:
+            metrics |= self._gated(record.extra)
+        if record.scale != self._scale:
+            self._scale = record.scale
+            metrics |= {f"scale/{name}": record.scale for name in record.rates}
+        if record.held:
             metrics |= self._count("held")
-        elif measured.skipped:
+        elif record.skipped:
             metrics |= self._count("skipped")
         return metrics
 
@@ -166,20 +159,18 @@ class Recorder:
             rank_zero_info(text)
 
 
-def deed(measured: Measured, decision: Decision) -> str:
+def deed(record: StepRecord, decision: Decision) -> str:
     """Name what was done, where skipping the step was all, that."""
-    done = decision.action(measured.scale)
-    return (
-        "skip" if measured.skipped and not measured.held and done in ("observe", "watch") else done
-    )
+    done = decision.action(record.scale)
+    return "skip" if record.skipped and not record.held and done in ("observe", "watch") else done
 
 
-def line(measured: Measured, decision: Decision) -> str:
+def line(record: StepRecord, decision: Decision) -> str:
     """Tell a decision in one line: ``step 412: loss 2.31, 9 σ above 0.84; watching …``."""
-    said = f"step {measured.step}: "
-    said += decision.reason if decision.seen else f"loss {measured.loss:.4g}; {decision.reason}"
-    factor = decision.scale / measured.scale
+    said = f"step {record.step}: "
+    said += decision.reason if decision.seen else f"loss {record.loss:.4g}; {decision.reason}"
+    factor = decision.scale / record.scale
     if abs(factor - 1) < 5e-3:  # under a cap the scale follows the schedule
         return said
-    rates = " ".join(f"{rate * factor:.3g}" for rate in dict.fromkeys(measured.rates.values()))
+    rates = " ".join(f"{rate * factor:.3g}" for rate in dict.fromkeys(record.rates.values()))
     return f"{said}, lr ×{factor:.3g} → {rates}"

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lr_callbacks.callbacks.hooks import hide_idle, show_idle
 from lr_callbacks.callbacks.run_address import place, where
 from lr_callbacks.report.figure import draw
 from lr_callbacks.report.history import COLUMNS, History, sentence, whole
@@ -65,7 +64,6 @@ class RunReport(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say on the run which data it learns from, and where it was resumed."""
-        hide_idle(self)
         try:
             _describe(trainer)
         except Exception as error:  # of a data set of any kind
@@ -79,12 +77,10 @@ class RunReport(Callback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Report on what there is, before the logger is closed."""
-        show_idle(self)
         self._report(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Report on a training that came to its end."""
-        show_idle(self)
         if stage == "fit":
             self._report(trainer)
 

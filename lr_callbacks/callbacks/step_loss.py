@@ -1,7 +1,6 @@
 """The losses of steps: summed over accumulated batches, read late, averaged over ranks."""
 
-from collections.abc import Mapping, Sequence
-from time import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -9,43 +8,34 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
 from lr_callbacks.callbacks.awaited import Awaited
-from lr_callbacks.optim.scaler import Rate
 from lr_callbacks.optim.shards import summed
 
 #: Steps without a loss after which that is reported.
 PATIENCE = 100
 
 
-class Pending(NamedTuple):
-    """One optimizer step whose loss may still lie on the device."""
+class StepRecord(NamedTuple):
+    """One optimizer step, from its batch to the journal.
+
+    Attributes:
+        step: its number, from 0.
+        loss: the mean over its batches; once read, over all ranks too.
+        rates: in force, by the names of the groups.
+        scale: the factor that was in force.
+        skipped: not finite, or held.
+        extra: further metrics, to be recorded only.
+        held: the update was withheld, weights are compared.
+        time: when it was made, in seconds since 1970.
+    """
 
     step: int
-    loss: Tensor | float
-    names: Sequence[str]  # of the groups
-    rates: Sequence[Rate]  # in force
+    loss: Any  # a number, until it is read perhaps in a tensor, as all that is Any here
+    rates: Mapping[str, Any]
     scale: float
-    skipped: Tensor | bool = False
-    extra: Mapping[str, Rate] = {}
+    skipped: Any = False
+    extra: Mapping[str, Any] = {}
     held: bool = False
-
-    def read(self) -> "Measured":
-        """Return the step with numbers that lie on the host."""
-        step, loss, names, rates, scale, skipped, extra, held = self
-        by_name = dict(zip(names, map(float, rates), strict=False))
-        further = {name: float(value) for name, value in extra.items()} if extra else {}
-        return Measured(step, float(loss), by_name, scale, bool(skipped), further, held)
-
-
-class Measured(NamedTuple):
-    """One optimizer step, read: its loss averaged over batches and ranks, its rates in force."""
-
-    step: int
-    loss: float
-    rates: dict[str, float]
-    scale: float
-    skipped: bool = False
-    extra: Mapping[str, float] = {}  # further metrics, to be recorded only
-    held: bool = False  # the update was withheld, weights are compared
+    time: float = 0.0
 
 
 class LossWindow:
@@ -65,7 +55,7 @@ class LossWindow:
     def __init__(self, monitor: str | None = None) -> None:
         self._monitor = monitor
         self._total: Tensor | float | None = None
-        self.count = 0
+        self.count, self._came = 0, False
         self.awaited = Awaited(monitor, PATIENCE)
 
     def add(self, trainer: Trainer, outputs: Any) -> None:
@@ -84,7 +74,9 @@ class LossWindow:
             value = float(loss)
         else:
             return
-        self.awaited.came()
+        if not self._came:
+            self._came = True
+            self.awaited.came()
         self._total = value if self._total is None else self._total + value
         self.count += 1
 
@@ -101,34 +93,22 @@ class LossWindow:
         return total if count == planned else total * (planned / count)
 
 
-class LossBlock(list[Pending]):
-    """Keeps the losses of the last steps on the device until they are read together.
+class LossBlock(list[StepRecord]):
+    """Keeps the losses of the last steps on the device until they are read together."""
 
-    Attributes:
-        times: when each step was put here, in seconds since 1970.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.times: list[float] = []
-
-    def append(self, step: Pending) -> None:
-        """Put a step that was made just now."""
-        super().append(step)
-        self.times.append(time())
-
-    def clear(self) -> None:
-        """Forget the steps."""
-        super().clear()
-        self.times = []
-
-    def read(self, trainer: Trainer) -> list[Measured]:
+    def read(self, trainer: Trainer) -> list[StepRecord]:
         """Return and forget the steps, their losses averaged over the ranks; one host sync."""
-        steps = self[:]
+        records = self[:]
         self.clear()
-        here = trainer.strategy.root_device.type == "cpu" or len(steps) < 2
-        alone = trainer.world_size == 1 and here
-        return [step.read() for step in (steps if alone else _fetched(steps, trainer))]
+        here = trainer.strategy.root_device.type == "cpu" or len(records) < 2
+        if records and not (here and trainer.world_size == 1):
+            records = _fetched(records, trainer)
+        return [
+            r
+            if type(r.loss) is float and not r.extra and {*map(type, r.rates.values())} <= {float}
+            else _read(r)
+            for r in records
+        ]
 
 
 def validated(trainer: Trainer, monitor: str) -> float | None:
@@ -141,24 +121,37 @@ def validated(trainer: Trainer, monitor: str) -> float | None:
     return float(value)
 
 
-def _fetched(steps: list[Pending], trainer: Trainer) -> list[Pending]:
+def _read(record: StepRecord) -> StepRecord:
+    """Return a record whose numbers lie on the host."""
+    return record._replace(
+        loss=float(record.loss),
+        rates={name: float(rate) for name, rate in record.rates.items()},
+        skipped=bool(record.skipped),
+        extra={name: float(value) for name, value in record.extra.items()},
+    )
+
+
+def _fetched(records: list[StepRecord], trainer: Trainer) -> list[StepRecord]:
     """Fetch what lies on a device at once, and average the losses over the ranks."""
-    if not steps:
-        return []
     device = trainer.strategy.root_device
     wide = torch.float32 if device.type == "mps" else torch.float64
-    losses = torch.stack([torch.as_tensor(s.loss).to(device, wide) for s in steps])
+    losses = torch.stack([torch.as_tensor(r.loss).to(device, wide) for r in records])
     if trainer.world_size > 1:
         losses = summed(losses) / trainer.world_size
-    late = [s.skipped for s in steps if isinstance(s.skipped, Tensor)]
-    late += [torch.as_tensor(value) for s in steps for value in s.extra.values()]
+    late: list[Any] = [r.skipped for r in records if isinstance(r.skipped, Tensor)]
+    late += [value for r in records for value in r.extra.values()]
+    late += [rate for r in records for rate in r.rates.values() if isinstance(rate, Tensor)]
     if late:
-        losses = torch.cat([losses, torch.stack([v.to(losses) for v in late])])
-    read = iter(losses.tolist())
-    means = [next(read) for _ in steps]
-    skipped = [next(read) > 0 if isinstance(s.skipped, Tensor) else s.skipped for s in steps]
-    extras = [{name: next(read) for name in s.extra} for s in steps]
+        losses = torch.cat([losses, torch.stack([torch.as_tensor(v).to(losses) for v in late])])
+    fetched = iter(losses.tolist())
+    means = [next(fetched) for _ in records]
+    skipped = [next(fetched) > 0 if isinstance(r.skipped, Tensor) else r.skipped for r in records]
+    extras = [{name: next(fetched) for name in r.extra} for r in records]
+    rates = [
+        {n: next(fetched) if isinstance(v, Tensor) else v for n, v in r.rates.items()}
+        for r in records
+    ]
     return [
-        s._replace(loss=loss, skipped=out, extra=extra)
-        for s, loss, out, extra in zip(steps, means, skipped, extras, strict=True)
+        r._replace(loss=loss, skipped=skip, extra=extra, rates=rate)
+        for r, loss, skip, extra, rate in zip(records, means, skipped, extras, rates, strict=True)
     ]

@@ -39,7 +39,7 @@ class Buffers:
         """Take over what others have changed since the batch before.
 
         Args:
-            whole: nothing of the batch is computed before the closure that the optimizer gets.
+            whole: the closure that the optimizer gets may compute the whole batch.
         """
         self._whole = whole and not self._batches
         if not self._batches:

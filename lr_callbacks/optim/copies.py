@@ -32,6 +32,10 @@ class OptimizerCopy:
         self._states = {p: _cloned(s) for p, s in states_of(optimizer).items()}
         self._groups = [_cloned(unscheduled(group)) for group in optimizer.param_groups]
 
+    def changed(self) -> bool:
+        """Whether a weight is another than in the copy."""
+        return not all(torch.equal(weight, saved) for weight, saved in self._weights)
+
     @torch.no_grad()
     def restore(self) -> None:
         """Go back to the copy."""

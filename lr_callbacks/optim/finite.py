@@ -1,7 +1,7 @@
 """Judging losses and gradients where they lie: nothing is read for which the host would wait."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,24 +16,6 @@ def loss_finite(loss: Tensor) -> Flag:
     if loss.is_cpu:
         return math.isfinite(loss.item()) if loss.numel() == 1 else bool(loss.isfinite().all())
     return loss.detach().isfinite().all()
-
-
-def gradients_finite(optimizer: Optimizer, *, read: bool = True) -> Flag:
-    """Return whether every gradient is finite; nothing is read from an accelerator.
-
-    Args:
-        optimizer: whose gradients are judged.
-        read: from the host's memory, where they lie there.
-    """
-    elsewhere = []
-    for gradient in dense_gradients(optimizer):
-        if not (read and gradient.is_cpu):
-            elsewhere.append(gradient)
-            continue
-        total = gradient.sum().item()  # as in `finite_on_host`, whose call a step would notice
-        if total - total != 0 and not gradient.isfinite().all():
-            return False
-    return _finite_elsewhere(elsewhere)
 
 
 def total_norm(tensors: Sequence[Tensor]) -> Tensor | None:
@@ -63,25 +45,13 @@ def gradient_norm(optimizer: Optimizer, *, read: bool = True) -> Tensor | float 
         read: return a number where all lie in the host's memory.
     """
     dense = dense_gradients(optimizer)
-    if not read or not dense or not all(g.is_cpu for g in dense):
+    if not read or not dense or not dense[0].is_cpu:
         return total_norm(dense)
-    total = math.hypot(*[norm.item() for norm in torch._foreach_norm(dense)])
+    total = math.hypot(*map(Tensor.item, torch._foreach_norm(dense)))
     if total - total != 0:
         wide = total_norm(dense)
         total = total if wide is None else wide.item()
     return total
-
-
-def _finite_elsewhere(dense: list[Tensor]) -> Flag:
-    """Return whether every number of dense tensors is finite; none of them is read."""
-    if not dense:
-        return True
-    norms = torch._foreach_norm(dense, float("inf"))
-    first = norms[0]
-    if any(n.dtype != first.dtype or n.device != first.device for n in norms):
-        wide = torch.float64 if first.device.type != "mps" else torch.float32
-        norms = tuple(n.to(first.device, wide, non_blocking=True) for n in norms)
-    return torch.stack(norms).isfinite().all()
 
 
 def finite_on_host(tensor: Tensor) -> bool:
@@ -109,9 +79,9 @@ def dense_gradients(optimizer: Optimizer) -> list[Tensor]:
     return dense
 
 
-def with_gradient(optimizer: Optimizer) -> Iterable[Tensor]:
+def with_gradient(optimizer: Optimizer) -> list[Tensor]:
     """Return the parameters that have a gradient."""
-    return (p for g in optimizer.param_groups for p in g["params"] if p.grad is not None)
+    return [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
 
 
 def both(a: Flag, b: Flag) -> Flag:

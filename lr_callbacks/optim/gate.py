@@ -1,63 +1,54 @@
-"""Leaving out an optimizer step that would do harm: not finite, held, or an outlier."""
+"""Skipping an optimizer step that would do harm, not finite or held; clipping an outlier."""
 
 import functools
 import math
-import types
+import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import LBFGS, Optimizer
+from torch.optim import Optimizer
 
 from lr_callbacks.optim.buffers import Buffers
-from lr_callbacks.optim.copies import OptimizerCopy, finite
-from lr_callbacks.optim.finite import (
-    Flag,
-    both,
-    gradient_norm,
-    gradients_finite,
-    loss_finite,
-    with_gradient,
-)
+from lr_callbacks.optim.finite import Flag, both, gradient_norm, loss_finite, with_gradient
 from lr_callbacks.optim.norm_limit import Clipped, NormLimit
-from lr_callbacks.optim.selection import Selection
 from lr_callbacks.optim.shards import Combine, combined, is_sharded, seen
+from lr_callbacks.optim.undo import Undo
 
 
 class StepGate:
     """Lets a step of ``optimizer`` through only when its losses and gradients are finite.
 
-    A step left out leaves no trace: weights, optimizer state and ``buffers`` are as before it, bit
-    for bit. On the CPU the verdict is read before the step. On an accelerator nothing is
-    read: a fused optimizer gets the verdict as a `torch.amp.GradScaler` would hand it over; for
-    the others of `torch.optim` the old values are kept and selected on the device after the step.
-    Where the first step of a parameter builds its state, and for optimizers from elsewhere, whose
-    state may lie on the host, the verdict is read, which waits for the device.
+    It lives in the optimizer's own step hooks. A step is skipped by taking the gradients away for
+    as long as it lasts: weights, optimizer state and ``buffers`` are as before it, bit for bit (see
+    `lr_callbacks.optim.undo` for optimizers that do more). The first evaluation of a closure judges
+    the batch.
+
+    On an accelerator a fused optimizer gets the verdict as a `torch.amp.GradScaler` would hand it
+    over, and nothing is read but before a step that builds its state; for any other, one number is
+    read before each step, as the `torch.amp.GradScaler` does, for which the host waits.
 
     With ``outliers`` a gradient whose norm lies far outside its own recent distribution is scaled
     down to the usual one before it is applied, by one factor for all groups; after the user's own
-    clipping, so that nothing happens where that is stricter. An optimizer that evaluates its
-    closure again (`torch.optim.LBFGS`) is not clipped.
+    clipping, so that nothing happens where that is stricter. `torch.optim.LBFGS` is not clipped.
 
-    In a loop of one's own: ``gate.watch(loss)`` before ``loss.backward()``, for every batch that
-    is accumulated; ``optimizer.step()`` as ever.
+    In a loop of one's own: ``gate.watch(loss)`` before each ``loss.backward()``.
 
     Args:
-        optimizer: its ``step`` is replaced until `close`.
-        buffers: restored along with a step that is left out.
+        optimizer: its steps are hooked into until `close`.
+        buffers: restored along with a step that is skipped.
         reduce: makes of verdict and norm those of all ranks, so that they decide alike
             (`shards.combined`); None for a single process, and for weights that are sharded.
-        left_out: called after a step was left out on the host.
-        unseen: called before a step whose gradients nobody has looked at, with all of them there.
-        deferred: select on the device rather than read; None for where that saves waiting.
+        before_step: called before each step, with all gradients there.
+        deferred: treat gradients on the host as if they lay on an accelerator.
         outliers: where norms belong; None for letting every finite gradient through as it is.
-        judges: leave out what is not finite; else only what is held.
+        skips: skip what is not finite; else only what is held.
 
     Attributes:
-        hold: leave out every step while this is true; the closure is evaluated.
+        hold: skip every step while this is true; the closure is evaluated.
         clipped: norm and what it was scaled down to, until taken; on a device of every step.
-        single: whether a step evaluates its closure once, before it moves a weight.
         passed: whether the steps since the last `take` were let through; None without any.
     """
 
@@ -67,183 +58,160 @@ class StepGate:
         *,
         buffers: Buffers | None = None,
         reduce: Combine | None = None,
-        left_out: Callable[[], object] = lambda: None,
-        unseen: Callable[[Optimizer], object] = lambda optimizer: None,
-        deferred: bool | None = None,
+        before_step: Callable[[Optimizer], object] | None = None,
+        deferred: bool = False,
         outliers: NormLimit | None = None,
-        judges: bool = True,
+        skips: bool = True,
     ) -> None:
-        self.hold, self.outliers, self._judges = False, outliers, judges
+        self._undo = Undo(optimizer)
+        self.outliers = None if self._undo.searches else outliers
+        self.optimizer, self.hold = optimizer, False
         self.clipped: Clipped | None = None
-        self._norm: Tensor | float | None = None
-        self.optimizer, self._buffers = optimizer, buffers
-        self._seen, sharded = seen(optimizer), is_sharded(optimizer)
-        self._reduce = combined(optimizer) if sharded and reduce is None else reduce
-        self._left_out, self._unseen, self._deferred = left_out, unseen, deferred
-        self._native = type(optimizer).__module__.startswith("torch.optim")
-        self.single = self._native and not isinstance(optimizer, LBFGS)
-        self._selects = self.single and deferred is not False  # where the verdict allows it
-        self._open = self._looked = False
-        self._ok: Flag = True
         self.passed: Flag | None = None
-        self._selection = Selection(optimizer)
-        self._inner, self._own = optimizer.step, optimizer.__dict__.get("step")
-        self._step = types.MethodType(self._stepping(), optimizer)
-        optimizer.step = self._step  # type: ignore[method-assign]
+        self._buffers, self._skips, self._read = buffers, skips, not deferred
+        self._before, self._seen = before_step, seen(optimizer)
+        self._reduce = reduce or (combined(optimizer) if is_sharded(optimizer) else None)
+        self._fused = getattr(optimizer, "_step_supports_amp_scaling", False)
+        self._ok: Flag = True
+        self._judged = self._handed = self._watched = False
+        self._let: Flag = True  # the verdict on the step under way
+        self._stepped, self._states = set[int](), 0  # of a fused one: what has its state built
+        self._call: FrameType | None = None
+        before = optimizer.register_step_pre_hook(self._before_step)
+        hooks: Any = before.hooks_dict_ref()  # ahead of a scaler's, so that rates are the scheduled
+        hooks.move_to_end(before.id, last=False)
+        self._hooks = [before, optimizer.register_step_post_hook(self._after_step)]
 
     def watch(self, loss: Tensor) -> None:
         """Judge the next step by ``loss`` too."""
-        finite = loss_finite(loss)
-        self._ok = finite if self._ok is True else both(self._ok, finite)
+        self._watched = True
+        if not (loss.is_cpu and loss.numel() == 1 and math.isfinite(loss.item())):
+            self._ok = both(self._ok, loss_finite(loss))
 
     def look(self) -> None:
-        """Judge the gradients as they are now, before they are clipped, rather than at the step."""
-        finite = gradients_finite(self._seen, read=self._deferred is not True)
-        self._ok = finite if self._ok is True else both(self._ok, finite)
-        self._looked = True
+        """Judge the next step by its gradients before they are clipped, too."""
+        norm = gradient_norm(self._seen, read=self._read)
+        if norm is not None:
+            self._ok = both(self._ok, torch.as_tensor(norm).isfinite())
 
     def forget(self) -> None:
-        """Drop what was watched and looked at: no step came of it, or that of another optimizer."""
-        self._ok, self._looked, self._norm = True, False, None
+        """Drop what was watched: no step came of it, or that of another optimizer."""
+        self._ok, self._watched = True, False
 
     def take(self) -> Flag | None:
         """Return ``passed``, and forget it."""
         passed, self.passed = self.passed, None
         return passed
 
-    def settle(self) -> None:
-        """Take back what steps left out on the device counted on the host; one host sync."""
-        self._selection.settle()
-
     def close(self) -> None:
-        """Give the optimizer its own step back."""
-        self._open = True  # a scheduler made meanwhile may have wrapped this step
-        if self.optimizer.__dict__.get("step") is self._step:
-            if self._own is None:
-                del self.optimizer.__dict__["step"]
-            else:
-                self.optimizer.__dict__["step"] = self._own
+        """Detach from the optimizer."""
+        for hook in self._hooks:
+            hook.remove()
 
-    def _stepping(self) -> Callable[..., Any]:
-        @functools.wraps(getattr(self._inner, "__func__", self._inner))
-        def step(_: Optimizer, closure: Callable[[], Any] | None = None, **named: Any) -> Any:
-            if self._open:
-                return self._inner(**named) if closure is None else self._inner(closure, **named)
-            if closure is not None and not self.single and not self.hold:
-                return self._undo(closure, **named)
-            loss = None if closure is None else self._evaluated(closure)
-            if not self._looked:
-                self._unseen(self.optimizer)
-            if self.hold:
-                self.forget()
-                self._leave_out()
-                return loss
-            if self._judges or self.outliers is not None:
-                self._judge_gradients()
-            # Whether the verdict is read whatever the state: it lies here, or must be known here.
-            here = not self._selects or (
-                self._deferred is None and not isinstance(self._ok, Tensor)
-            )
-            if not here and self._selection.exact():
-                ok = torch.as_tensor(self._verdict())
-                self._clip(ok)
-                returned = self._selection.step(ok, self._inner, **named)
-                self._pass(ok)
-            elif self._verdict():
-                self._clip()
-                used = () if here else list(with_gradient(self.optimizer))
-                returned = self._inner(**named)
-                self._selection.note(used)
-                self.passed = True if self.passed is None else self.passed
-                if self._buffers is not None and self._buffers.live:
-                    self._buffers.keep()
-            else:
-                returned = None
-                self._leave_out()
-            return returned if closure is None else loss
+    def _before_step(
+        self, _: Optimizer, given: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if self._call is not None and self._nested():
+            return None
+        self._call = sys._getframe(1)
+        self._judged, self._let = False, True
+        closure = given[1] if len(given) > 1 else named.get("closure")
+        self._undo.begin(closed=closure is not None)
+        if closure is None:
+            self._judge()
+            return None
+        judged = functools.partial(self._evaluate, closure)
+        replaced = (given[0], judged, *given[2:])
+        return (replaced, named) if len(given) > 1 else (given, {**named, "closure": judged})
 
-        return step
+    def _nested(self) -> bool:
+        """Whether this step is part of another: that of a base class, called by a subclass's."""
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None and frame.f_back is not self._call:
+            frame = frame.f_back
+        return frame is not None
 
-    def _evaluated(self, closure: Callable[[], Any]) -> Any:
-        """Evaluate the closure, and judge the step by the loss that it returns."""
-        if self._buffers is not None:
-            self._buffers.enter()
-        loss = closure() if torch.is_grad_enabled() else torch.enable_grad()(closure)()
-        scalar = isinstance(loss, Tensor) and loss.is_cpu and loss.numel() == 1
-        # Without a call where the verdict stays as it is: a step would notice each.
-        if isinstance(loss, Tensor) and not (scalar and math.isfinite(loss.item())):
-            self.watch(loss)
-        return loss
-
-    def _judge_gradients(self) -> None:
-        """Judge the gradients of the moment, unless that was done; measure what may be clipped."""
-        read = self._deferred is not True
-        if self.outliers is not None and self.single:
-            norm = self._norm = gradient_norm(self._seen, read=read)
-            finite = norm is None or (
-                norm.isfinite() if isinstance(norm, Tensor) else math.isfinite(norm)
-            )
-        else:
-            finite = self._looked or gradients_finite(self._seen, read=read)
-        self._ok = both(self._ok, finite)
-
-    def _clip(self, passed: Tensor | None = None) -> None:
-        """Scale an outlier down to the usual norm, and follow the norm where it is finite."""
-        norm, self._norm = self._norm, None
-        if isinstance(norm, Tensor):
-            passed = norm.isfinite() if passed is None else passed & norm.isfinite()
-        elif norm is None or not math.isfinite(norm):
-            return
-        if self.outliers is not None:
-            self.clipped = self.outliers.clip(with_gradient(self.optimizer), norm, passed)
-
-    def _undo(self, closure: Callable[[], Any], **named: Any) -> Any:
-        """Step, and undo it: this optimizer may move weights before or between evaluations.
-
-        The first evaluation judges the batch; a line search may meet infinity later.
-        """
-        before, first = OptimizerCopy(self.optimizer), list[Flag]()
-
-        def judged() -> Any:
+    def _evaluate(self, closure: Callable[[], Any]) -> Any:
+        """Evaluate the closure; the first time, judge the step by the loss and the gradients."""
+        if self._judged:
             loss = closure()
-            if isinstance(loss, Tensor):
-                self.watch(loss)
-            if not first:
-                if not self._looked:
-                    self.look()
-                first.append(self._ok)
-            self.forget()
+            if self._undo.active:
+                self._undo.withhold()
             return loss
-
-        loss = self._inner(judged, **named)
-        weights = [p for g in self.optimizer.param_groups for p in g["params"]]
-        self._ok, self._looked = first[0] if first else True, True
-        self._ok = both(self._ok, finite(weights))
-        if bool(self._verdict()):
-            self._pass(True)
-        else:
-            before.restore()
-            self._leave_out()
+        if self._buffers is not None and self._buffers.live and not self._watched:
+            self._buffers.enter()  # where the batch was not computed before
+        self._undo.observe()
+        loss = closure()
+        if isinstance(loss, Tensor):
+            self.watch(loss)
+        self._judge()
         return loss
 
-    def _verdict(self) -> Flag:
-        ok, self._ok, self._looked = self._ok if self._judges else True, True, False
-        found = getattr(self.optimizer, "found_inf", None)  # a GradScaler's own verdict
-        if found is not None:
-            ok = both(ok, (found == 0).all())
-        if self._reduce is None:
-            return ok
-        together, self._norm = self._reduce(ok, self._norm)
-        return together if self._judges else ok
+    def _judge(self) -> None:
+        """Skip the step, clip its gradients, or let it through."""
+        ok, self._ok, self._judged, self._watched = self._ok, True, True, False
+        if self._before is not None:
+            self._before(self.optimizer)
+        if self.hold:
+            self._undo.withhold()
+            return
+        norm = None
+        if self._skips or self.outliers is not None:
+            norm = gradient_norm(self._seen, read=self._read)
+            if self._reduce is not None or self._fused or isinstance(norm, Tensor):
+                ok, norm = self._settled(ok, norm)
+        if isinstance(norm, Tensor):
+            self._hand_over(both(ok, norm.isfinite()), norm)
+        elif self._skips and not (ok and (norm is None or math.isfinite(norm))):
+            self._undo.withhold()
+        else:
+            if norm is not None and math.isfinite(norm) and self.outliers is not None:
+                self.clipped = self.outliers.clip(self.optimizer, norm) or self.clipped
 
-    def _pass(self, ok: Flag) -> None:
-        self.passed = ok if self.passed is None else both(self.passed, ok)
-        if self._buffers is not None:
-            self._buffers.keep(ok if isinstance(ok, Tensor) else None)
+    def _settled(self, ok: Flag, norm: Tensor | float | None) -> tuple[Flag, Tensor | float | None]:
+        """Return verdict and norm of all ranks, on a device only for a fused optimizer."""
+        if (found := getattr(self.optimizer, "found_inf", None)) is not None:
+            ok = both(ok, (found == 0).all())  # a GradScaler's own verdict
+        if self._reduce is not None:
+            here = both(ok, torch.as_tensor(norm).isfinite()) if norm is not None else ok
+            ok, norm = self._reduce(here, norm)
+        if self._fused and isinstance(norm, Tensor):
+            used = {id(parameter) for parameter in with_gradient(self.optimizer)}
+            # A step that builds a state does so whatever the verdict says: that one is read.
+            if used <= self._stepped and len(self.optimizer.state) == self._states:
+                return ok, norm
+            self._stepped |= used
+        if isinstance(norm, Tensor):  # one number for both: the host waits once
+            norm = torch.where(torch.as_tensor(ok, device=norm.device), norm, math.nan).item()
+            return True, norm
+        return bool(ok), norm
 
-    def _leave_out(self) -> None:
-        self.passed = False
-        self.optimizer._opt_called = True  # type: ignore[attr-defined] # or schedulers warn
-        if self._buffers is not None:
-            self._buffers.restore()
-        self._left_out()
+    def _hand_over(self, ok: Flag, norm: Tensor) -> None:
+        """Give a fused optimizer the verdict on its device, and clip there."""
+        passed = torch.as_tensor(ok, device=norm.device)
+        if self.outliers is not None:
+            self.clipped = self.outliers.clip_there(self.optimizer, norm, passed)
+        if self._skips:
+            scaled: Any = self.optimizer
+            self._handed = getattr(scaled, "found_inf", None) is None
+            scaled.found_inf = (~passed).float()
+        else:
+            passed = torch.ones_like(passed)
+        self._let = passed
+
+    def _after_step(self, *_: object) -> None:
+        if self._call is not sys._getframe(1):
+            return
+        self._call = None
+        if self._undo.end(judges=self._skips):
+            self.passed = False
+            if self._buffers is not None:
+                self._buffers.restore()
+        else:
+            self.passed = self._let if self.passed is None else both(self.passed, self._let)
+            self._states = len(self.optimizer.state)
+            if self._buffers is not None and self._buffers.live:
+                self._buffers.keep(self._let if isinstance(self._let, Tensor) else None)
+        if self._handed:
+            self._handed = False
+            del self.optimizer.found_inf  # type: ignore[attr-defined]

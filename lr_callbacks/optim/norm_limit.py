@@ -1,12 +1,13 @@
 """Which gradient norms are outliers: a limit that follows their own distribution."""
 
 import math
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
+from lr_callbacks.optim.finite import with_gradient
 from lr_callbacks.optim.shards import distributed, local
 
 #: Steps before the distribution says what an outlier is. Until then, but for the first few, it is a
@@ -56,32 +57,23 @@ class NormLimit:
         self.seen: Any = 0.0
         self.last: Any = 0.0
 
-    def clip(
-        self, parameters: Iterable[Tensor], norm: Tensor | float, passed: Tensor | None = None
-    ) -> Clipped | None:
-        """Scale the gradients of ``parameters`` down where they are an outlier; fold the norm in.
-
-        Args:
-            parameters: those with a gradient.
-            norm: of all their gradients together, finite where it lies on the host.
-            passed: whether the step counts, where that is known on the device only.
+    def clip(self, optimizer: Optimizer, norm: float) -> Clipped | None:
+        """Scale the gradients of ``optimizer`` down if their finite norm is an outlier; fold it in.
 
         Returns:
-            What was done; None where nothing was. On an accelerator that is not known here.
+            What was done; None where nothing was.
         """
-        if isinstance(norm, Tensor):
-            everywhere = torch.ones((), dtype=torch.bool, device=norm.device)
-            allowed = self.follow_there(norm, everywhere if passed is None else passed)
-            factor = torch.where(allowed < norm, allowed / norm, 1.0)
-            for parameter in parameters:
-                _scale(parameter, factor)
-            return Clipped(norm, allowed)
         usual = self.follow(norm)
         if usual >= norm:
             return None
-        for parameter in parameters:
-            _scale(parameter, usual / norm)
+        _scale(optimizer, usual / norm)
         return Clipped(norm, usual)
+
+    def clip_there(self, optimizer: Optimizer, norm: Tensor, passed: Tensor) -> Clipped:
+        """Do the same on the device; a norm that is not ``passed`` is not folded in."""
+        allowed = self.follow_there(norm, passed)
+        _scale(optimizer, torch.where(allowed < norm, allowed / norm, 1.0))
+        return Clipped(norm, allowed)
 
     def follow(self, norm: float) -> float:
         """Fold in a finite norm on the host; return it, or the usual one where it is an outlier."""
@@ -134,15 +126,14 @@ class NormLimit:
         self.mean, self.deviation, self.seen, self.last = (*state, state[0])[:4]
 
 
-def _scale(parameter: Tensor, factor: Tensor | float) -> None:
-    """Multiply a gradient, in place where its numbers lie apart."""
-    gradient = parameter.grad
-    if gradient is None:
-        return
-    if isinstance(factor, Tensor):
-        factor = factor.to(gradient.device, gradient.dtype)
-    part = local(gradient)
-    if not part.is_sparse and 0 in part.stride():  # expanded: many share one number
-        parameter.grad = distributed(part * factor, gradient)
-    else:
-        part.mul_(factor)
+def _scale(optimizer: Optimizer, factor: Tensor | float) -> None:
+    """Multiply all gradients, in place where their numbers lie apart."""
+    for parameter in with_gradient(optimizer):
+        gradient: Any = parameter.grad
+        if isinstance(factor, Tensor):
+            factor = factor.to(gradient.device, gradient.dtype)
+        part = local(gradient)
+        if not part.is_sparse and 0 in part.stride():  # expanded: many share one number
+            parameter.grad = distributed(part * factor, gradient)
+        else:
+            part.mul_(factor)

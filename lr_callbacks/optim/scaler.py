@@ -39,7 +39,6 @@ class LRScaler:
         scale: the factor in force, dimensionless.
         initial: the rate of each group with which the schedule began, or its peak where known.
         stepped: the rate of each group that the last optimizer step used.
-        steps: optimizer steps taken so far.
         scales: whether the rates in force are other than the scheduled ones.
     """
 
@@ -54,7 +53,6 @@ class LRScaler:
         ]
         self._written: list[_Written] = []
         self.stepped: list[Rate] = self.rates()
-        self.steps = 0
         before = optimizer.register_step_pre_hook(self._before_step)
         # Ahead of other hooks, which see what the step will use.
         hooks: Any = before.hooks_dict_ref()
@@ -108,9 +106,8 @@ class LRScaler:
         return torch.full_like(held, rate) if isinstance(held, Tensor) else rate
 
     def _put_on(self) -> None:
-        if self.scales:
-            groups = self.optimizer.param_groups
-            self._written = [self._write(index, group) for index, group in enumerate(groups)]
+        groups = self.optimizer.param_groups
+        self._written = [self._write(index, group) for index, group in enumerate(groups)]
         self.stepped = [_copy(group["lr"]) for group in self.optimizer.param_groups]
 
     def _write(self, index: int, group: dict[str, Any]) -> _Written:
@@ -128,11 +125,11 @@ class LRScaler:
     def _before_step(
         self, _: Optimizer, given: tuple[Any, ...], named: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        self.steps += 1
-        self._release()  # of a step that was broken off
-        self._put_on()
+        if self._written:  # by a step that was broken off
+            self._release()
         if not self.scales:
             return None
+        self._put_on()
         if len(given) > 1 and callable(given[1]):
             return (given[0], self._unscaled(given[1]), *given[2:]), named
         if callable(named.get("closure")):
@@ -153,6 +150,11 @@ class LRScaler:
     def _after_step(self, *_: object) -> None:
         if self._written:
             self._release()
+        elif not self.scales:  # read now, as a closure may have written them
+            self.stepped = [
+                rate if type(rate := group["lr"]) is float else _copy(rate)
+                for group in self.optimizer.param_groups
+            ]
 
     def _on_state_dict(self, _: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
         """Give a copy that is saved within a step the scheduled rates."""

@@ -1,28 +1,15 @@
-"""Lightning passes over the hooks of every batch in which nothing is to be done."""
+"""Nothing is set on anybody's objects: hooks are those of Lightning and of the optimizer."""
 
+import copy
 import pickle
 
 import pytest
 import pytorch_lightning as pl
-import torch
-from pytorch_lightning.callbacks import LambdaCallback, LearningRateMonitor
 from trainers import Kept, Regression, loader, trainer
 
-from lr_callbacks import AdaptiveLearningRate, Hold, RunReport
-from lr_callbacks.callbacks.hooks import EACH_BATCH
+from lr_callbacks import AdaptiveLearningRate, Alerts, Guard, Hold, RunReport
 
-START = "on_train_batch_start"
-LOSS, GRADIENTS, END = "on_before_backward", "on_before_optimizer_step", "on_train_batch_end"
-
-
-class Spy(pl.Callback):
-    """Notes which hooks of the callbacks beside it Lightning would call."""
-
-    def __init__(self, watched):
-        self.watched, self.called = watched, set()
-
-    def on_train_batch_end(self, *_):
-        self.called = {name for name in EACH_BATCH if callable(getattr(self.watched, name))}
+HOOKS = [name for name in vars(pl.Callback) if name.startswith("on_")]
 
 
 class Counting(AdaptiveLearningRate):
@@ -41,87 +28,64 @@ class Counting(AdaptiveLearningRate):
         self.count += 100
 
 
-class Telling(AdaptiveLearningRate):
-    """A subclass that looks at the loss as well."""
+class Forwarding(pl.Callback):
+    """Hands each hook of the Trainer on to another callback."""
 
-    def on_before_backward(self, trainer, pl_module, loss):
-        super().on_before_backward(trainer, pl_module, loss)
+    def __init__(self, other):
+        self.other = other
 
+    def setup(self, trainer, pl_module, stage):
+        self.other.setup(trainer, pl_module, stage)
 
-class Stepping(Regression):
-    """Its optimizer may be stepped without the closure that tells it the loss."""
-
-    def optimizer_step(self, *arguments):
-        super().optimizer_step(*arguments)
-
-
-class Clipping(Regression):
-    """It may change gradients that were looked at."""
-
-    def configure_gradient_clipping(self, *arguments, **named):
-        super().configure_gradient_clipping(*arguments, **named)
+    def teardown(self, trainer, pl_module, stage):
+        self.other.teardown(trainer, pl_module, stage)
 
 
-class Changing(Regression):
-    """It may change gradients before anything looks at them, or after."""
-
-    def on_before_optimizer_step(self, optimizer):
-        super().on_before_optimizer_step(optimizer)
+for hook in HOOKS:
+    setattr(Forwarding, hook, lambda self, *given, hook=hook: getattr(self.other, hook)(*given))
 
 
-class Foreign(torch.optim.SGD):
-    """An optimizer that may evaluate its closure when it likes."""
+class Midway(pl.Callback):
+    """Notes in mid-training what stands on the objects of others, and copies them."""
+
+    def __init__(self, *watched):
+        self.watched, self.found, self.copies = watched, [], []
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        if trainer.global_step == 6:
+            optimizer = trainer.optimizers[0]
+            self.found = [vars(one).copy() for one in (*self.watched, pl_module, optimizer)]
+            self.copies = [copy.deepcopy(pl_module), pickle.loads(pickle.dumps(optimizer))]
 
 
-class WithForeign(Regression):
-    def configure_optimizers(self):
-        return Foreign(self.parameters(), lr=0.1)
+@pytest.mark.parametrize("policy", [Guard, Hold])
+def test_in_mid_training_no_method_of_another_object_is_ours(policy):
+    callback, report = AdaptiveLearningRate(policy()), RunReport()
+    midway = Midway(callback, report)
+    fitted = trainer([callback, report, midway], Kept())
+    fitted.fit(Regression(), loader())
+    assert len(midway.found) == 4
+    for held in midway.found:
+        assert not {name for name in held if name in HOOKS or name in ("step", "optimizer_step")}
+    module, optimizer = midway.copies
+    assert len(list(module.parameters())) == len(list(fitted.lightning_module.parameters()))
+    assert optimizer.param_groups[0]["lr"] == fitted.optimizers[0].param_groups[0]["lr"]
 
 
-@pytest.mark.parametrize(
-    ("watched", "module", "called"),
-    [
-        (AdaptiveLearningRate(), Regression(), {END}),
-        (AdaptiveLearningRate(Hold()), Regression(), {GRADIENTS, END}),
-        (AdaptiveLearningRate(), Stepping(), {LOSS, GRADIENTS, END}),
-        (AdaptiveLearningRate(), Clipping(), {GRADIENTS, END}),
-        (AdaptiveLearningRate(), Changing(), {GRADIENTS, END}),
-        (AdaptiveLearningRate(), WithForeign(), {GRADIENTS, END}),
-        (Telling(), Regression(), {LOSS, END}),
-        (Counting(Hold()), Regression(), {"on_after_backward", GRADIENTS, END}),
-        (RunReport(), Regression(), set()),
-    ],
-    ids=[
-        "callback", "no gate", "another's step", "another's clipping", "another's hook",
-        "foreign optimizer", "subclass of it", "subclass", "report",
-    ],
-)  # fmt: skip
-def test_only_hooks_in_which_something_is_done_are_called(watched, module, called):
-    spy, kept = Spy(watched), Kept()
-    trainer([watched, spy], kept).fit(module, loader())
-    assert spy.called - {START} == called
-    assert (START in spy.called) is isinstance(watched, AdaptiveLearningRate)
-    assert all(callable(getattr(watched, name)) for name in EACH_BATCH)  # when it is over
-    assert all(callable(getattr(pickle.loads(pickle.dumps(watched)), n)) for n in EACH_BATCH)
+def test_a_callback_that_forwards_every_hook_to_ours_trains_as_ours():
+    rows = []
+    for wrap in (lambda callback: callback, Forwarding):
+        kept = Kept()
+        trainer([wrap(AdaptiveLearningRate())], kept).fit(Regression(), loader())
+        rows.append(kept.values("train/loss"))
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 12
 
 
-@pytest.mark.parametrize(
-    ("others", "settings", "called"),
-    [
-        ([], {"gradient_clip_val": 1.0}, {GRADIENTS, END}),
-        ([], {"gradient_clip_val": 0.0}, {END}),
-        ([RunReport(), LearningRateMonitor()], {}, {END}),
-        ([LambdaCallback(on_before_optimizer_step=lambda *_: None)], {}, {GRADIENTS, END}),
-    ],
-    ids=["clipped", "clipped by nothing", "others that do not look", "another that may change"],
-)
-def test_gradients_are_looked_at_in_their_hook_where_they_may_change_later(
-    others, settings, called
-):
-    watched = AdaptiveLearningRate()
-    spy = Spy(watched)
-    trainer([*others, watched, spy], Kept(), **settings).fit(Regression(), loader())
-    assert spy.called == {START} | called
+@pytest.mark.parametrize("one", [AdaptiveLearningRate(), RunReport(), Alerts("json://localhost")])
+def test_a_copy_has_every_hook(one):
+    for other in (copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
+        assert all(callable(getattr(other, name)) for name in HOOKS)
 
 
 def test_a_subclass_is_called_at_every_batch_and_may_ask_its_parent():
@@ -136,18 +100,28 @@ def test_a_hook_that_a_person_hung_on_the_object_is_called_and_stays():
     callback.on_after_backward = lambda trainer, module: seen.append(trainer.global_step)
     trainer([callback], Kept()).fit(Regression(), loader())
     assert seen == list(range(12))
-    assert callable(callback.on_after_backward)
     assert "on_after_backward" in callback.__dict__
-    assert "on_train_batch_start" not in callback.__dict__
 
 
-def test_after_a_training_that_failed_all_hooks_are_there():
+@pytest.mark.parametrize("closes", ["ends", "fails"])
+def test_when_a_training_is_over_the_optimizer_is_as_it_was(closes):
     class Broken(Regression):
         def training_step(self, batch, batch_idx):
-            raise ValueError("broken")
+            if closes == "fails" and self.trainer.global_step == 2:
+                raise ValueError("broken")
+            return super().training_step(batch, batch_idx)
 
-    callback, report = AdaptiveLearningRate(Hold()), RunReport()
-    with pytest.raises(ValueError, match="broken"):
-        trainer([callback, report], Kept()).fit(Broken(), loader())
-    for one in (callback, report):
-        assert not {name for name in EACH_BATCH if name in one.__dict__}
+    class Keeping(pl.Callback):
+        def on_fit_start(self, trainer, pl_module):
+            self.optimizer = trainer.optimizers[0]
+
+    keeping = Keeping()
+    fitted = trainer([keeping, AdaptiveLearningRate(), RunReport()], Kept())
+    if closes == "fails":
+        with pytest.raises(ValueError, match="broken"):
+            fitted.fit(Broken(), loader())
+    else:
+        fitted.fit(Broken(), loader())
+    assert not keeping.optimizer._optimizer_step_pre_hooks
+    assert not keeping.optimizer._optimizer_step_post_hooks
+    assert "step" not in vars(keeping.optimizer)

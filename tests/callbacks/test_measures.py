@@ -9,13 +9,13 @@ from trainers import Regression, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate
 from lr_callbacks.callbacks.measures import Measures
-from lr_callbacks.callbacks.step_loss import Measured
+from lr_callbacks.callbacks.step_loss import StepRecord
 from lr_callbacks.core import DESCENT, NORM, Decision
 
 
 def observed(measures, step):
     measures.stamp(step)
-    return measures.observation(Measured(step, 1.0, [0.1], 1.0))
+    return measures.observation(StepRecord(step, 1.0, {"SGD": 0.1}, 1.0))
 
 
 def test_the_norm_is_that_of_all_trainable_weights():
@@ -108,6 +108,6 @@ def test_what_was_measured_of_steps_that_are_never_judged_is_forgotten():
     for step in range(3):
         measures.take((NORM,))
         measures.stamp(step)
-    assert measures.observation(Measured(2, 1.0, [0.1], 1.0)).norm > 0
+    assert measures.observation(StepRecord(2, 1.0, {"SGD": 0.1}, 1.0)).norm > 0
     for step in range(3):
-        assert math.isnan(measures.observation(Measured(step, 1.0, [0.1], 1.0)).norm)
+        assert math.isnan(measures.observation(StepRecord(step, 1.0, {"SGD": 0.1}, 1.0)).norm)

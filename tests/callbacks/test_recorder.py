@@ -7,7 +7,7 @@ from trainers import Kept, Regression, Script, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate
 from lr_callbacks.callbacks.recorder import line
-from lr_callbacks.callbacks.step_loss import Measured
+from lr_callbacks.callbacks.step_loss import StepRecord
 from lr_callbacks.core import Condition, Decision, Verdict
 
 ALARM = Decision(
@@ -20,7 +20,7 @@ ALARM = Decision(
 
 
 def step(number, loss=2.31):
-    return Measured(number, loss, {"SGD": 0.1}, 1.0)
+    return StepRecord(number, loss, {"SGD": 0.1}, 1.0)
 
 
 def test_a_line_has_what_was_seen_and_what_is_done():

@@ -3,7 +3,7 @@
 import torch
 from trainers import trainer
 
-from lr_callbacks.callbacks.step_loss import LossBlock, Pending
+from lr_callbacks.callbacks.step_loss import LossBlock, StepRecord
 
 
 def test_verdicts_on_a_device_are_read_with_the_losses():
@@ -11,7 +11,7 @@ def test_verdicts_on_a_device_are_read_with_the_losses():
     flags = [False, torch.tensor(True), torch.tensor(False), True]
     for step, flag in enumerate(flags):
         loss = torch.tensor(0.5 + step)
-        block.append(Pending(step, loss, ["SGD"], [torch.tensor(0.25)], 1.0, flag))
+        block.append(StepRecord(step, loss, {"SGD": torch.tensor(0.25)}, 1.0, flag))
     read = block.read(trainer([]))
     assert [m.loss for m in read] == [0.5, 1.5, 2.5, 3.5]
     assert [m.skipped for m in read] == [False, True, False, True]

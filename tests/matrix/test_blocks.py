@@ -62,9 +62,12 @@ def test_decisions_are_those_of_reading_each_step_up_to_the_delay_of_a_block(
     assert [s for s, _ in late.series("train/loss")] == list(range(STEPS))
     assert repr(late.values("train/loss")) == repr(at_once.values("train/loss"))
 
-    # Until the first decision takes effect the two are the same.
+    # Until the first decision takes effect the two are the same, but for the level that is expected
+    # back: a snapshot made at the end of a block may not be good yet.
     first = at_once.decisions[:1]
-    assert repr(late.decisions[:1]) == repr(first)
+    for kept in (at_once, late):
+        kept.decisions[:1] = [(s, {**d, "expected": ""}) for s, d in kept.decisions[:1]]
+    assert repr(late.decisions[:1]) == repr(at_once.decisions[:1])
     for step, record in first:
         if record["action"] == "watch":  # the rate is left as it is
             continue

@@ -147,7 +147,7 @@ class Sparse(pl.LightningModule):
 def test_sparse_gradients_are_followed_rolled_back_and_skipped():
     batches = [torch.tensor([i, i + 1, 9]) for i in range(8)]
     ran = Ran(Sparse(), Resumable(batches), policy=script(), max_steps=8)
-    assert ran.watcher.rates == [[0.01 * scale_at(t)] for t in range(8) if t != 5]
+    assert ran.watcher.rates == [[0.01 * scale_at(t)] for t in range(8)]
     assert ran.last.after[3] == ran.watcher.after[1]
     assert [o.skipped for o in ran.policy.observed] == [t == 5 for t in range(8)]
     assert ran.module.model.weight.isfinite().all()

@@ -181,9 +181,10 @@ class Guard:
             )
         if state.mode == Mode.EXHAUSTED:
             return state, {}
-        state, said = race.follow(self, state, observation)
-        if said or race.racing(state):
-            return state, said
+        if not race.over(state):
+            state, said = race.follow(self, state, observation)
+            if said or race.racing(state):
+                return state, said
         if state.mode == Mode.TRIAL:
             return trial.follow(self, state, observation)
         state = rate.forgiven(self, state)

@@ -47,7 +47,7 @@ def asked(state: GuardState) -> tuple[str, ...]:
 def follow(guard: "Guard", state: GuardState, observation: Observation) -> Said:
     """Count a step from the untrained weights; begin a race where updates overshoot, or end one."""
     race, loss = state.race, observation.loss
-    if over(state) or state.good.step >= 0:
+    if state.good.step >= 0:
         return state, {}
     first = race.first if race.first == race.first else loss
     race = race._replace(first=first, peak=max(race.peak, loss))

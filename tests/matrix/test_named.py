@@ -1,4 +1,4 @@
-"""A step of one optimizer and one batch goes a shorter way, to the same records and weights."""
+"""A loss followed by its name leads to the same records and weights as one that is returned."""
 
 import math
 
@@ -14,7 +14,6 @@ from torch import nn
 from trainers import Kept, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate, Guard, Search
-from lr_callbacks.callbacks.steps import Steps
 from lr_callbacks.core import NORM, Decision
 
 STEPS = 72
@@ -87,19 +86,21 @@ faults = st.dictionaries(
     returns=st.sampled_from(["tensor", "dict"]),
     accumulated=st.sampled_from([{0: 1}, {0: 1, 2: 7}, {0: 2, 3: 1}, {4: 5}]),
 )
-def test_both_ways_lead_to_the_same(faults, policy, schedule, returns, accumulated):
-    short, long = (
+def test_by_name_and_as_returned_it_is_the_same_loss(
+    faults, policy, schedule, returns, accumulated
+):
+    returned, named = (
         train(monitor, faults, policy(), accumulated, schedule=schedule, returns=returns)
         for monitor in (None, "loss")
     )
-    (rows, decisions, weights), (others, told, same) = short, long
+    (rows, decisions, weights), (others, told, same) = returned, named
     assert rows == [row.replace("watched/loss", "train/loss") for row in others]
     assert repr(decisions) == repr(told)
     assert all(torch.equal(a, b) for a, b in zip(weights, same, strict=True))
 
 
 def train(monitor, faults, policy, accumulated, **given):
-    """Train; the loss is followed by its name, the long way, or as what is returned."""
+    """Train; the loss is followed by its name, or as what is returned."""
     kept, module = Kept(), Troubled(faults, **given)
     callback = AdaptiveLearningRate(policy, monitor=monitor)
     beside = [Changing(), GradientAccumulationScheduler(accumulated)]
@@ -112,13 +113,3 @@ def train(monitor, faults, policy, accumulated, **given):
         kept.decisions,
         [p.detach().clone() for p in module.parameters()],
     )
-
-
-@pytest.mark.parametrize(("monitor", "long"), [(None, 1), ("loss", 24)])
-def test_the_short_way_is_taken(monkeypatch, monitor, long):
-    taken = []
-    close = Steps._close
-    monkeypatch.setattr(Steps, "_close", lambda *given: taken.append(1) or close(*given))
-    callback = AdaptiveLearningRate(Script(), monitor=monitor)
-    trainer([callback], max_steps=24).fit(Model(), loader(64, 8))
-    assert len(taken) == long  # names are found at the first step
