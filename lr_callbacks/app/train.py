@@ -7,20 +7,23 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import LightningDataModule, Trainer, seed_everything
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
-from yaml import YAMLError
 
 from lr_callbacks.app import skip_finished
-from lr_callbacks.app.assemble import build_loggers, build_model, build_trainer, make
+from lr_callbacks.app.assemble import (
+    build_loggers,
+    build_model,
+    build_optimizer,
+    build_schedule,
+    build_trainer,
+    make,
+)
 from lr_callbacks.app.checks import bound, in_sweep, refuse
-from lr_callbacks.app.errors import Refused, sentence
-from lr_callbacks.app.own import build_optimizer, build_schedule
+from lr_callbacks.app.errors import EXPECTED, TrainingDiverged, sentence
 from lr_callbacks.app.quiet import be_quiet
 from lr_callbacks.app.versions import VERSION_BASE, prepare_hydra
 from lr_callbacks.report.history import LOSS, whole
@@ -38,7 +41,7 @@ def train(config: DictConfig) -> float:
 
     Raises:
         ValueError: a setting is impossible.
-        Refused: the training diverged and ``fail_on_divergence`` is set.
+        TrainingDiverged: the training diverged and ``fail_on_divergence`` is set.
     """
     refuse(config)
     bound(config)
@@ -74,15 +77,15 @@ def _fit(config: DictConfig, trainer: Trainer, task: Task, data: LightningDataMo
             logger.log_tags({"lr_callbacks.verdict": "diverged"})
             logger.finalize("success")  # the tag opened the run again
         if config.fail_on_divergence:
-            raise Refused(f"the training diverged: {said}.")
+            raise TrainingDiverged(f"the training diverged: {said}.")
         if trainer.is_global_zero:
             print(f"lr-train: the training diverged: {said}.", file=sys.stderr)
     if task.validated != trainer.global_step and trainer.limit_val_batches:
         trainer.validate(task, datamodule=data, verbose=False)
     metric = float(trainer.callback_metrics.get(config.optimized_metric, math.nan))
     if config.optimized_metric not in trainer.callback_metrics:
-        known = ", ".join(sorted(trainer.callback_metrics)) or "none"
-        said = f"`optimized_metric` {config.optimized_metric!r} was not logged; there are {known}."
+        logged = ", ".join(sorted(trainer.callback_metrics)) or "none"
+        said = f"`optimized_metric` {config.optimized_metric!r} was not logged; there are {logged}."
         print(f"lr-train: {said}", file=sys.stderr)
     if config.test and not said:
         trainer.test(task, datamodule=data, ckpt_path=_best(trainer), verbose=False)
@@ -91,8 +94,8 @@ def _fit(config: DictConfig, trainer: Trainer, task: Task, data: LightningDataMo
 
 def _best(trainer: Trainer) -> str | None:
     """Say whether there is a best checkpoint to test; None tests the last weights."""
-    kept: Any = trainer.checkpoint_callback
-    return "best" if getattr(kept, "monitor", None) and kept.best_model_path else None
+    callback: Any = trainer.checkpoint_callback
+    return "best" if getattr(callback, "monitor", None) and callback.best_model_path else None
 
 
 def _record_failure(config: DictConfig, loggers: list[Logger]) -> None:
@@ -156,25 +159,17 @@ def _app(config: DictConfig) -> float:
     try:
         return _job(config)
     except _EXPECTED as error:
-        if not in_sweep() and os.environ.get(_FULL) != "asked":
-            sys.exit(f"lr-train: {sentence(error)}")
-        raise
+        if os.environ.get(_FULL) == "asked":
+            raise
+        if in_sweep():  # said here, as what caused it does not come back from another process
+            raise ValueError(sentence(error)) from error
+        sys.exit(f"lr-train: {sentence(error)}")
 
 
 #: Groups that say what is trained, in the order in which they are said.
 ANNOUNCED = ("experiment", "model", "data", "optimizer", "schedule", "callbacks", "logger")
 _FULL = "LR_TRAIN_FULL_ERROR"
-_EXPECTED = (
-    ValueError,
-    Refused,
-    HydraException,
-    OmegaConfBaseException,
-    MisconfigurationException,
-    YAMLError,
-    FileNotFoundError,
-    NotADirectoryError,
-    PermissionError,
-)
+_EXPECTED = (*EXPECTED, MisconfigurationException)
 
 
 def main() -> None:

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-_Muon: Any = torch.optim.Muon  # an AttributeError here tells of an older torch
+if not hasattr(torch.optim, "Muon"):
+    raise ImportError(f"Muon needs a newer torch than {torch.__version__}")
+_Muon: Any = torch.optim.Muon
 
 
 class MuonAdamW(Optimizer):
