@@ -19,7 +19,7 @@ from pytorch_lightning import Callback
 import lr_callbacks
 from lr_callbacks.app import schedules
 from lr_callbacks.app.command import HIDDEN
-from lr_callbacks.app.stateful import Greedy, OneCycle, Plateau
+from lr_callbacks.app.stateful import Greedy, OneCycle, Plateau, ScheduleFactory
 from lr_callbacks.zoo.bad_batch import BadBatch
 from lr_callbacks.zoo.data import Bundled
 
@@ -41,7 +41,7 @@ FORMULAS = [
     if inspect.isfunction(thing) and "done" in inspect.signature(thing).parameters
 ]
 BUILT = {
-    "schedules": [schedules.Curve, *FORMULAS, OneCycle, Plateau, Greedy],
+    "schedules": [schedules.Curve, *FORMULAS, ScheduleFactory, OneCycle, Plateau, Greedy],
     "parts": [Bundled, BadBatch],
 }
 
@@ -87,7 +87,8 @@ def described(thing: Any) -> str:
     fields = [
         f"| `{name}` | {default(thing, parameter)} | {meaning[name]} |"
         for name, parameter in inspect.signature(thing).parameters.items()
-        if parameter.kind.name.startswith(("POS", "KEYWORD")) and name not in (*inherited, "done")
+        if parameter.kind.name.startswith(("POS", "KEYWORD"))
+        and name not in (*inherited, "done", "optimizer")
     ]
     head = ["| field | default | what it is |", "|---|---|---|"] if fields else []
     return "\n".join([f"#### `{thing.__name__}`", "", plain(said), *([""] if fields else []),

@@ -14,7 +14,7 @@ from lr_callbacks import AdaptiveLearningRate, Search
 from lr_callbacks.app import schedules
 from lr_callbacks.app.optimizers import OptimizerFactory
 from lr_callbacks.app.schedules import Curve
-from lr_callbacks.app.stateful import OneCycle
+from lr_callbacks.app.stateful import OneCycle, ScheduleFactory
 from lr_callbacks.core import Decision
 from lr_callbacks.horizon import UNBOUNDED
 from lr_callbacks.zoo.task import Task
@@ -94,7 +94,7 @@ def test_search_finds_over_a_stream_the_rate_that_it_finds_over_the_same_rows_wi
     assert min(found) > 1e-3
 
 
-@pytest.mark.parametrize("kind", [*CURVES, OneCycle])
+@pytest.mark.parametrize("kind", [*CURVES, partial(ScheduleFactory, OneCycle)])
 @pytest.mark.parametrize("unknown", [-1, math.inf])
 def test_a_schedule_over_an_unknown_length_is_the_one_over_a_thousand_steps(kind, unknown):
     def rates(steps):

@@ -8,7 +8,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any, NamedTuple, get_type_hints
+from inspect import get_annotations
+from typing import Annotated, Any, NamedTuple
 
 from hydra.utils import get_method
 from torch.optim import Optimizer, lr_scheduler
@@ -44,7 +45,7 @@ def check(target: Callable[..., Any], settings: Mapping[str, Any]) -> None:
     Raises:
         ValueError: a setting is impossible.
     """
-    for name, hint in get_type_hints(target, include_extras=True).items():
+    for name, hint in get_annotations(target).items():
         for rule in getattr(hint, "__metadata__", ()):
             if name in settings:
                 require(rule.holds(settings[name]), f"schedule.{name}", rule.text, settings[name])

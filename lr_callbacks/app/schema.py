@@ -17,13 +17,16 @@ from lr_callbacks.app.signatures import arguments
 #: The hidden group that holds the schemas.
 GROUP = "hydra/lr_callbacks"
 
-#: Builds a schedule from a formula, which is known by its first argument, ``done``.
+#: What builds schedules, and has settings of its own, by the first argument of what it builds from:
+#: formulas, and schedulers by their class.
 CURVE = "lr_callbacks.app.schedules.curve"
+SCHEDULER = "lr_callbacks.app.stateful.ScheduleFactory"
 TRAINER = "pytorch_lightning.Trainer"
 
 #: Arguments that no configuration gives: the code does, or they are no settings of a training.
 NOT_CONFIGURED = (
     *("self", "params", "maximize", "capturable", "differentiable", "fsdp_in_use"),
+    *("cls", "options", "optimizer"),
     *("callbacks", "logger", "done", "shape", "outputs", "vocabulary"),
 )
 
@@ -54,6 +57,8 @@ def schema(path: str) -> type[Any]:
     target, fields = path, arguments(path)
     if "done" in fields:
         target, fields = CURVE, arguments(CURVE) | fields
+    elif "optimizer" in fields and path.startswith("lr_callbacks.app."):
+        fields = arguments(SCHEDULER) | fields
     made: list[Any] = [] if path == TRAINER else [("_target_", str, target)]
     for name, (kind, default) in fields.items():
         if isinstance(default, list):

@@ -13,12 +13,27 @@ from torch import nn
 
 from lr_callbacks.app import schedules, stateful
 from lr_callbacks.app.schedules import Curve
+from lr_callbacks.app.stateful import ScheduleFactory
 
 FORMULAS = [
     f for f in vars(schedules).values() if isfunction(f) and "done" in signature(f).parameters
 ]
 CURVES = [partial(Curve, formula) for formula in FORMULAS]
-ALL = [*CURVES, stateful.OneCycle, stateful.Plateau, stateful.Greedy]
+
+
+def one_cycle(**options):
+    return ScheduleFactory(stateful.OneCycle, options)
+
+
+def plateau(**options):
+    return ScheduleFactory(stateful.Plateau, options, "epoch", 1, "val/loss")
+
+
+def greedy(**options):
+    return ScheduleFactory(stateful.Greedy, options, monitor="train/loss")
+
+
+ALL = [*CURVES, one_cycle, plateau, greedy]
 
 
 def curve(formula, warm_up=0.0, frequency=1, horizon=None, interval="step", **options):
@@ -53,7 +68,7 @@ def test_a_schedule_survives_pickling_and_builds_what_lightning_takes(kind):
 def test_a_checkpoint_of_a_schedule_holds_plain_values_and_continues_it(kind, tmp_path):
     def stepped(scheduler, times):
         for _ in range(times):
-            needs = kind in (stateful.Plateau, stateful.Greedy)
+            needs = kind in (plateau, greedy)
             scheduler.step(*([1.0] if needs else []))
 
     made, other = optimizer(), optimizer()
@@ -122,7 +137,7 @@ def test_a_schedule_has_the_shape_that_its_name_says(schedule, points):
 
 
 def test_one_cycle_peaks_at_the_rate_and_outlives_its_end():
-    seen = rates(stateful.OneCycle(warm_up=0.3, horizon=60), 100)
+    seen = rates(one_cycle(warm_up=0.3, horizon=60), 100)
     assert max(seen) == pytest.approx(2.0, rel=1e-3)
     assert seen[62:] == [seen[-1]] * 39
     assert seen[-1] < 0.01
@@ -139,22 +154,21 @@ def test_counted_in_epochs_the_horizon_is_the_number_of_epochs():
 
 
 def test_a_plateau_drops_after_its_patience_and_not_below_its_floor():
-    plateau = stateful.Plateau(gamma=0.5, patience=2, floor=0.2)
-    seen = rates(plateau, 20, metrics=[1.0] * 21)
+    seen = rates(plateau(gamma=0.5, patience=2, floor=0.2), 20, metrics=[1.0] * 21)
     assert seen[:4] == [2.0] * 4
     assert seen[4] == 1.0
     assert seen[-1] == pytest.approx(0.4)
 
 
 def test_greedy_rises_while_the_loss_improves_and_falls_while_it_does_not():
-    greedy = stateful.Greedy(gamma=0.5, patience=2, window=1, ceiling=4.0, floor=0.25)
-    assert max(rates(greedy, 20, metrics=[-float(t) for t in range(21)])) == 8.0
-    assert min(rates(greedy, 20, metrics=[float(t) for t in range(21)])) == 0.5
+    made = greedy(gamma=0.5, patience=2, window=1, ceiling=4.0, floor=0.25)
+    assert max(rates(made, 20, metrics=[-float(t) for t in range(21)])) == 8.0
+    assert min(rates(made, 20, metrics=[float(t) for t in range(21)])) == 0.5
 
 
 def test_greedy_is_not_blinded_by_a_loss_that_is_not_a_number():
-    greedy = stateful.Greedy(gamma=0.5, patience=0, window=5)
-    seen = rates(greedy, 9, metrics=[3.0, math.nan, math.inf, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    made = greedy(gamma=0.5, patience=0, window=5)
+    seen = rates(made, 9, metrics=[3.0, math.nan, math.inf, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
     assert seen[3] < seen[2] < seen[1]
     assert seen[-1] > seen[3]
 
@@ -207,9 +221,9 @@ def test_greedy_is_not_blinded_by_a_loss_that_is_not_a_number():
             "`schedule.decay` must be above 0",
         ),
         (lambda: curve(schedules.cyclic, low=0.0), "`schedule.low` must be between 0 and 1"),
-        (lambda: stateful.OneCycle(warm_up=0.0), "`schedule.warm_up` must be between 0 and 1"),
-        (lambda: stateful.Plateau(patience=-1), "`schedule.patience` must be 0 or more"),
-        (lambda: stateful.Greedy(ceiling=0.5), "`schedule.ceiling` must be at least 1"),
+        (lambda: one_cycle(warm_up=0.0), "`schedule.warm_up` must be between 0 and 1"),
+        (lambda: plateau(patience=-1), "`schedule.patience` must be 0 or more"),
+        (lambda: greedy(ceiling=0.5), "`schedule.ceiling` must be at least 1"),
     ],
 )
 def test_an_impossible_setting_is_refused_in_words(make, message):
