@@ -96,8 +96,8 @@ def _of_class(node: ast.ClassDef, scope: _Scope) -> Iterator[tuple[str, Argument
 def _of_function(node: ast.FunctionDef, scope: _Scope) -> Iterator[tuple[str, Argument]]:
     placed = [*node.args.posonlyargs, *node.args.args]
     missing = [None] * (len(placed) - len(node.args.defaults))
-    given = zip(placed, [*missing, *node.args.defaults], strict=True)
-    for argument, value in (*given, *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)):
+    defaults = [*missing, *node.args.defaults, *node.args.kw_defaults]
+    for argument, value in zip([*placed, *node.args.kwonlyargs], defaults, strict=True):
         yield argument.arg, _argument(argument.annotation, value, scope)
 
 

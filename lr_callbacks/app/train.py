@@ -13,6 +13,7 @@ from pytorch_lightning import LightningDataModule, Trainer, seed_everything
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from lr_callbacks import verdict
 from lr_callbacks.app import skip_finished
 from lr_callbacks.app.assemble import (
     build_loggers,
@@ -28,7 +29,6 @@ from lr_callbacks.app.quiet import be_quiet
 from lr_callbacks.app.versions import VERSION_BASE, prepare_hydra
 from lr_callbacks.report.history import LOSS, whole
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
-from lr_callbacks.verdict import diverged, divergence
 from lr_callbacks.zoo.describe import describe
 from lr_callbacks.zoo.task import Task
 
@@ -72,22 +72,24 @@ def _fit(config: DictConfig, trainer: Trainer, task: Task, data: LightningDataMo
             raise ValueError(f"`callbacks.early_stopping.monitor`: {error}") from error
         raise
     # As rank 0 sees it: ranks that disagree would wait for one another in the test.
-    if said := trainer.strategy.broadcast(_diverged(trainer, task)):
+    if diverged := trainer.strategy.broadcast(_diverged(trainer, task)):
         for logger in _journaled(trainer):
             logger.log_tags({"lr_callbacks.verdict": "diverged"})
             logger.finalize("success")  # the tag opened the run again
         if config.fail_on_divergence:
-            raise TrainingDiverged(f"the training diverged: {said}.")
+            raise TrainingDiverged(f"the training diverged: {diverged}.")
         if trainer.is_global_zero:
-            print(f"lr-train: the training diverged: {said}.", file=sys.stderr)
+            print(f"lr-train: the training diverged: {diverged}.", file=sys.stderr)
     if task.validated != trainer.global_step and trainer.limit_val_batches:
         trainer.validate(task, datamodule=data, verbose=False)
     metric = float(trainer.callback_metrics.get(config.optimized_metric, math.nan))
     if config.optimized_metric not in trainer.callback_metrics:
         logged = ", ".join(sorted(trainer.callback_metrics)) or "none"
-        said = f"`optimized_metric` {config.optimized_metric!r} was not logged; there are {logged}."
-        print(f"lr-train: {said}", file=sys.stderr)
-    if config.test and not said:
+        reason = (
+            f"`optimized_metric` {config.optimized_metric!r} was not logged; there are {logged}."
+        )
+        print(f"lr-train: {reason}", file=sys.stderr)
+    if config.test and not diverged:
         trainer.test(task, datamodule=data, ckpt_path=_best(trainer), verbose=False)
     return metric
 
@@ -119,12 +121,13 @@ def _diverged(trainer: Trainer, task: Task) -> str:
     """Say in plain words how the training diverged, if it did; a journal may know why it rose."""
     if task.first is None or task.peak is None:
         return ""
-    said = divergence(float(task.first), float(task.peak), [float(loss) for loss in task.last])
+    last = [float(loss) for loss in task.last]
+    reason = verdict.divergence(float(task.first), float(task.peak), last)
     for logger in _journaled(trainer):
-        run = whole(logger.journal_path) if said and logger.journal_path else None
+        run = whole(logger.journal_path) if reason and logger.journal_path else None
         if run and (losses := run.series.get(LOSS)):
-            return diverged(losses, run.decisions, watched=run.watched)
-    return said
+            return verdict.diverged(losses, run.decisions, watched=run.watched)
+    return reason
 
 
 def _job(config: DictConfig) -> float:
@@ -159,7 +162,7 @@ def _app(config: DictConfig) -> float:
     try:
         return _job(config)
     except _EXPECTED as error:
-        if os.environ.get(_FULL) == "asked":
+        if os.environ.get(_FULL) == "shown":
             raise
         if in_sweep():  # said here, as what caused it does not come back from another process
             raise ValueError(sentence(error)) from error
@@ -179,7 +182,7 @@ def main() -> None:
     """
     prepare_hydra()
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
-        os.environ[_FULL] = "asked"
+        os.environ[_FULL] = "shown"
         _app()
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands the error over instead of printing it

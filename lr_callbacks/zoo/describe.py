@@ -23,13 +23,13 @@ def describe(data: Any) -> Description:
     as ``outputs`` or ``num_classes``.
 
     Raises:
-        ValueError: it is no data module, or does not tell enough.
+        ValueError: it is no data module, or says too little.
     """
     name = type(data).__name__
     if not isinstance(data, LightningDataModule):
         raise ValueError(f"`data` must be a LightningDataModule, got {name}.")
-    if isinstance(known := getattr(data, "description", None), Description):
-        return known
+    if isinstance(described := getattr(data, "description", None), Description):
+        return described
     data.prepare_data()
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))

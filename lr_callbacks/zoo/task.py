@@ -87,7 +87,7 @@ class Task(LightningModule):
             self._mode("train")
 
     def on_train_end(self) -> None:
-        """Leave the averaged point of optimizers that have one."""
+        """End on the averaged point of optimizers that have one."""
         self._mode("eval")
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
