@@ -1,5 +1,6 @@
 """The parts of a training, built from the configuration that describes them."""
 
+import dataclasses
 import inspect
 import os
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from lr_callbacks.app.bar import StepBar
 from lr_callbacks.app.errors import renamed
 from lr_callbacks.app.optimizers import OptimizerFactory
+from lr_callbacks.app.schedules import Curve
 from lr_callbacks.app.signatures import UNSEEN, arguments
 from lr_callbacks.app.stateful import ScheduleFactory
 from lr_callbacks.app.versions import ALLOW_ANY_TARGET
@@ -55,36 +57,42 @@ def build_optimizer(node: DictConfig) -> Any:
 
     A class needs the parameters, which no configuration holds: until then a factory stands for it.
     """
-    cls = _class(node, Optimizer)
-    if cls is None:
+    target = _target(node)
+    if not (isinstance(target, type) and issubclass(target, Optimizer)):
         return make(node)
     options = _options(node)
-    return OptimizerFactory(cls, options.pop("lr", None), options)
+    return OptimizerFactory(target, options.pop("lr", None), options)
 
 
 def build_schedule(node: DictConfig) -> Any:
-    """Return the factory of a schedule: ours, one's own, or one for the class that is named."""
-    cls = _class(node, LRScheduler)
-    if cls is None:
+    """Return the factory of a schedule: one's own, or one for the formula or class that is named.
+
+    A formula is a function of ``done``; see `Curve`.
+    """
+    target = _target(node)
+    factory: Any = None
+    if isinstance(target, type) and issubclass(target, LRScheduler):
+        factory = ScheduleFactory
+    elif inspect.isfunction(target) and "done" in inspect.signature(target).parameters:
+        factory = Curve
+    if factory is None:
         return make(node)
     options = _options(node)
-    timing = {k: options.pop(k) for k in ("interval", "frequency", "monitor") if k in options}
-    return ScheduleFactory(cls, options, **timing)
+    own = [field.name for field in dataclasses.fields(factory)[2:] if field.name in options]
+    return factory(target, **{name: options.pop(name) for name in own}, options=options)
 
 
-def _class(node: DictConfig, base: type) -> Any:
-    """Return the class that is named, where it is derived from ``base``."""
+def _target(node: DictConfig) -> Any:
+    """Return the function or class that is named, None where there is none such."""
     try:
-        target = get_object(str(node._target_))
+        return get_object(str(node._target_))
     except (ImportError, ValueError):
         return None  # what is wrong is said when it is built
-    return target if isinstance(target, type) and issubclass(target, base) else None
 
 
 def _options(node: DictConfig) -> dict[str, Any]:
-    """Return the arguments of a class; ``_partial_`` is Hydra's own convention for such ones."""
-    others = ("_target_", "_partial_", "formula")
-    return {key: value for key, value in settings(node).items() if key not in others}
+    """Return the arguments of a target; ``_partial_`` is Hydra's own convention for such ones."""
+    return {k: v for k, v in settings(node).items() if k not in ("_target_", "_partial_")}
 
 
 def build_model(config: DictConfig, about: Description) -> nn.Module:

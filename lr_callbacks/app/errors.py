@@ -35,8 +35,6 @@ LOGGERS = {
     "csv": "pytorch_lightning.loggers.csv_logs.CSVLogger",
     "tensorboard": "pytorch_lightning.loggers.tensorboard.TensorBoardLogger",
 }
-#: Keys that are not offered to a person.
-UNNAMED = ("formula", "hydra")
 _TYPES = {
     int: "a whole number",
     float: "a number",
@@ -123,7 +121,7 @@ def _wrong_key(error: OmegaConfBaseException, override: str) -> str:
     if isinstance(error, ConfigAttributeError | ConfigKeyError):
         prefix = key.rpartition(".")[0]
         names = map(str, error.parent_node or ())
-        siblings = [name for name in names if name[0] != "_" and name not in UNNAMED]
+        siblings = [name for name in names if name[0] != "_" and name != "hydra"]
         said = unknown(key, [f"{prefix}.{name}" if prefix else name for name in siblings])
         return said.replace(f"`{key}`", f"`{override or key}`", 1)
     if isinstance(error, ValidationError) and dataclasses.is_dataclass(error.object_type):

@@ -8,10 +8,9 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from inspect import get_annotations
+from inspect import get_annotations, signature
 from typing import Annotated, Any, NamedTuple
 
-from hydra.utils import get_method
 from torch.optim import Optimizer, lr_scheduler
 
 from lr_callbacks.core import require
@@ -56,7 +55,7 @@ class Curve:
     """A schedule whose rate is the optimizer's rate times a factor of the progress.
 
     Args:
-        formula: gives the factor, from the share of the training since the warm-up.
+        formula: gives the factor from ``done``, the share of the training since the warm-up.
         options: further arguments of the formula.
         interval: what the schedule counts, ``"step"`` or ``"epoch"``.
         frequency: intervals between two changes of the rate, at least 1.
@@ -76,6 +75,10 @@ class Curve:
 
     def __post_init__(self) -> None:
         check(Curve, vars(self))
+        try:
+            signature(self.formula).bind(0.0, **self.options)
+        except TypeError as error:
+            raise ValueError(f"schedule {self.formula.__name__}: {error}") from error
         check(self.formula, self.options)
 
     def factor(self, horizon: int, step: int) -> float:
@@ -96,22 +99,6 @@ class Curve:
         # A partial keeps nothing of itself in checkpoints: the present configuration counts.
         scheduler = lr_scheduler.LambdaLR(optimizer, partial(self.factor, horizon))
         return {"scheduler": scheduler, "interval": self.interval, "frequency": 1}
-
-
-def curve(
-    formula: str,
-    interval: str = "step",
-    frequency: int = 1,
-    horizon: int | None = None,
-    warm_up: float = 0.0,
-    **options: Any,
-) -> Curve:
-    """Return the schedule that a configuration's flat keys describe, its formula by its path.
-
-    Raises:
-        ValueError: a setting is impossible.
-    """
-    return Curve(get_method(formula), options, interval, frequency, horizon, warm_up)
 
 
 def constant(done: float) -> float:

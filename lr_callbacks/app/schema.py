@@ -17,17 +17,16 @@ from lr_callbacks.app.signatures import arguments
 #: The hidden group that holds the schemas.
 GROUP = "hydra/lr_callbacks"
 
-#: What builds schedules, and has settings of its own, by the first argument of what it builds from:
-#: formulas, and schedulers by their class.
-CURVE = "lr_callbacks.app.schedules.curve"
-SCHEDULER = "lr_callbacks.app.stateful.ScheduleFactory"
+#: What builds schedules of formulas and of classes, with settings of its own.
+CURVE = "lr_callbacks.app.schedules.Curve"
+FACTORY = "lr_callbacks.app.stateful.ScheduleFactory"
+SCHEDULERS = "lr_callbacks.app.stateful."
 TRAINER = "pytorch_lightning.Trainer"
 
 #: Arguments that no configuration gives: the code does, or they are no settings of a training.
 NOT_CONFIGURED = (
     *("self", "params", "maximize", "capturable", "differentiable", "fsdp_in_use"),
-    *("cls", "options", "optimizer"),
-    *("callbacks", "logger", "done", "shape", "outputs", "vocabulary"),
+    *("callbacks", "logger", "shape", "outputs", "vocabulary"),
 )
 
 
@@ -54,12 +53,12 @@ class Train:
 @functools.cache
 def schema(path: str) -> type[Any]:
     """Make the dataclass of what a target takes; it can be pickled by its name in this module."""
-    target, fields = path, arguments(path)
-    if "done" in fields:
-        target, fields = CURVE, arguments(CURVE) | fields
-    elif "optimizer" in fields and path.startswith("lr_callbacks.app."):
-        fields = arguments(SCHEDULER) | fields
-    made: list[Any] = [] if path == TRAINER else [("_target_", str, target)]
+    fields = arguments(path)
+    if factory := CURVE if "done" in fields else FACTORY if path.startswith(SCHEDULERS) else "":
+        fields = arguments(factory) | fields
+        for name in ("formula", "cls", "options", "optimizer", "done"):
+            fields.pop(name, None)
+    made: list[Any] = [] if path == TRAINER else [("_target_", str, path)]
     for name, (kind, default) in fields.items():
         if isinstance(default, list):
             default = dataclasses.field(default_factory=functools.partial(list, default))

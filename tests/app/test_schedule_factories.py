@@ -221,6 +221,7 @@ def test_greedy_is_not_blinded_by_a_loss_that_is_not_a_number():
             "`schedule.decay` must be above 0",
         ),
         (lambda: curve(schedules.cyclic, low=0.0), "`schedule.low` must be between 0 and 1"),
+        (lambda: curve(schedules.cosine, finale=0.1), "schedule cosine: .*'finale'"),
         (lambda: one_cycle(warm_up=0.0), "`schedule.warm_up` must be between 0 and 1"),
         (lambda: plateau(patience=-1), "`schedule.patience` must be 0 or more"),
         (lambda: greedy(ceiling=0.5), "`schedule.ceiling` must be at least 1"),

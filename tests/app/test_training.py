@@ -7,7 +7,7 @@ import torch
 from composing import QUIET, composed
 from pytorch_lightning import Trainer
 
-from lr_callbacks.app.assemble import build_optimizer, make
+from lr_callbacks.app.assemble import build_optimizer, build_schedule
 from lr_callbacks.app.train import train
 from lr_callbacks.zoo.bad_batch import BadBatch
 from lr_callbacks.zoo.data import Bundled
@@ -64,7 +64,9 @@ def fitted(callbacks=(), **settings):
     config = composed(*[f"{key}={value}" for key, value in settings.items()])
     data = Bundled("digits")
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-    task = Task(model, "classification", build_optimizer(config.optimizer), make(config.schedule))
+    task = Task(
+        model, "classification", build_optimizer(config.optimizer), build_schedule(config.schedule)
+    )
     trainer = Trainer(
         max_steps=30, accelerator="cpu", logger=False, callbacks=list(callbacks),
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,

@@ -37,6 +37,8 @@ MEANT = {
     ("optimizer/momentum", "momentum"),
     ("optimizer/nesterov", "momentum"),
     ("optimizer/nesterov", "nesterov"),
+    ("schedule", "monitor"),
+    ("schedule/plateau", "interval"),
     ("schedule/warmup_cosine", "warm_up"),
     ("schedule/warmup_linear", "warm_up"),
     ("schedule/wsd", "warm_up"),
@@ -152,7 +154,11 @@ def test_a_value_in_a_file_is_the_default_in_the_code_unless_it_is_the_files_poi
     for node, _ in settings(held, group):
         if node["_target_"] == "???":
             continue
-        known = defaults(node["_target_"]) | defaults(node.get("formula", node["_target_"]))
+        known = defaults(node["_target_"])
+        if group == "schedule":
+            formula = "done" in inspect.signature(get_object(node["_target_"])).parameters
+            factory = "schedules.Curve" if formula else "stateful.ScheduleFactory"
+            known = defaults(f"lr_callbacks.app.{factory}") | known
         for key, value in node.items():
             given = list(known[key]) if isinstance(known.get(key), tuple) else known.get(key)
             same = key not in known or isinstance(value, dict) or given == value
