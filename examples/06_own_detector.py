@@ -20,7 +20,7 @@ from lr_callbacks import (
     Reading,
     check_detector,
 )
-from lr_callbacks.app.optimizers import OptimizerFactory
+from lr_callbacks.app.factories import OptimizerFactory
 from lr_callbacks.app.schedules import Curve, constant
 from lr_callbacks.detectors import default_detectors
 from lr_callbacks.report.figure import draw

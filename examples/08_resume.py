@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from lr_callbacks import AdaptiveLearningRate, JournaledMLFlowLogger, RunReport
-from lr_callbacks.app.optimizers import OptimizerFactory
+from lr_callbacks.app.factories import OptimizerFactory
 from lr_callbacks.app.schedules import Curve, cosine
 from lr_callbacks.report.figure import draw
 from lr_callbacks.report.history import history, whole

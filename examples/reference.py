@@ -19,7 +19,8 @@ from pytorch_lightning import Callback
 import lr_callbacks
 from lr_callbacks.app import schedules
 from lr_callbacks.app.command import HIDDEN
-from lr_callbacks.app.stateful import Greedy, OneCycle, Plateau, ScheduleFactory
+from lr_callbacks.app.factories import ScheduleFactory
+from lr_callbacks.app.stateful import Greedy, OneCycle, Plateau
 from lr_callbacks.zoo.bad_batch import BadBatch
 from lr_callbacks.zoo.data import Bundled
 

@@ -181,21 +181,18 @@ def _judge(
     before: Found, event: Event, reported: Sequence[Alarm], others: Sequence[Event]
 ) -> Found:
     """Add one event to the others of its kind."""
-    starts = [e.onset for e in others if e.kind == "nonfinite"]
-    blows_up = event.kind == "drift" and any(abs(start - event.end) <= 2 for start in starts)
+    nonfinite = [other.onset for other in others if other.kind == "nonfinite"]
+    blows_up = event.kind == "drift" and any(abs(onset - event.end) <= 2 for onset in nonfinite)
     last = min(event.end, event.onset + WAIT.get(event.kind, 400)) + 2 * blows_up
-    names = {"spike": {"spike", "drift"}, "drift": {"drift", "spike"}}.get(event.kind, {event.kind})
-    names = names | ({"nonfinite"} if blows_up else set())
-    hits = [
-        a
-        for a in reported
-        if event.onset <= a.row <= last and (a.kind == "plateau") == (event.kind == "plateau")
-    ]
-    if not hits:
-        return before._replace(events=before.events + 1)
-    return Found(
-        before.events + 1,
-        before.caught + 1,
-        before.named + (hits[0].kind in names),
-        (*before.delays, hits[0].row - event.onset),
+    names = {"spike", "drift"} if event.kind in ("spike", "drift") else {event.kind}
+    names |= {"nonfinite"} if blows_up else set()
+    plateau = event.kind == "plateau"
+    hits = (
+        a for a in reported if event.onset <= a.row <= last and (a.kind == "plateau") is plateau
     )
+    first = next(hits, None)
+    if first is None:
+        return before._replace(events=before.events + 1)
+    delays = (*before.delays, first.row - event.onset)
+    named = before.named + (first.kind in names)
+    return Found(before.events + 1, before.caught + 1, named, delays)

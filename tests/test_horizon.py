@@ -12,9 +12,9 @@ from trainers import Kept, Regression, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate, Search
 from lr_callbacks.app import schedules
-from lr_callbacks.app.optimizers import OptimizerFactory
+from lr_callbacks.app.factories import OptimizerFactory, ScheduleFactory
 from lr_callbacks.app.schedules import Curve
-from lr_callbacks.app.stateful import OneCycle, ScheduleFactory
+from lr_callbacks.app.stateful import OneCycle
 from lr_callbacks.core import Decision
 from lr_callbacks.horizon import UNBOUNDED
 from lr_callbacks.zoo.task import Task

@@ -28,7 +28,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, IterableDataset
 from transformers.optimization import GreedyLR
 
-from lr_callbacks.app.optimizers import OptimizerFactory
+from lr_callbacks.app.factories import OptimizerFactory
 from lr_callbacks.app.schedules import Curve, cosine
 
 #: The methods that adapt the rate to the loss by this package's callbacks, each on top of a cosine.

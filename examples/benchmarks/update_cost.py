@@ -16,7 +16,7 @@ import tables
 import torch
 from pytorch_lightning import Callback, Trainer
 
-from lr_callbacks.app.optimizers import OptimizerFactory
+from lr_callbacks.app.factories import OptimizerFactory
 from lr_callbacks.controller import Controller
 from lr_callbacks.core import Observation
 from lr_callbacks.detectors import default_detectors

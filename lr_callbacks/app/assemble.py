@@ -19,13 +19,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lr_callbacks.app.bar import StepBar
 from lr_callbacks.app.errors import renamed
-from lr_callbacks.app.optimizers import OptimizerFactory
+from lr_callbacks.app.factories import OptimizerFactory, ScheduleFactory
 from lr_callbacks.app.schedules import Curve
 from lr_callbacks.app.signatures import UNSEEN, arguments
-from lr_callbacks.app.stateful import ScheduleFactory
 from lr_callbacks.app.versions import ALLOW_ANY_TARGET
 from lr_callbacks.tracking import store
-from lr_callbacks.zoo.describe import Description
+from lr_callbacks.zoo.data import Description
 from lr_callbacks.zoo.models import Mismatch
 
 

@@ -68,7 +68,7 @@ def sentence(error: BaseException) -> str:
     '`cut` must be between 0 and 1, got 2.'
     """
     text = str(error)
-    quoted = text.split("'")[1] if text.startswith(("In '", "Could not", "Error loc")) else ""
+    quoted = text.partition("'")[2].partition("'")[0]  # a file, a key or a target
     if isinstance(error, MissingConfigException):
         return _no_option(error) or _line(text)
     if isinstance(error, OverrideParseException):
@@ -85,14 +85,14 @@ def sentence(error: BaseException) -> str:
     if text.startswith("No supported gpu backend found"):
         return "there is no GPU here: say trainer=cpu."
     if isinstance(error, HydraException | OmegaConfBaseException):
-        chain = list(_chain(error))
-        if wrong := next((e for e in chain if isinstance(e, OmegaConfBaseException)), None):
-            file = f"{quoted}.yaml: " if text.startswith("In '") else ""
-            return file + _wrong_key(wrong, "" if file else quoted)
+        chain, cause = list(_chain(error)), error.__cause__
         if text.startswith("Error locating target"):
             return _no_target(quoted, chain[-1])
-        if isinstance(error.__cause__, ValueError | TypeError | ImportError):
-            return _line(str(error.__cause__))
+        if wrong := next((e for e in chain[:2] if isinstance(e, OmegaConfBaseException)), None):
+            file = f"{quoted}.yaml: " if text.startswith("In '") else ""
+            return file + _wrong_key(wrong, quoted if text.startswith("Could not over") else "")
+        if isinstance(cause, ValueError | TypeError | ImportError):
+            return _line(str(cause))
     return _line(text)
 
 
@@ -124,15 +124,23 @@ def _wrong_key(error: OmegaConfBaseException, override: str) -> str:
         siblings = [name for name in names if name[0] != "_" and name != "hydra"]
         said = unknown(key, [f"{prefix}.{name}" if prefix else name for name in siblings])
         return said.replace(f"`{key}`", f"`{override or key}`", 1)
-    if isinstance(error, ValidationError) and dataclasses.is_dataclass(error.object_type):
-        if error.value is None:
-            return f"`{key}` must have a value, not null."
-        hint = typing.get_type_hints(error.object_type)[str(error.key)]
-        wanted = [k for k in typing.get_args(hint) or (hint,) if k is not types.NoneType]
-        kind = list if typing.get_origin(hint) is list else wanted[0]
-        return f"`{key}` must be {_TYPES.get(kind, kind)}, got {error.value!r}."
+    if isinstance(error, ValidationError) and error.value is None:
+        return f"`{key}` must have a value, not null."
+    if isinstance(error, ValidationError) and (wanted := _wanted(error)):
+        return f"`{key}` must be {wanted}, got {error.value!r}."
     reason = str(error.msg or error).partition("\n")[0]
     return f"`{key}`: {reason}." if key else reason
+
+
+def _wanted(error: OmegaConfBaseException) -> str:
+    """Return the type that a field of a schema has, or an element of a list, in words."""
+    if dataclasses.is_dataclass(error.object_type):
+        hint = typing.get_type_hints(error.object_type)[str(error.key)]
+    else:
+        hint = next(iter(typing.get_args(error.ref_type)), None)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = next(kind for kind in typing.get_args(hint) if kind is not types.NoneType)
+    return _TYPES.get(typing.get_origin(hint) or hint, "")
 
 
 def unknown(key: str, siblings: list[str]) -> str:
@@ -143,6 +151,8 @@ def unknown(key: str, siblings: list[str]) -> str:
         return f"unknown key `{key}`{near}"
     parent = key.rpartition(".")[0]
     place = f"`{parent}`" if parent else "the configuration"
+    if not siblings:
+        return f"unknown key `{key}`; {place} takes none."
     names = ", ".join(sibling.rpartition(".")[2] for sibling in siblings)
     return f"unknown key `{key}`. The keys of {place} are {names}."
 

@@ -19,7 +19,7 @@ GROUP = "hydra/lr_callbacks"
 
 #: What builds schedules of formulas and of classes, with settings of its own.
 CURVE = "lr_callbacks.app.schedules.Curve"
-FACTORY = "lr_callbacks.app.stateful.ScheduleFactory"
+FACTORY = "lr_callbacks.app.factories.ScheduleFactory"
 SCHEDULERS = "lr_callbacks.app.stateful."
 TRAINER = "pytorch_lightning.Trainer"
 

@@ -1,85 +1,22 @@
-"""Schedules with a state: those of torch, by their class, and those that a metric drives."""
+"""Schedulers with a state of their own, which `ScheduleFactory` builds."""
 
-import inspect
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 
 from lr_callbacks.app.schedules import (
     BETWEEN,
     COUNT,
     HORIZON,
-    INTERVAL,
     PARTIAL_SHARE,
     POSITIVE_SHARE,
     Rule,
-    check,
 )
 from lr_callbacks.horizon import planned
 
 NOT_NEGATIVE = Rule("0 or more", lambda value: value >= 0)
-
-
-@dataclass(frozen=True)
-class ScheduleFactory:
-    """Builds a scheduler of some class. Its settings are tried before any work.
-
-    A class whose ``step`` takes ``metrics`` follows the metric ``monitor``. One with an argument
-    ``horizon`` gets the length of the training where its options name no other.
-
-    Args:
-        cls: its class.
-        options: its arguments but the optimizer.
-        interval: what it counts, ``"step"`` or ``"epoch"``.
-        frequency: intervals between two steps of it, at least 1.
-        monitor: the metric that it follows; None where it follows none.
-
-    Raises:
-        ValueError: a setting is impossible.
-    """
-
-    cls: type[lr_scheduler.LRScheduler]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    interval: Annotated[str, INTERVAL] = "step"
-    frequency: Annotated[int, COUNT] = 1
-    monitor: str | None = None
-
-    def __post_init__(self) -> None:
-        check(ScheduleFactory, vars(self))
-        check(self.cls.__init__, self.options)
-        if self._follows_metric and not self.monitor:
-            name = self.cls.__name__
-            raise ValueError(f"{name} follows a metric: say schedule.monitor=val/loss.")
-        self(torch.optim.SGD([nn.Parameter(torch.zeros(1, 1))], lr=1.0, momentum=0.9), 1, 1)
-
-    @property
-    def _follows_metric(self) -> bool:
-        return "metrics" in inspect.signature(self.cls.step).parameters
-
-    def __call__(self, optimizer: Optimizer, steps: float, epochs: float) -> dict[str, Any]:
-        """Return Lightning's configuration over so many optimizer steps, or epochs.
-
-        Raises:
-            ValueError: an option is impossible.
-        """
-        options = dict(self.options)
-        if "horizon" in inspect.signature(self.cls).parameters:
-            length = planned(steps if self.interval == "step" else epochs)
-            options["horizon"] = options.get("horizon") or length
-        try:
-            scheduler = self.cls(optimizer, **options)
-        except (TypeError, ValueError) as error:
-            name = self.cls.__name__
-            raise ValueError(f"schedule {name}: {error}; see schedule=custom") from error
-        lightning = {"scheduler": scheduler, "interval": self.interval, "frequency": self.frequency}
-        if self._follows_metric:
-            lightning |= {"monitor": self.monitor, "strict": False, "reduce_on_plateau": True}
-        return lightning
 
 
 class OneCycle(lr_scheduler.OneCycleLR):

@@ -29,7 +29,7 @@ from lr_callbacks.app.quiet import be_quiet
 from lr_callbacks.app.versions import VERSION_BASE, prepare_hydra
 from lr_callbacks.report.history import LOSS, whole
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
-from lr_callbacks.zoo.describe import describe
+from lr_callbacks.zoo.data import describe
 from lr_callbacks.zoo.task import Task
 
 

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from lr_callbacks.app.assemble import build_optimizer
-from lr_callbacks.app.optimizers import OptimizerFactory
+from lr_callbacks.app.factories import OptimizerFactory
 
 CONF = Path(__file__).parents[2] / "conf" / "optimizer"
 OPTIONS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "custom")

@@ -10,8 +10,7 @@ from mlflow.tracking import MlflowClient
 
 from lr_callbacks.app.assemble import build_optimizer
 from lr_callbacks.app.checks import bound
-from lr_callbacks.app.optimizers import OptimizerFactory
-from lr_callbacks.app.stateful import ScheduleFactory
+from lr_callbacks.app.factories import OptimizerFactory, ScheduleFactory
 from lr_callbacks.app.train import train
 
 STEP = "torch.optim.lr_scheduler.StepLR"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lr_callbacks.app import schedules, stateful
+from lr_callbacks.app.factories import ScheduleFactory
 from lr_callbacks.app.schedules import Curve
-from lr_callbacks.app.stateful import ScheduleFactory
 
 FORMULAS = [
     f for f in vars(schedules).values() if isfunction(f) and "done" in signature(f).parameters

@@ -21,7 +21,7 @@ from lr_callbacks.app.assemble import (
     make,
 )
 from lr_callbacks.app.versions import VERSION_BASE
-from lr_callbacks.zoo.describe import describe
+from lr_callbacks.zoo.data import describe
 
 CONF = Path(__file__).parents[2] / "conf"
 FILES = sorted(path for path in CONF.rglob("*.yaml"))
@@ -157,7 +157,7 @@ def test_a_value_in_a_file_is_the_default_in_the_code_unless_it_is_the_files_poi
         known = defaults(node["_target_"])
         if group == "schedule":
             formula = "done" in inspect.signature(get_object(node["_target_"])).parameters
-            factory = "schedules.Curve" if formula else "stateful.ScheduleFactory"
+            factory = "schedules.Curve" if formula else "factories.ScheduleFactory"
             known = defaults(f"lr_callbacks.app.{factory}") | known
         for key, value in node.items():
             given = list(known[key]) if isinstance(known.get(key), tuple) else known.get(key)
