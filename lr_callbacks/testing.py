@@ -36,25 +36,7 @@ def check_detector(detector: Detector[Any], *, scale_invariant: bool = True) -> 
     """
     controller = _tried(TAKEN, partial(Controller, policy=Hold(), detectors={"it": detector}))
     for name, losses in streams().items():
-        never = f"nothing makes it raise ({name})"
-        readings, states = _fold(detector, losses, name)
-        again, _ = _fold(detector, losses, name)
-        _must(_same(readings, again), f"the same losses give the same readings ({name})")
-        early, head = _tried(never, folded, detector, detector.init(), losses[:70])
-        late, tail = _tried(never, folded, detector, early, losses[70:])
-        alike = _same((late, [*head, *tail]), (states[-1], readings))
-        _must(alike, f"losses folded at once give what they give one by one ({name})")
-        for at in (1, len(losses) // 3, len(losses) - 5):
-            state = controller.init()._replace(detectors=(states[at],))
-            _revived(controller, state, f"the state survives JSON after {at} losses ({name})")
-        _check_readings(readings, name)
-        if name == "noise":
-            _check_size([len(json.dumps(state)) for state in states[::10]])
-        for state in (detector.init(), states[0], states[-1]):
-            rebased = _tried(never, detector.rebase, state)
-            state = controller.init()._replace(detectors=(rebased,))
-            _revived(controller, state, "`rebase` returns a state")
-            _fold(detector, losses[:50], f"{name}, rebased", rebased)
+        _check_stream(controller, detector, name, losses)
     for level in (0.0, 1.0, -3.0, 1e-8, 1e8, 1e300):
         conditions = {r.condition for r in _fold(detector, [level] * 600, "constant")[0]}
         _must(conditions == {Condition.STABLE}, f"a constant loss of {level} raises no alarm")
@@ -123,6 +105,30 @@ def streams(seed: int = 0) -> dict[str, list[float]]:
         "extremes": [(-1.7e308) ** 1 if t % 2 else 1.7e308 for t in range(200)],
         "hostile": [noise.choice(hostile) for _ in range(600)],
     }
+
+
+def _check_stream(
+    controller: Controller, detector: Detector[Any], name: str, losses: Sequence[float]
+) -> None:
+    never = f"nothing makes it raise ({name})"
+    readings, states = _fold(detector, losses, name)
+    again, _ = _fold(detector, losses, name)
+    _must(_same(readings, again), f"the same losses give the same readings ({name})")
+    early, head = _tried(never, folded, detector, detector.init(), losses[:70])
+    late, tail = _tried(never, folded, detector, early, losses[70:])
+    alike = _same((late, [*head, *tail]), (states[-1], readings))
+    _must(alike, f"losses folded at once give what they give one by one ({name})")
+    for at in (1, len(losses) // 3, len(losses) - 5):
+        state = controller.init()._replace(detectors=(states[at],))
+        _revived(controller, state, f"the state survives JSON after {at} losses ({name})")
+    _check_readings(readings, name)
+    if name == "noise":
+        _check_size([len(json.dumps(state)) for state in states[::10]])
+    for state in (detector.init(), states[0], states[-1]):
+        rebased = _tried(never, detector.rebase, state)
+        state = controller.init()._replace(detectors=(rebased,))
+        _revived(controller, state, "`rebase` returns a state")
+        _fold(detector, losses[:50], f"{name}, rebased", rebased)
 
 
 def _fold(

@@ -117,7 +117,9 @@ def _not_yaml(error: YAMLError) -> str:
 
 def _wrong_key(error: OmegaConfBaseException, override: str) -> str:
     """Say what is wrong with a key, which an override may have named together with what follows."""
-    key = error.full_key or ""
+    key = error.full_key
+    if not key:
+        return _line(str(error))
     if isinstance(error, ConfigAttributeError | ConfigKeyError):
         prefix = key.rpartition(".")[0]
         names = map(str, error.parent_node or ())
@@ -129,7 +131,7 @@ def _wrong_key(error: OmegaConfBaseException, override: str) -> str:
     if isinstance(error, ValidationError) and (wanted := _wanted(error)):
         return f"`{key}` must be {wanted}, got {error.value!r}."
     reason = str(error.msg or error).partition("\n")[0]
-    return f"`{key}`: {reason}." if key else reason
+    return f"`{key}`: {reason}."
 
 
 def _wanted(error: OmegaConfBaseException) -> str:
