@@ -7,7 +7,7 @@ promise that was broken. Deterministic; a second or two each. Standard library o
 import json
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -73,12 +73,11 @@ def check_policy(policy: Policy[Any]) -> None:
             _must(_is_pair(answer, Decision), f"`update` answers (state, Decision) ({where})")
             state, decision = answer
             _must(is_plain(state), f"the state is a tuple of plain values ({where})")
-            for kept, promise in drill.promises(decision):
-                _must(kept, f"{promise} ({where})")
+            _must_all(drill.promises(decision), where)
             drill.carry_out(decision)
             if observation.step % 97 == 0:
-                before = ControllerState((), state)
-                state = _revived(controller, before, f"the state survives JSON ({where})").policy
+                promise = f"the state survives JSON ({where})"
+                state = _revived(controller, ControllerState((), state), promise).policy
                 sizes.append(len(json.dumps(state)))
             if drill.resumes(observation.step):
                 state = _tried(never, controller.resumed, ControllerState((), state)).policy
@@ -199,6 +198,11 @@ def _is_pair(answer: object, second: type) -> bool:
 def _same(one: object, other: object) -> bool:
     """Compare as text: a NaN equals itself, a list is no tuple."""
     return repr(one) == repr(other)
+
+
+def _must_all(promises: Iterable[tuple[bool, str]], where: str) -> None:
+    for kept, promise in promises:
+        _must(kept, f"{promise} ({where})")
 
 
 def _must(kept: bool | str | None, promise: str) -> None:
