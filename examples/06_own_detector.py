@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytorch_lightning as pl
+import torch
 
 from lr_callbacks import (
     AdaptiveLearningRate,
@@ -19,8 +20,8 @@ from lr_callbacks import (
     Reading,
     check_detector,
 )
-from lr_callbacks.app.build import optimizer
-from lr_callbacks.app.curves import Constant
+from lr_callbacks.app.factories import OptimizerFactory
+from lr_callbacks.app.schedules import Curve, constant
 from lr_callbacks.detectors import default_detectors
 from lr_callbacks.report.figure import draw
 from lr_callbacks.report.history import history
@@ -67,7 +68,8 @@ def main(folder=Path()):
         enable_checkpointing=False,
         enable_progress_bar=False,
     )
-    task = Task(linear((10,), 1), "regression", optimizer("sgd", lr=0.95), Constant())
+    optimizer = OptimizerFactory(torch.optim.SGD, lr=0.95)
+    task = Task(linear((10,), 1), "regression", optimizer, Curve(constant))
     trainer.fit(task, datamodule=Bundled("gaussian", batch_size=1024))
     drawn = draw({"guarded": history(trainer.logger.journal_path)})
     drawn.savefig(folder / "06_own_detector.png", dpi=110)

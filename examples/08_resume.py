@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from lr_callbacks import AdaptiveLearningRate, JournaledMLFlowLogger, RunReport
-from lr_callbacks.app.build import optimizer
-from lr_callbacks.app.curves import Cosine
+from lr_callbacks.app.factories import OptimizerFactory
+from lr_callbacks.app.schedules import Curve, cosine
 from lr_callbacks.report.figure import draw
 from lr_callbacks.report.history import history, whole
 from lr_callbacks.zoo.data import digits
@@ -28,8 +29,9 @@ def train(folder, steps, name, **fit):
     pl.seed_everything(0)
     data = digits()
     batch = DataLoader(TensorDataset(data.x, data.y), len(data.x))  # whole, in the same order
-    fast = optimizer("sgd", lr=2.0, momentum=0.9)
-    task = Task(mlp((1, 8, 8), data.outputs), data.task, fast, Cosine(horizon=STEPS))
+    fast = OptimizerFactory(torch.optim.SGD, 2.0, {"momentum": 0.9})
+    schedule = Curve(cosine, horizon=STEPS)
+    task = Task(mlp((1, 8, 8), data.outputs), data.task, fast, schedule)
     store = f"sqlite:///{folder.absolute()}/mlflow.db"
     trainer = pl.Trainer(
         max_steps=steps,

@@ -10,7 +10,6 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Iterator
-from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,12 @@ from typing import Any
 from pytorch_lightning import Callback
 
 import lr_callbacks
+from lr_callbacks.app import schedules
 from lr_callbacks.app.command import HIDDEN
-from lr_callbacks.app.curve import Curve
-from lr_callbacks.app.schema import TARGETS
+from lr_callbacks.app.factories import ScheduleFactory
+from lr_callbacks.app.stateful import Greedy, OneCycle, Plateau
+from lr_callbacks.zoo.bad_batch import BadBatch
+from lr_callbacks.zoo.data import Bundled
 
 FILE = Path(__file__).with_name("REFERENCE.md")
 
@@ -28,15 +30,20 @@ FILE = Path(__file__).with_name("REFERENCE.md")
 HOMES = {
     "policies": "lr_callbacks.policies",
     "callbacks": "lr_callbacks.callbacks",
-    "recording": "lr_callbacks.tracking",
+    "recording": ("lr_callbacks.tracking", "lr_callbacks.app"),
     "detectors": "lr_callbacks.detectors",
     "loops": "lr_callbacks",
 }
 
-#: What only configurations build, by section, and the modules that it lives in.
+#: What only configurations build, by section.
+FORMULAS = [
+    thing
+    for thing in vars(schedules).values()
+    if inspect.isfunction(thing) and "done" in inspect.signature(thing).parameters
+]
 BUILT = {
-    "schedules": ("lr_callbacks.app.curves", "lr_callbacks.app.schedules"),
-    "parts": ("lr_callbacks.app.finder", "lr_callbacks.zoo.data", "lr_callbacks.zoo.trouble"),
+    "schedules": [schedules.Curve, *FORMULAS, ScheduleFactory, OneCycle, Plateau, Greedy],
+    "parts": [Bundled, BadBatch],
 }
 
 
@@ -57,18 +64,12 @@ def filled(text: str) -> str:
 
 def sections() -> dict[str, list[Any]]:
     """Return what each section describes, in the order of its names."""
-    found: dict[str, list[Any]] = {name: [] for name in (*HOMES, *BUILT)}
-    found["schedules"].append(Curve)
+    found: dict[str, list[Any]] = {name: [] for name in HOMES} | BUILT
     for name in lr_callbacks.__all__:
         thing = getattr(lr_callbacks, name)
         if isinstance(thing, type) and ("Args:" in thing.__doc__ or issubclass(thing, Callback)):
             home = next(h for h, place in HOMES.items() if thing.__module__.startswith(place))
             found[home].append(thing)
-    for section, homes in BUILT.items():
-        for path, _ in TARGETS.values():
-            home, _, name = path.rpartition(".")
-            if home in homes:
-                found[section].append(getattr(import_module(home), name))
     return found
 
 
@@ -87,7 +88,8 @@ def described(thing: Any) -> str:
     fields = [
         f"| `{name}` | {default(thing, parameter)} | {meaning[name]} |"
         for name, parameter in inspect.signature(thing).parameters.items()
-        if parameter.kind.name.startswith(("POS", "KEYWORD")) and name not in inherited
+        if parameter.kind.name.startswith(("POS", "KEYWORD"))
+        and name not in (*inherited, "done", "optimizer")
     ]
     head = ["| field | default | what it is |", "|---|---|---|"] if fields else []
     return "\n".join([f"#### `{thing.__name__}`", "", plain(said), *([""] if fields else []),

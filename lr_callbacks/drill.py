@@ -44,8 +44,9 @@ class Drill:
         for step in range(STEPS):
             last, hold = self._last, self._last.hold
             loss, readings = self._loss(hold)
-            asked = last.measure
-            descent = DESCENT in asked and DESCENT in self._before.measure and last.restore is None
+            measured = set(last.measure)
+            twice = DESCENT in measured and DESCENT in self._before.measure
+            descent = twice and last.restore is None
             yield (
                 Observation(
                     step,
@@ -53,9 +54,9 @@ class Drill:
                     last.scale,
                     skipped="gradient" in readings or (not math.isfinite(loss) and not hold),
                     horizon=math.inf if seed % 2 else STEPS,
-                    norm=noise.uniform(1.0, 3.0) if NORM in asked else math.nan,
+                    norm=noise.uniform(1.0, 3.0) if NORM in measured else math.nan,
                     descent=noise.choice((1.0, -1.0)) if descent else math.nan,
-                    distance=min(1.0, 1e-4 * 1.1**step) if DISTANCE in asked else math.nan,
+                    distance=min(1.0, 1e-4 * 1.1**step) if DISTANCE in measured else math.nan,
                     scheduled=1.0 if seed % 3 else (1 + math.cos(math.pi * step / STEPS)) / 2,
                     held=hold,
                     unsaved=self._refused,
@@ -70,14 +71,16 @@ class Drill:
         yield number, f"the scale is positive and finite, got {scale}"
         restore, save = decision.restore, decision.save
         yield save is None or save in slots, f"`slots` names what is saved, got {save!r}"
-        known = restore is None or restore in self._saved
-        yield known, f"what is restored was saved, got {restore!r}"
+        yield (
+            restore is None or restore in self._saved,
+            f"what is restored was saved, got {restore!r}",
+        )
         yield not (slots == () and decision.hold), "who holds steps has `slots`"
         acts = scale < before.scale or scale > 20 * before.scale or restore or decision.stop
         yield not self._forgets(decision), "a quiet step keeps the scale, `scale=` was forgotten"
         yield bool(not acts or decision.reason), "whoever acts says why"
-        known = set(decision.measure) <= {*MEASUREMENTS}
-        yield known, "`measure` names NORM, DESCENT or DISTANCE"
+        measured = set(decision.measure)
+        yield measured <= {*MEASUREMENTS}, "`measure` names NORM, DESCENT or DISTANCE"
         yield not math.isnan(decision.urgent), "`urgent` is a number"
         condition = isinstance(decision.condition, Condition)
         yield condition, f"the condition is a `Condition`, got {decision.condition!r}"
@@ -113,11 +116,11 @@ class Drill:
         noise, seed = self._noise, self._seed
         if noise.random() < 0.01 * (seed % 4):
             return math.nan, {} if hold else {"loss": NONFINITE}
-        troubled = noise.random() < 0.02 * (seed % 3)
-        kind = noise.choice(_KINDS) if troubled else Condition.STABLE
+        alarms = noise.random() < 0.02 * (seed % 3)
+        kind = noise.choice(_KINDS) if alarms else Condition.STABLE
         loss = noise.choice([0.0, -1e308, 1e308]) if noise.random() < 0.001 else noise.gauss(1, 0.1)
         if hold:
             return loss, {}
         if noise.random() < 0.005 * (seed % 4):
             return loss, {"gradient": NONFINITE}
-        return loss, {"it": Reading(2.0 * troubled, 1.0, kind)}
+        return loss, {"it": Reading(2.0 * alarms, 1.0, kind)}

@@ -18,7 +18,7 @@ from lr_callbacks.controller import Controller
 from lr_callbacks.core import Condition, Detector, Observation
 from lr_callbacks.policies import Hold
 
-#: Rows after its onset within which an event must be told.
+#: Rows after its onset within which an event must be reported.
 WAIT = {"nonfinite": 1, "spike": 3, "drift": 400, "oscillation": 200, "plateau": 1500}
 
 #: Alarms at most so many rows apart are one episode.
@@ -50,7 +50,7 @@ class Curve(NamedTuple):
 
 
 class Alarm(NamedTuple):
-    """A row and the kind of event that was told there."""
+    """A row and the kind of event that was reported there."""
 
     row: int
     kind: str
@@ -61,8 +61,8 @@ class Found(NamedTuple):
 
     Attributes:
         events: how many there are.
-        caught: how many were told in time, by whatever kind of alarm.
-        named: how many of those were first told as what they are; a spike and a drift are one
+        caught: how many were reported in time, by whatever kind of alarm.
+        named: how many of those were first reported as what they are; a spike and a drift are one
             another's names.
         delays: rows from onset to the first alarm, of those caught.
     """
@@ -88,8 +88,8 @@ class Score(NamedTuple):
 
     found: dict[str, Found]
     rows: int  # clean ones
-    false: int  # episodes of trouble told on them
-    plateaus: int  # plateaus told on them; a slow curve is no fault, so they are counted apart
+    false: int  # episodes of alarms on them, but for plateaus
+    plateaus: int  # plateaus reported on them; a slow curve is no fault, so they are counted apart
 
     def per_10k(self, count: int) -> float:
         """Return ``count`` per 10,000 clean rows."""
@@ -102,23 +102,23 @@ Rule = Callable[[Sequence[float]], Iterable[Alarm]]
 def alarms(
     losses: Iterable[float], detectors: Mapping[str, Detector[Any]] | None = None
 ) -> list[Alarm]:
-    """Return what detectors tell of a curve, one alarm for each of them and row.
+    """Return what detectors report of a curve, one alarm for each of them and row.
 
     Args:
-        losses: one a row; NaN and infinities are told as ``nonfinite``.
+        losses: one a row; NaN and infinities are reported as ``nonfinite``.
         detectors: by name; the default ones where None.
 
     >>> alarms([1.0, 1.0, float("nan")])
     [Alarm(row=2, kind='nonfinite')]
     """
-    given = {} if detectors is None else {"detectors": detectors}
-    controller = Controller(policy=Hold(), **given)
-    state, told = controller.init(), []
+    chosen = {} if detectors is None else {"detectors": detectors}
+    controller = Controller(policy=Hold(), **chosen)
+    state, reported = controller.init(), []
     for row, loss in enumerate(losses):
         state, decision = controller.update(state, Observation(row, loss, 1.0))
         kinds = sorted({r.condition for r in decision.readings.values() if r.condition})
-        told += [Alarm(row, _KINDS[kind]) for kind in kinds]
-    return told
+        reported += [Alarm(row, _KINDS[kind]) for kind in kinds]
+    return reported
 
 
 def score(curves: Iterable[Curve], rule: Rule = alarms) -> Score:
@@ -131,17 +131,17 @@ def score(curves: Iterable[Curve], rule: Rule = alarms) -> Score:
     found: dict[str, Found] = {}
     rows = false = plateaus = 0
     for curve in curves:
-        told = sorted(rule(curve.losses))
+        reported = sorted(rule(curve.losses))
         for event in curve.events:
             if event.kind == "clean":
-                inside = [a for a in told if event.onset <= a.row <= event.end]
-                trouble = [a.row for a in inside if a.kind != "plateau"]
+                inside = [a for a in reported if event.onset <= a.row <= event.end]
+                alarmed = [a.row for a in inside if a.kind != "plateau"]
                 rows += event.end - event.onset + 1
-                false += episodes(trouble)
-                plateaus += len(inside) - len(trouble)
+                false += episodes(alarmed)
+                plateaus += len(inside) - len(alarmed)
             else:
                 before = found.get(event.kind, Found())
-                found[event.kind] = _judge(before, event, told, curve.events)
+                found[event.kind] = _judge(before, event, reported, curve.events)
     return Score(found, rows, false, plateaus)
 
 
@@ -155,7 +155,7 @@ def episodes(rows: Sequence[int]) -> int:
 
 
 def labelled(folder: Path) -> list[Curve]:
-    """Read a folder of labelled curves; a curve without a file is left out.
+    """Read a folder of labelled curves; a curve without a file is skipped.
 
     Raises:
         FileNotFoundError: there is no ``labels.csv``.
@@ -168,32 +168,31 @@ def labelled(folder: Path) -> list[Curve]:
                 event = Event(row["event_type"], int(row["onset_index"]), int(row["end_index"]))
                 events.setdefault(row["name"], []).append(event)
     curves = []
-    for name, known in sorted(events.items()):
+    for name, labels in sorted(events.items()):
         path = folder / "data" / f"{name}.csv"
         if path.exists():
             with path.open(encoding="utf-8", newline="") as file:
                 losses = tuple(float(row["loss"] or "nan") for row in csv.DictReader(file))
-            curves.append(Curve(name, losses, tuple(known)))
+            curves.append(Curve(name, losses, tuple(labels)))
     return curves
 
 
-def _judge(before: Found, event: Event, told: Sequence[Alarm], others: Sequence[Event]) -> Found:
-    """Add one event to what is known of its kind."""
-    starts = [e.onset for e in others if e.kind == "nonfinite"]
-    blows_up = event.kind == "drift" and any(abs(start - event.end) <= 2 for start in starts)
+def _judge(
+    before: Found, event: Event, reported: Sequence[Alarm], others: Sequence[Event]
+) -> Found:
+    """Add one event to the others of its kind."""
+    nonfinite = [other.onset for other in others if other.kind == "nonfinite"]
+    blows_up = event.kind == "drift" and any(abs(onset - event.end) <= 2 for onset in nonfinite)
     last = min(event.end, event.onset + WAIT.get(event.kind, 400)) + 2 * blows_up
-    names = {"spike": {"spike", "drift"}, "drift": {"drift", "spike"}}.get(event.kind, {event.kind})
-    names = names | ({"nonfinite"} if blows_up else set())
-    hits = [
-        a
-        for a in told
-        if event.onset <= a.row <= last and (a.kind == "plateau") == (event.kind == "plateau")
-    ]
-    if not hits:
-        return before._replace(events=before.events + 1)
-    return Found(
-        before.events + 1,
-        before.caught + 1,
-        before.named + (hits[0].kind in names),
-        (*before.delays, hits[0].row - event.onset),
+    names = {"spike", "drift"} if event.kind in ("spike", "drift") else {event.kind}
+    names |= {"nonfinite"} if blows_up else set()
+    plateau = event.kind == "plateau"
+    hits = (
+        a for a in reported if event.onset <= a.row <= last and (a.kind == "plateau") is plateau
     )
+    first = next(hits, None)
+    if first is None:
+        return before._replace(events=before.events + 1)
+    delays = (*before.delays, first.row - event.onset)
+    named = before.named + (first.kind in names)
+    return Found(before.events + 1, before.caught + 1, named, delays)

@@ -109,7 +109,7 @@ def closed_loop(
     """
     require(0 < rate < math.inf, "rate", "positive and finite", rate)
     noise, state, scale, hold = random.Random(seed), plant.init(), 1.0, False
-    kept = {START: state}
+    slots = {START: state}
     folded = controller.init()
     for step in range(steps):
         loss = plant.loss(state, noise)
@@ -119,18 +119,18 @@ def closed_loop(
         observation = Observation(step, loss, scale, horizon=steps, held=hold)
         folded, decision = controller.update(folded, observation)
         yield Step(step, rate * scale, loss, decision)
-        state = _carried_out(decision, state, kept)
+        state = _carried_out(decision, state, slots)
         if decision.stop:
             return
         scale, hold = decision.scale, decision.hold
 
 
-def _carried_out(decision: Decision, state: PlantState, kept: dict[str, PlantState]) -> PlantState:
+def _carried_out(decision: Decision, state: PlantState, slots: dict[str, PlantState]) -> PlantState:
     """Save and restore what a decision says; return the state to continue with."""
     if decision.save is not None:
-        kept[decision.save] = state
+        slots[decision.save] = state
     if decision.restore is None:
         return state
-    rule = f"a slot that was saved ({', '.join(kept)})"
-    require(decision.restore in kept, "restore", rule, decision.restore)
-    return kept[decision.restore]
+    rule = f"a slot that was saved ({', '.join(slots)})"
+    require(decision.restore in slots, "restore", rule, decision.restore)
+    return slots[decision.restore]

@@ -29,15 +29,15 @@ def like(template: tuple[Any, ...], saved: Any) -> tuple[Any, ...] | None:
         return None
     if named:
         saved = saved + listed(template[len(saved) :])
-    fields = [_field(known, item) for known, item in zip_longest(template[: len(saved)], saved)]
+    fields = [_field(first, item) for first, item in zip_longest(template[: len(saved)], saved)]
     if any(f is None and i is not None for f, i in zip(fields, saved, strict=True)):
         return None
     return type(template)(*fields) if named else tuple(fields)
 
 
 def _field(first: Any, item: Any) -> Any:
-    known = isinstance(first, tuple) and (isinstance(item, list) or hasattr(first, "_fields"))
-    return like(first, item) if known else _tupled(item)
+    nested = isinstance(first, tuple) and (isinstance(item, list) or hasattr(first, "_fields"))
+    return like(first, item) if nested else _tupled(item)
 
 
 def _tupled(value: Any) -> Any:
@@ -46,8 +46,8 @@ def _tupled(value: Any) -> Any:
 
 def plain(decision: Decision) -> list[Any]:
     """Return what outlasts a checkpoint of a decision, as builtins."""
-    held = [decision.scale, decision.suspend_schedule, decision.probing]
-    return [*held, *decision.measure, decision.urgent, *(["hold"] if decision.hold else [])]
+    first = [decision.scale, decision.suspend_schedule, decision.probing]
+    return [*first, *decision.measure, decision.urgent, *(["hold"] if decision.hold else [])]
 
 
 def restored(saved: list[Any]) -> Decision:

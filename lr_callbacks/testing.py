@@ -7,7 +7,8 @@ promise that was broken. Deterministic; a second or two each. Standard library o
 import json
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from lr_callbacks.controller import Controller, ControllerState, folded
@@ -15,6 +16,8 @@ from lr_callbacks.core import MEASUREMENTS, Condition, Decision, Detector, Polic
 from lr_callbacks.drill import Drill
 from lr_callbacks.policies import Hold
 from lr_callbacks.states import is_plain
+
+TAKEN = "a controller takes it"
 
 
 def check_detector(detector: Detector[Any], *, scale_invariant: bool = True) -> None:
@@ -31,28 +34,12 @@ def check_detector(detector: Detector[Any], *, scale_invariant: bool = True) -> 
             raises on a finite loss, or answers with a NaN; an alarm's statistic does not exceed its
             limit; it alarms on a constant loss; or its verdicts depend on the unit of the loss.
     """
-    _constructed(policy=Hold(), detectors={"it": detector})
+    controller = _tried(TAKEN, partial(Controller, policy=Hold(), detectors={"it": detector}))
     for name, losses in streams().items():
-        readings, states = _fold(detector, losses, name)
-        again, _ = _fold(detector, losses, name)
-        _must(_same(readings, again), f"the same losses give the same readings ({name})")
-        early, head = _tried(name, folded, detector, detector.init(), losses[:70])
-        late, tail = _tried(name, folded, detector, early, losses[70:])
-        alike = _same((late, [*head, *tail]), (states[-1], readings))
-        _must(alike, f"losses folded at once give what they give one by one ({name})")
-        for at in (1, len(losses) // 3, len(losses) - 5):
-            saved = _through_json(detector, states[at])
-            _must(_same(saved, states[at]), f"the state survives JSON after {at} losses ({name})")
-        _check_readings(readings, name)
-        if name == "noise":
-            _check_size([len(json.dumps(state)) for state in states[::10]])
-        for state in (detector.init(), states[0], states[-1]):
-            rebased = _tried(name, detector.rebase, state)
-            _must(_same(_through_json(detector, rebased), rebased), "`rebase` returns a state")
-            _fold(detector, losses[:50], f"{name}, rebased", rebased)
+        _check_stream(controller, detector, name, losses)
     for level in (0.0, 1.0, -3.0, 1e-8, 1e8, 1e300):
-        told = {r.condition for r in _fold(detector, [level] * 600, "constant")[0]}
-        _must(told == {Condition.STABLE}, f"a constant loss of {level} raises no alarm")
+        conditions = {r.condition for r in _fold(detector, [level] * 600, "constant")[0]}
+        _must(conditions == {Condition.STABLE}, f"a constant loss of {level} raises no alarm")
     if scale_invariant:
         _check_units(detector)
 
@@ -72,29 +59,30 @@ def check_policy(policy: Policy[Any]) -> None:
             acts without a reason; its slots are not its own, or it returns to one that was refused
             or is gone; it asks for what nobody measures.
     """
-    controller = _constructed(policy=policy, detectors={})
+    controller = _tried(TAKEN, partial(Controller, policy=policy, detectors={}))
     _must(set(controller.opening().measure) <= {*MEASUREMENTS}, "`opening` names measurements")
     for seed in range(12):
         state, other, drill = policy.init(), policy.init(), Drill(policy, seed)
         sizes: list[int] = []
         for observation, readings in drill.observations():
             where = f"step {observation.step} of seed {seed}"
-            answer = _tried(where, policy.update, state, observation, readings)
-            again = _tried(where, policy.update, other, observation, readings)
+            never = f"nothing makes it raise ({where})"
+            answer = _tried(never, policy.update, state, observation, readings)
+            again = _tried(never, policy.update, other, observation, readings)
             _must(_same(again, answer), f"the same observations give the same decisions ({where})")
             _must(_is_pair(answer, Decision), f"`update` answers (state, Decision) ({where})")
             state, decision = answer
             _must(is_plain(state), f"the state is a tuple of plain values ({where})")
-            for kept, promise in drill.promises(decision):
-                _must(kept, f"{promise} ({where})")
+            _must_all(drill.promises(decision), where)
             drill.carry_out(decision)
             if observation.step % 97 == 0:
-                state = _restored(controller, state, where)
+                promise = f"the state survives JSON ({where})"
+                state = _revived(controller, ControllerState((), state), promise).policy
                 sizes.append(len(json.dumps(state)))
             if drill.resumes(observation.step):
-                state = _tried(where, controller.resumed, ControllerState((), state)).policy
+                state = _tried(never, controller.resumed, ControllerState((), state)).policy
             other = state
-            _tried(where, controller.closing, ControllerState((), state))
+            _tried(never, controller.closing, ControllerState((), state))
         _check_size(sizes)
 
 
@@ -118,18 +106,39 @@ def streams(seed: int = 0) -> dict[str, list[float]]:
     }
 
 
+def _check_stream(
+    controller: Controller, detector: Detector[Any], name: str, losses: Sequence[float]
+) -> None:
+    never = f"nothing makes it raise ({name})"
+    readings, states = _fold(detector, losses, name)
+    again, _ = _fold(detector, losses, name)
+    _must(_same(readings, again), f"the same losses give the same readings ({name})")
+    early, head = _tried(never, folded, detector, detector.init(), losses[:70])
+    late, tail = _tried(never, folded, detector, early, losses[70:])
+    alike = _same((late, [*head, *tail]), (states[-1], readings))
+    _must(alike, f"losses folded at once give what they give one by one ({name})")
+    for at in (1, len(losses) // 3, len(losses) - 5):
+        state = controller.init()._replace(detectors=(states[at],))
+        _revived(controller, state, f"the state survives JSON after {at} losses ({name})")
+    _check_readings(readings, name)
+    if name == "noise":
+        _check_size([len(json.dumps(state)) for state in states[::10]])
+    for state in (detector.init(), states[0], states[-1]):
+        rebased = _tried(never, detector.rebase, state)
+        state = controller.init()._replace(detectors=(rebased,))
+        _revived(controller, state, "`rebase` returns a state")
+        _fold(detector, losses[:50], f"{name}, rebased", rebased)
+
+
 def _fold(
     detector: Detector[Any], losses: Sequence[float], name: str, state: Any = None
 ) -> tuple[list[Reading], list[Any]]:
     state = detector.init() if state is None else state
     readings, states = [], []
     for loss in losses:
-        try:
-            answer = detector.update(state, loss)
-        except Exception as error:
-            raise AssertionError(
-                f"broken promise: no finite loss makes it raise: {loss!r} ({name}): {error!r}"
-            ) from error
+        answer = _tried(
+            f"no finite loss makes it raise: {loss!r} ({name})", detector.update, state, loss
+        )
         _must(_is_pair(answer, Reading), f"`update` answers (state, Reading) ({name})")
         state, reading = answer
         _must(is_plain(state), f"the state is a tuple of plain values ({name})")
@@ -139,19 +148,12 @@ def _fold(
     return readings, states
 
 
-def _restored(controller: Controller, state: Any, where: str) -> Any:
-    plain = json.loads(json.dumps(controller.plain(ControllerState((), state))))
+def _revived(controller: Controller, state: ControllerState, promise: str) -> ControllerState:
+    """Return a state that went through JSON, as through a checkpoint."""
+    plain = json.loads(json.dumps(controller.plain(state)))
     restored, fresh = controller.restore(plain)
-    alike = not fresh and _same(restored.policy, state)
-    _must(alike, f"the state survives JSON ({where})")
-    return restored.policy
-
-
-def _through_json(detector: Detector[Any], state: Any) -> Any:
-    controller = Controller(policy=Hold(), detectors={"it": detector})
-    plain = controller.plain(controller.init()._replace(detectors=(state,)))
-    restored, _ = controller.restore(json.loads(json.dumps(plain)))
-    return restored.detectors[0]
+    _must(not fresh and _same(restored, state), promise)
+    return restored
 
 
 def _check_readings(readings: Sequence[Reading], name: str) -> None:
@@ -173,26 +175,19 @@ def _check_units(detector: Detector[Any]) -> None:
     for name, losses in streams().items():
         if name in ("extremes", "hostile", "explosion"):
             continue
-        told = [r.condition for r in _fold(detector, losses, name)[0]]
+        conditions = [r.condition for r in _fold(detector, losses, name)[0]]
         for power in (-60, -3, 20):
             scaled = [math.ldexp(loss, power) for loss in losses]
-            same = [r.condition for r in _fold(detector, scaled, name)[0]] == told
+            same = [r.condition for r in _fold(detector, scaled, name)[0]] == conditions
             _must(same, f"losses times 2 to the {power} get the same verdicts ({name})")
 
 
-def _constructed(**parts: Any) -> Controller:
+def _tried(promise: str, function: Callable[..., Any], *arguments: Any) -> Any:
     try:
-        return Controller(**parts)
-    except Exception as error:
-        raise AssertionError(f"broken promise: a controller takes it: {error}") from error
-
-
-def _tried(where: str, function: Callable[..., Any], *given: Any) -> Any:
-    try:
-        return function(*given)
+        return function(*arguments)
     except Exception as error:
         raise AssertionError(
-            f"broken promise: nothing makes it raise ({where}): {error!r}"
+            f"broken promise: {promise}: {error} ({type(error).__name__})"
         ) from error
 
 
@@ -203,6 +198,11 @@ def _is_pair(answer: object, second: type) -> bool:
 def _same(one: object, other: object) -> bool:
     """Compare as text: a NaN equals itself, a list is no tuple."""
     return repr(one) == repr(other)
+
+
+def _must_all(promises: Iterable[tuple[bool, str]], where: str) -> None:
+    for kept, promise in promises:
+        _must(kept, f"{promise} ({where})")
 
 
 def _must(kept: bool | str | None, promise: str) -> None:

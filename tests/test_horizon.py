@@ -1,6 +1,8 @@
 """How long a training will be: never a negative number, infinite where nobody knows."""
 
 import math
+from functools import partial
+from inspect import isfunction, signature
 
 import pytest
 import torch
@@ -9,14 +11,18 @@ from torch.utils.data import DataLoader, IterableDataset
 from trainers import Kept, Regression, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate, Search
-from lr_callbacks.app import curves, schedules
-from lr_callbacks.app.build import optimizer
+from lr_callbacks.app import schedules
+from lr_callbacks.app.factories import OptimizerFactory, ScheduleFactory
+from lr_callbacks.app.schedules import Curve
+from lr_callbacks.app.stateful import OneCycle
 from lr_callbacks.core import Decision
 from lr_callbacks.horizon import UNBOUNDED
 from lr_callbacks.zoo.task import Task
 
-CURVES = [kind for kind in vars(curves).values() if isinstance(kind, type)]
-CURVES = [k for k in CURVES if k.__module__ == curves.__name__]
+FORMULAS = [
+    f for f in vars(schedules).values() if isfunction(f) and "done" in signature(f).parameters
+]
+CURVES = [partial(Curve, formula) for formula in FORMULAS]
 
 
 class Stream(IterableDataset):
@@ -88,7 +94,7 @@ def test_search_finds_over_a_stream_the_rate_that_it_finds_over_the_same_rows_wi
     assert min(found) > 1e-3
 
 
-@pytest.mark.parametrize("kind", [*CURVES, schedules.OneCycle])
+@pytest.mark.parametrize("kind", [*CURVES, partial(ScheduleFactory, OneCycle)])
 @pytest.mark.parametrize("unknown", [-1, math.inf])
 def test_a_schedule_over_an_unknown_length_is_the_one_over_a_thousand_steps(kind, unknown):
     def rates(steps):
@@ -118,9 +124,9 @@ def test_the_bundled_task_tells_its_schedule_a_length_over_a_stream(settings, to
 
     def schedule(optimizer, steps, epochs):
         given.append((steps, epochs))
-        return curves.Cosine()(optimizer, steps, epochs)
+        return Curve(schedules.cosine)(optimizer, steps, epochs)
 
-    task = Task(nn.Linear(4, 1), "regression", optimizer("sgd", 0.1), schedule)
+    task = Task(nn.Linear(4, 1), "regression", OptimizerFactory(torch.optim.SGD, 0.1), schedule)
     made = trainer([], **settings)
     made.fit(task, stream(), loader())
     assert given == [told]

@@ -28,8 +28,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, IterableDataset
 from transformers.optimization import GreedyLR
 
-from lr_callbacks.app.build import OptimizerFactory
-from lr_callbacks.app.curves import Cosine
+from lr_callbacks.app.factories import OptimizerFactory
+from lr_callbacks.app.schedules import Curve, cosine
 
 #: The methods that adapt the rate to the loss by this package's callbacks, each on top of a cosine.
 OURS = ("search", "guard")
@@ -104,9 +104,8 @@ class _Training(pl.LightningModule):
             return self._schedule_free()
         else:
             options = {"momentum": 0.9} if self.cell.optimizer == "sgd" else {"weight_decay": 0.01}
-            optimizer = OptimizerFactory(self.cell.optimizer, self.lr, options)(
-                self.model.parameters()
-            )
+            cls = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[self.cell.optimizer]
+            optimizer = OptimizerFactory(cls, self.lr, options)(self.model.parameters())
         if method == "plateau":
             self.by_loss = ReduceLROnPlateau(optimizer, factor=0.3, patience=2, threshold=1e-3)
         if method == "greedy":
@@ -116,7 +115,7 @@ class _Training(pl.LightningModule):
             )  # fmt: skip
         if method in ("plateau", "greedy", "constant"):
             return optimizer
-        schedule = Cosine(warm_up=0.05, final=0.0)
+        schedule = Curve(cosine, {"final": 0.0}, warm_up=0.05)
         return {"optimizer": optimizer, "lr_scheduler": schedule(optimizer, self.steps, 1)}
 
     def _schedule_free(self) -> Optimizer:

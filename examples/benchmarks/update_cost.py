@@ -16,7 +16,7 @@ import tables
 import torch
 from pytorch_lightning import Callback, Trainer
 
-from lr_callbacks.app.build import OptimizerFactory
+from lr_callbacks.app.factories import OptimizerFactory
 from lr_callbacks.controller import Controller
 from lr_callbacks.core import Observation
 from lr_callbacks.detectors import default_detectors
@@ -111,7 +111,7 @@ def of_trainer():
     """Return the cost of a step within a Trainer, from one batch's end to the next's."""
     data, clock = Bundled("gaussian", batch_size=32), Clock()
     model = linear(data.shape, data.arrays.outputs)
-    task = Task(model, "regression", OptimizerFactory("sgd", 0.01), lambda *_: None)
+    task = Task(model, "regression", OptimizerFactory(torch.optim.SGD, 0.01), lambda *_: None)
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

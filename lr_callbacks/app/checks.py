@@ -1,5 +1,6 @@
 """What is refused before any work, and the length of a training that nobody gave."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from lr_callbacks.app import schema
+from lr_callbacks.app.schema import Train
 from lr_callbacks.core import require
 
 #: The data that are learnt in so many steps, where nothing else is asked for.
@@ -20,10 +21,10 @@ def refuse(config: DictConfig) -> None:
     Raises:
         ValueError: a key is unknown or missing, or a value is impossible.
     """
-    known = tuple(schema.fields("Train"))
+    keys = [field.name for field in dataclasses.fields(Train)]
     for key in map(str, config):
-        if key not in known:
-            raise ValueError(f"unknown key `{key}`; the keys are {', '.join(known)}.")
+        if key not in keys:
+            raise ValueError(f"unknown key `{key}`; the keys are {', '.join(keys)}.")
     for group in ("model", "data", "optimizer", "schedule", "trainer"):
         if not config.get(group):
             raise ValueError(f"`{group}` must be chosen: say {group}=OPTION.")
@@ -31,8 +32,8 @@ def refuse(config: DictConfig) -> None:
         raise ValueError(f"`{key}` must be given: say {key}=VALUE.")
     seed = config.seed
     require(isinstance(seed, int) and 0 <= seed < 2**32, "seed", "a whole number from 0 on", seed)
-    held = config.ckpt_path in (None, "last") or Path(config.ckpt_path).exists()
-    require(held, "ckpt_path", 'a checkpoint that exists, or "last"', config.ckpt_path)
+    exists = config.ckpt_path in (None, "last") or Path(config.ckpt_path).exists()
+    require(exists, "ckpt_path", 'a checkpoint that exists, or "last"', config.ckpt_path)
     require(math.isfinite(config.penalty), "penalty", "a finite number", config.penalty)
     if in_sweep() and "ddp" in str(config.trainer.strategy):
         raise ValueError(

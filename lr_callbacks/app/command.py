@@ -1,7 +1,7 @@
 """``lr-train``: what needs no torch is answered without it, all else is handed to `train`."""
 
-import re
 import sys
+from collections.abc import Iterator
 from importlib import resources
 
 import hydra
@@ -9,11 +9,11 @@ import yaml
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.override_parser.types import Glob
+from omegaconf import DictConfig
 
-from lr_callbacks.app.errors import or_like, renamed, sentence
-from lr_callbacks.app.targets import OPTIMIZERS, arguments
+from lr_callbacks.app import schema  # noqa: F401 - it registers the schemas
+from lr_callbacks.app.errors import EXPECTED, sentence
 from lr_callbacks.app.versions import VERSION_BASE, prepare_hydra
 
 #: What Hydra answers from the files of a configuration, whatever their targets take.
@@ -43,11 +43,10 @@ def help_text() -> str:
     return text.replace("$$", "$")
 
 
-def refusal(given: list[str]) -> str:
-    """Say what is wrong with an option, or a key that is nearly right; nothing where all is well.
+def refusal(arguments: list[str]) -> str:
+    """Say what is wrong with the overrides; nothing where a configuration can be composed of them.
 
-    What is not seen in the files of the configuration and in the signatures of what they build, or
-    where flags choose other files, is left to `train`.
+    Left to `train`: what flags choose from other files, and values of a sweep but the first.
 
     >>> refusal(["modle=mlp"])
     'unknown key `modle`; did you mean `model`?'
@@ -56,51 +55,26 @@ def refusal(given: list[str]) -> str:
     >>> refusal(["optimizer=adam", "optimizer.amsgrad=true"])
     ''
     """
-    if any(a.startswith("-") and a not in ("-m", "--multirun") for a in given):
+    if any(a.startswith("-") and a not in ("-m", "--multirun") for a in arguments):
         return ""
     try:
-        overrides = [_first(a) for a in given if not a.startswith("-")]
+        overrides = list(_first_values([a for a in arguments if not a.startswith("-")]))
         with initialize_config_module("lr_callbacks.conf", **VERSION_BASE):
-            try:
-                compose("train", overrides)
-            except HydraException as error:
-                if found := re.search(r"Could not override '([^']+)'", str(error)):
-                    chosen = [o for o in overrides if "." not in o.partition("=")[0]]
-                    return _unknown(found[1], chosen)
-                return sentence(error) if "Could not find '" in str(error) else ""
-    except HydraException:
-        return ""
+            compose("train", overrides)
+    except EXPECTED as error:
+        return sentence(error)
     finally:
         GlobalHydra.instance().clear()
     return ""
 
 
-def _first(override: str) -> str:
-    """Return an override with the first of the values that it sweeps."""
-    parsed = OverridesParser.create().parse_override(override)
-    if not parsed.is_discrete_sweep():
-        return override
-    return f"{parsed.get_key_element()}={next(parsed.sweep_string_iterator())}"
-
-
-def _unknown(key: str, chosen: list[str]) -> str:
-    """Say which key is meant, where no signature has this one."""
-    if now := renamed(key):
-        return now
-    parent, _, name = key.rpartition(".")
-    known: tuple[str, ...] = ()
-    config = compose("train", [o for o in chosen if o.partition("=")[0] != key])
-    node = OmegaConf.select(config, parent) if parent else config
-    if not isinstance(node, DictConfig):
-        return ""
-    if parent:
-        kind = OPTIMIZERS.get(str(node.get("kind")), "")
-        built = "pytorch_lightning.Trainer" if parent == "trainer" else node.get("_target_", "")
-        known = arguments(kind or built)
-        if not known or name in known:
-            return ""
-    near = or_like(key, [".".join(filter(None, (parent, str(k)))) for k in (*node, *known)])
-    return f"unknown key `{key}`{near}" if near != "." else ""
+def _first_values(arguments: list[str]) -> Iterator[str]:
+    """Yield the overrides, each with the first of the values that it sweeps."""
+    for override in OverridesParser.create().parse_overrides(arguments):
+        if not override.is_sweep_override():
+            yield str(override.input_line)
+        elif override.is_discrete_sweep() and not isinstance(override.value(), Glob):
+            yield f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
 
 
 def main() -> None:

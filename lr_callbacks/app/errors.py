@@ -1,27 +1,33 @@
 """What is said to a person whose configuration cannot work: one sentence."""
 
+import dataclasses
 import difflib
-import re
-from collections.abc import Callable, Iterable, Iterator
+import types
+import typing
+from collections.abc import Iterable, Iterator
 from importlib import resources
 from typing import Any
 
-from hydra import compose, initialize_config_module
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, OverrideParseException
-from omegaconf import OmegaConf
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    OmegaConfBaseException,
+    ValidationError,
+)
 from yaml import YAMLError
 
-from lr_callbacks.app.targets import arguments
-from lr_callbacks.app.versions import VERSION_BASE
+from lr_callbacks.app.signatures import arguments
 
-#: Which extra brings an option that other packages provide.
+#: Which extra brings an option, or a package, that does not come with this one.
 EXTRAS = {
     "hydra/launcher=joblib": "sweep",
     "hydra/launcher=ray": "ray",
     "hydra/launcher=submitit_local": "slurm",
     "hydra/launcher=submitit_slurm": "slurm",
     "hydra/sweeper=optuna": "sweep",
+    "prodigyopt": "optimizers",
+    "schedulefree": "optimizers",
 }
 #: The loggers, each set by its name; once there was but one.
 LOGGERS = {
@@ -30,15 +36,29 @@ LOGGERS = {
     "tensorboard": "pytorch_lightning.loggers.tensorboard.TensorBoardLogger",
 }
 _TYPES = {
-    "Integer": "a whole number",
-    "Float": "a number",
-    "Boolean": "true or false",
-    "bool": "true or false",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    list: "a list, as [0.1, 0.2]",
 }
 
 
-class Refused(RuntimeError):
-    """A training that did what it was told not to do."""
+class TrainingDiverged(RuntimeError):
+    """A training diverged, and ``fail_on_divergence`` is set."""
+
+
+#: What a person can mend; anything else is a fault of the program, and shown with its traceback.
+EXPECTED = (
+    ValueError,
+    TrainingDiverged,
+    HydraException,
+    OmegaConfBaseException,
+    YAMLError,
+    FileNotFoundError,
+    NotADirectoryError,
+    PermissionError,
+)
 
 
 def sentence(error: BaseException) -> str:
@@ -47,35 +67,46 @@ def sentence(error: BaseException) -> str:
     >>> sentence(ValueError("`cut` must be between 0 and 1, got 2."))
     '`cut` must be between 0 and 1, got 2.'
     """
-    text = f"{error}\n{error.__cause__ or ''}"
-    file = re.search(r"^In '([^']+)': \w+ raised while composing", text)
-    for pattern, say in _KNOWN.items():
-        if found := re.search(pattern, text):
-            return (f"{file[1]}.yaml: " if file else "") + say(*found.groups())
+    text = str(error)
+    quoted = text.partition("'")[2].partition("'")[0]  # a file, a key or a target
+    if isinstance(error, MissingConfigException):
+        return _no_option(error) or _line(text)
+    if isinstance(error, OverrideParseException):
+        return f"{_line(text)}: write KEY=VALUE, or 'KEY=[A,B]' in quotes"
     if isinstance(error, YAMLError):
         return _not_yaml(error)
-    return _plain(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}; name a place that can be read and written."
+    if text.startswith("Multiple values for "):
+        key = text.split()[3].rpartition("@")[2].rstrip(".")
+        return f"two options of `{key.partition('.')[0]}` both set `{key}`: choose one of them."
+    if text.startswith("Config group override must be a string"):
+        return "a group takes the name of an option or a list of them; `~group` skips one."
+    if text.startswith("No supported gpu backend found"):
+        return "there is no GPU here: say trainer=cpu."
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        chain, cause = list(_chain(error)), error.__cause__
+        if text.startswith("Error locating target"):
+            return _no_target(quoted, chain[-1])
+        if wrong := next((e for e in chain[:2] if isinstance(e, OmegaConfBaseException)), None):
+            file = f"{quoted}.yaml: " if text.startswith("In '") else ""
+            return file + _wrong_key(wrong, quoted if text.startswith("Could not over") else "")
+        if isinstance(cause, ValueError | TypeError | ImportError):
+            return _line(str(cause))
+    return _line(text)
 
 
-def _plain(error: BaseException) -> str:
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _line(text: str) -> str:
     """Join the lines of a message that needs no translation, without its noise."""
-    text = str(error)
-    cause = error.__cause__ or error.__context__
-    if isinstance(error, HydraException) and isinstance(
-        cause, ValueError | TypeError | ImportError
-    ):
-        text = str(cause)
-    elif called := re.search(r"^Error in call to target .*?:\s*\w+\((['\"])(.*)\1\)", text):
-        text = called[2]  # from another process, which loses the cause
-    elif isinstance(error, OSError) and error.filename:
-        text = f"{error.filename}: {error.strerror}; name a place that can be read and written."
     text = text.partition("\nConfig search path:")[0]
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    noise = ("full_key", "object_type", "reference", "See https://hydra.cc")
-    kept = " ".join(line for line in lines if not line.startswith(noise))
-    if isinstance(error, OverrideParseException):
-        kept += ": write KEY=VALUE, or 'KEY=[A,B]' in quotes"
-    return kept.replace(", set env var HYDRA_FULL_ERROR=1 to see chained exception", "")
+    lines = (line.strip() for line in text.splitlines())
+    return " ".join(line for line in lines if line and not line.startswith("See https://hydra.cc"))
 
 
 def _not_yaml(error: YAMLError) -> str:
@@ -84,26 +115,48 @@ def _not_yaml(error: YAMLError) -> str:
     return f"{place}this is no valid YAML: {getattr(error, 'problem', None) or error}."
 
 
-def _unknown_field(key: str, kind: str, given: str = "") -> str:
-    """Name the field of a schema most like the last part of ``key``, or all of them."""
-    from lr_callbacks.app import schema  # whose targets take seconds to import
+def _wrong_key(error: OmegaConfBaseException, override: str) -> str:
+    """Say what is wrong with a key, which an override may have named together with what follows."""
+    key = error.full_key
+    if not key:
+        return _line(str(error))
+    if isinstance(error, ConfigAttributeError | ConfigKeyError):
+        prefix = key.rpartition(".")[0]
+        names = map(str, error.parent_node or ())
+        siblings = [name for name in names if name[0] != "_" and name != "hydra"]
+        said = unknown(key, [f"{prefix}.{name}" if prefix else name for name in siblings])
+        return said.replace(f"`{key}`", f"`{override or key}`", 1)
+    if isinstance(error, ValidationError) and error.value is None:
+        return f"`{key}` must have a value, not null."
+    if isinstance(error, ValidationError) and (wanted := _wanted(error)):
+        return f"`{key}` must be {wanted}, got {error.value!r}."
+    reason = str(error.msg or error).partition("\n")[0]
+    return f"`{key}`: {reason}."
 
+
+def _wanted(error: OmegaConfBaseException) -> str:
+    """Return the type that a field of a schema has, or an element of a list, in words."""
+    if dataclasses.is_dataclass(error.object_type):
+        hint = typing.get_type_hints(error.object_type)[str(error.key)]
+    else:
+        hint = next(iter(typing.get_args(error.ref_type)), None)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = next(kind for kind in typing.get_args(hint) if kind is not types.NoneType)
+    return _TYPES.get(typing.get_origin(hint) or hint, "")
+
+
+def unknown(key: str, siblings: list[str]) -> str:
+    """Say which of the keys beside it is most like an unknown one, or name all of them."""
+    if now := renamed(key):
+        return now
+    if (near := or_like(key, siblings)) != ".":
+        return f"unknown key `{key}`{near}"
     parent = key.rpartition(".")[0]
-    prefix = f"{parent}." if parent else ""
-    known = [f"{prefix}{name}" for name in schema.fields(kind) if name[0] != "_"]
-    return _unknown(key, known).replace(f"`{key}`", f"`{given or key}`", 1)
-
-
-def _unknown_override(given: str, key: str, kind: str) -> str:
-    return _unknown_field(key, kind, given)
-
-
-def _unknown_key(key: str) -> str:
-    """Name the valid key most like ``key``, or those beside it."""
-    GlobalHydra.instance().clear()
-    with initialize_config_module("lr_callbacks.conf", **VERSION_BASE):
-        config = OmegaConf.to_container(compose("train"), resolve=False)
-    return _unknown(key, list(_keys(config)))
+    place = f"`{parent}`" if parent else "the configuration"
+    if not siblings:
+        return f"unknown key `{key}`; {place} takes none."
+    names = ", ".join(sibling.rpartition(".")[2] for sibling in siblings)
+    return f"unknown key `{key}`. The keys of {place} are {names}."
 
 
 def renamed(key: str) -> str:
@@ -123,31 +176,20 @@ def renamed(key: str) -> str:
     return ""
 
 
-def _unknown(key: str, known: list[str]) -> str:
-    if now := renamed(key):
-        return now
-    near = or_like(key, known)
-    if near != ".":
-        return f"unknown key `{key}`{near}"
-    parent = key.rpartition(".")[0]
-    if parent and not any(k.rpartition(".")[0] == parent for k in known):
-        parent = ""
-    beside = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent]
-    place = f"`{parent}`" if parent else "the configuration"
-    if not beside:
-        return f"unknown key `{key}`; {place} takes none."
-    return f"unknown key `{key}`. The keys of {place} are {', '.join(beside)}."
-
-
-def _unknown_option(group: str, option: str, listed: str = "") -> str:
+def _no_option(error: MissingConfigException) -> str:
     """Name the options of a group, or the extra that brings this one."""
+    group, slash, option = (error.missing_cfg_file or "").rpartition("/")
+    if not slash:
+        return ""
+    if not option:
+        return f"`{group}=` needs the name of an option, or null."
     if extra := EXTRAS.get(f"{group}={option}"):
         return f"`{group}={option}` needs another package: pip install 'lr-callbacks[{extra}]'."
-    known = listed.split() or _options(group)
-    if not known:
+    options = error.options or _options(group)
+    if not options:
         return f"there is no file `{group}/{option}.yaml` among the configurations."
-    said = f"unknown option `{group}={option}`{or_like(option, known)}"
-    return f"{said} The options of `{group}` are {', '.join(known)}."
+    said = f"unknown option `{group}={option}`{or_like(option, options)}"
+    return f"{said} The options of `{group}` are {', '.join(options)}."
 
 
 def _options(group: str) -> list[str]:
@@ -156,55 +198,14 @@ def _options(group: str) -> list[str]:
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
-def _no_target(path: str, reason: str | None) -> str:
-    because = f" ({reason})" if reason else ""
-    return f"there is no `{path}` to import; name it as package.module.Name{because}."
+def _no_target(path: str, reason: Any) -> str:
+    if extra := EXTRAS.get(path.partition(".")[0]):
+        return f"`{path}` needs another package: pip install 'lr-callbacks[{extra}]'."
+    return f"there is no `{path}` to import; name it as package.module.Name ({_line(str(reason))})."
 
 
-def _wrong_type(value: str, kind: str, key: str) -> str:
-    return f"`{key}` must be {_TYPES.get(kind, kind.lower())}, got {value!r}."
-
-
-def _wrong_list(value: str, key: str) -> str:
-    return f"`{key}` must be a list, as [0.1, 0.2], got {value!r}."
-
-
-#: What Hydra and OmegaConf say, and how to say it; the first that matches counts.
-_KNOWN: dict[str, Callable[..., str]] = {
-    r"Could not override '([^']+)'(?s:.*?)full_key: (\S+)\s+object_type=(\w+)": _unknown_override,
-    r"Key '[^']+' not in '\w+'[^\n]*\s+full_key: (\S+)\s+object_type=(\w+)": _unknown_field,
-    r"Key '[^']+' is not in struct\s+full_key: (\S+)": _unknown_key,
-    r"Could not override '([^']+)'": _unknown_key,
-    r"Could not find '([^']+)/([^'/]+)'(?s:.*?)'\1':((?:\n\t\S+)*)": _unknown_option,
-    r"Could not (?:find|load) '([^']+)/([^'/]+)'": _unknown_option,
-    r"Value '(.*)' of type '\w+' could not be converted to (\w+)\s+full_key: (\S+)": _wrong_type,
-    r"Invalid value assigned: (\w+) is not a ListConfig(?s:.*?)full_key: (\S+)": _wrong_list,
-    r"Value '(.*)' is not a valid (bool)(?s:.*?)full_key: (\S+)": _wrong_type,
-    r"(?s)Could not find '([^'/]+)/'.*": "`{0}=` needs the name of an option, or null.".format,
-    r"Multiple values for (?:hydra/lr_callbacks@)?([^\s.]+)([.\w]*)\.": (
-        "two options of `{0}` both set `{0}{1}`: choose one of them.".format
-    ),
-    r"field '([^']+)' is not Optional": "`{}` must have a value, not null.".format,
-    r"No supported gpu backend found": "there is no GPU here: say trainer=cpu.".format,
-    r"Config group override must be a string": (
-        "a group takes the name of an option or a list of them; `~group` leaves one out.".format
-    ),
-    r"Error (?:locating target|loading) '([^']+)'(?s:(?:.*?Error\(\"(.*?)\"\))?)": _no_target,
-    r"Missing mandatory value: (\S+)": "`{0}` must be given: say {0}=VALUE.".format,
-}
-
-
-def or_like(word: str, known: Iterable[str]) -> str:
-    """Suggest the word most like ``word`` that has the same parent, or end the sentence."""
-    parent = word.rpartition(".")[0]
-    beside = [other for other in known if other.rpartition(".")[0] == parent]
-    leaves = {other.rpartition(".")[2]: other for other in beside}
+def or_like(word: str, words: Iterable[str]) -> str:
+    """Suggest the word that is most like ``word``, or end the sentence."""
+    leaves = {other.rpartition(".")[2]: other for other in words}
     close = difflib.get_close_matches(word.rpartition(".")[2], leaves, n=1, cutoff=0.65)
     return f"; did you mean `{leaves[close[0]]}`?" if close else "."
-
-
-def _keys(config: Any, prefix: str = "") -> Iterator[str]:
-    for name, value in config.items():
-        yield f"{prefix}{name}"
-        if isinstance(value, dict):
-            yield from _keys(value, f"{prefix}{name}.")

@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 #: Tag of the parent for each job that failed, with the job's number; its value is the overrides.
 FAILED_JOB = "lr_callbacks.failed_job."
 
+NO_PARENT = "The sweep gets no parent run in MLflow"
+NOT_UPDATED = "The parent run of the sweep could not be updated"
+
 #: Children that the parent's link compares.
 COMPARED = 20
 
@@ -55,29 +58,12 @@ class MultirunParent(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Create the parent; without a store that answers, the jobs run without one."""
-        if not self.experiment_name:
-            return
-        folder = Path(config.hydra.runtime.cwd)
-        overrides = " ".join(config.hydra.overrides.task)
-        try:
-            self.tracking_uri = store.resolve(self.tracking_uri, folder)
-            store.prepare(self.tracking_uri)
-            client = MlflowClient(self.tracking_uri)
-            store.reachable(client)
-            artifacts = store.artifact_folder(self.tracking_uri, self.experiment_name)
-            experiment = store.experiment_id(client, self.experiment_name, artifacts)
-            name = f"sweep {time.strftime('%m%d-%H%M%S')}"
-            tags = {"lr_callbacks.sweep": "parent", "mlflow.note.content": f"`-m {overrides}`"}
-            self.parent = client.create_run(experiment, tags=tags, run_name=name).info.run_id
-            client.log_text(self.parent, OmegaConf.to_yaml(config), "multirun.yaml")
-        except (OSError, MlflowException) as error:
-            said = str(error).splitlines()[0]
-            log.warning("The sweep gets no parent run in MLflow: %s", said)
-            return
-        atexit.register(self._close)
+        if self.experiment_name:
+            _guarded(NO_PARENT, self._create, config, self.experiment_name)
+            atexit.register(self._close)
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
-        """Tell the job its parent; this runs in the job's own process."""
+        """Name its parent to the job; this runs in the job's own process."""
         if self.parent:
             os.environ[PARENT] = self.parent
 
@@ -90,17 +76,33 @@ class MultirunParent(Callback):
         log.warning("A job of the sweep failed: %s", job)
         if self.parent:  # a tag, since a launcher may run jobs in other processes than the parent's
             client = MlflowClient(self.tracking_uri)
-            _guarded(client.set_tag, self.parent, f"{FAILED_JOB}{config.hydra.job.num}", job)
+            _guarded(
+                NOT_UPDATED, client.set_tag, self.parent, f"{FAILED_JOB}{config.hydra.job.num}", job
+            )
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Close the parent."""
         self._close(complete=True)
 
+    def _create(self, config: DictConfig, experiment_name: str) -> None:
+        uri = store.resolve(self.tracking_uri, Path(config.hydra.runtime.cwd))
+        store.prepare(uri)
+        client = MlflowClient(uri)
+        store.reachable(client)
+        artifacts = store.artifact_folder(uri, experiment_name)
+        experiment = store.experiment_id(client, experiment_name, artifacts)
+        overrides = " ".join(config.hydra.overrides.task)
+        tags = {"lr_callbacks.sweep": "parent", "mlflow.note.content": f"`-m {overrides}`"}
+        name = f"sweep {time.strftime('%m%d-%H%M%S')}"
+        self.parent = client.create_run(experiment, tags=tags, run_name=name).info.run_id
+        self.tracking_uri = uri
+        client.log_text(self.parent, OmegaConf.to_yaml(config), "multirun.yaml")
+
     def _close(self, complete: bool = False) -> None:
         if self.parent is None or os.getpid() != self.owner:
             return
         parent, self.parent = self.parent, None
-        _guarded(self._end, MlflowClient(self.tracking_uri), parent, complete)
+        _guarded(NOT_UPDATED, self._end, MlflowClient(self.tracking_uri), parent, complete)
 
     def _end(self, client: MlflowClient, parent: str, complete: bool) -> None:
         run = client.get_run(parent)
@@ -148,10 +150,10 @@ class MultirunParent(Callback):
         return "\n".join(rows)
 
 
-def _guarded(call: Callable[..., Any], *arguments: Any) -> None:
-    """Do without what the store does not take: a sweep goes on without its parent."""
+def _guarded(warning: str, call: Callable[..., Any], *arguments: Any) -> None:
+    """Do without what the store does not take: a sweep goes on also without a parent."""
     try:
         call(*arguments)
     except (OSError, MlflowException) as error:
-        said = str(error).splitlines()[0]
-        log.warning("The parent run of the sweep could not be updated: %s", said)
+        reason = str(error).splitlines()[0]
+        log.warning("%s: %s", warning, reason)

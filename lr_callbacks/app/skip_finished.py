@@ -35,16 +35,16 @@ class Finished(NamedTuple):
 def mark(config: DictConfig, logger: Logger) -> None:
     """Tag the run with what tells it apart, so that it can be found again."""
     if isinstance(logger, JournaledMLFlowLogger):
-        asked = list(HydraConfig.get().overrides.task)
-        logger.log_tags({DIGEST: digest(config), ASKED: json.dumps(asked)})
+        overrides = list(HydraConfig.get().overrides.task)
+        logger.log_tags({DIGEST: digest(config), ASKED: json.dumps(overrides)})
 
 
 def digest(config: DictConfig) -> str:
     """Return a digest of everything in ``config`` that a result depends on."""
-    held: Any = OmegaConf.to_container(config, resolve=False)
-    kept = {key: value for key, value in held.items() if key not in _APART}
-    kept["trainer"] = {k: v for k, v in kept["trainer"].items() if k not in _APART_TRAINER}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+    everything: Any = OmegaConf.to_container(config, resolve=False)
+    part = {key: value for key, value in everything.items() if key not in _APART}
+    part["trainer"] = {k: v for k, v in part["trainer"].items() if k not in _APART_TRAINER}
+    return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def finished(config: DictConfig) -> Finished | None:
@@ -57,8 +57,8 @@ def finished(config: DictConfig) -> Finished | None:
     if not loggers:
         raise ValueError("`skip_finished=true` needs a record of the jobs: say logger=mlflow.")
     logger = loggers[0]
-    given = logger.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    uri = store.resolve(given, Path(HydraConfig.get().runtime.cwd))
+    uri = logger.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    uri = store.resolve(uri, Path(HydraConfig.get().runtime.cwd))
     try:
         store.prepare(uri)
         client = MlflowClient(uri)
@@ -73,7 +73,7 @@ def finished(config: DictConfig) -> Finished | None:
         if parent := os.environ.get(PARENT):
             client.set_tag(runs[0].info.run_id, "mlflow.parentRunId", parent)
     except (OSError, MlflowException) as error:
-        said = str(error).splitlines()[0]
-        raise ValueError(f"`skip_finished=true` cannot ask MLflow at {uri}: {said}.") from error
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"`skip_finished=true` cannot ask MLflow at {uri}: {reason}.") from error
     metric = runs[0].data.metrics.get(config.optimized_metric, math.nan)
     return Finished(runs[0].info.run_id, float(metric))

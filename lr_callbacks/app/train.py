@@ -7,26 +7,29 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import LightningDataModule, Trainer, seed_everything
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
-from yaml import YAMLError
 
+from lr_callbacks import verdict
 from lr_callbacks.app import skip_finished
-from lr_callbacks.app.assemble import build_loggers, build_model, build_trainer, make
+from lr_callbacks.app.assemble import (
+    build_loggers,
+    build_model,
+    build_optimizer,
+    build_schedule,
+    build_trainer,
+    make,
+)
 from lr_callbacks.app.checks import bound, in_sweep, refuse
-from lr_callbacks.app.errors import Refused, sentence
-from lr_callbacks.app.own import build_optimizer, build_schedule
+from lr_callbacks.app.errors import EXPECTED, TrainingDiverged, sentence
 from lr_callbacks.app.quiet import be_quiet
 from lr_callbacks.app.versions import VERSION_BASE, prepare_hydra
 from lr_callbacks.report.history import LOSS, whole
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
-from lr_callbacks.verdict import diverged, divergence
-from lr_callbacks.zoo.describe import describe
+from lr_callbacks.zoo.data import describe
 from lr_callbacks.zoo.task import Task
 
 
@@ -38,7 +41,7 @@ def train(config: DictConfig) -> float:
 
     Raises:
         ValueError: a setting is impossible.
-        Refused: the training diverged and ``fail_on_divergence`` is set.
+        TrainingDiverged: the training diverged and ``fail_on_divergence`` is set.
     """
     refuse(config)
     bound(config)
@@ -69,30 +72,32 @@ def _fit(config: DictConfig, trainer: Trainer, task: Task, data: LightningDataMo
             raise ValueError(f"`callbacks.early_stopping.monitor`: {error}") from error
         raise
     # As rank 0 sees it: ranks that disagree would wait for one another in the test.
-    if said := trainer.strategy.broadcast(_diverged(trainer, task)):
+    if diverged := trainer.strategy.broadcast(_diverged(trainer, task)):
         for logger in _journaled(trainer):
             logger.log_tags({"lr_callbacks.verdict": "diverged"})
             logger.finalize("success")  # the tag opened the run again
         if config.fail_on_divergence:
-            raise Refused(f"the training diverged: {said}.")
+            raise TrainingDiverged(f"the training diverged: {diverged}.")
         if trainer.is_global_zero:
-            print(f"lr-train: the training diverged: {said}.", file=sys.stderr)
+            print(f"lr-train: the training diverged: {diverged}.", file=sys.stderr)
     if task.validated != trainer.global_step and trainer.limit_val_batches:
         trainer.validate(task, datamodule=data, verbose=False)
     metric = float(trainer.callback_metrics.get(config.optimized_metric, math.nan))
     if config.optimized_metric not in trainer.callback_metrics:
-        known = ", ".join(sorted(trainer.callback_metrics)) or "none"
-        said = f"`optimized_metric` {config.optimized_metric!r} was not logged; there are {known}."
-        print(f"lr-train: {said}", file=sys.stderr)
-    if config.test and not said:
+        logged = ", ".join(sorted(trainer.callback_metrics)) or "none"
+        reason = (
+            f"`optimized_metric` {config.optimized_metric!r} was not logged; there are {logged}."
+        )
+        print(f"lr-train: {reason}", file=sys.stderr)
+    if config.test and not diverged:
         trainer.test(task, datamodule=data, ckpt_path=_best(trainer), verbose=False)
     return metric
 
 
 def _best(trainer: Trainer) -> str | None:
     """Say whether there is a best checkpoint to test; None tests the last weights."""
-    kept: Any = trainer.checkpoint_callback
-    return "best" if getattr(kept, "monitor", None) and kept.best_model_path else None
+    callback: Any = trainer.checkpoint_callback
+    return "best" if getattr(callback, "monitor", None) and callback.best_model_path else None
 
 
 def _record_failure(config: DictConfig, loggers: list[Logger]) -> None:
@@ -116,12 +121,13 @@ def _diverged(trainer: Trainer, task: Task) -> str:
     """Say in plain words how the training diverged, if it did; a journal may know why it rose."""
     if task.first is None or task.peak is None:
         return ""
-    said = divergence(float(task.first), float(task.peak), [float(loss) for loss in task.last])
+    last = [float(loss) for loss in task.last]
+    reason = verdict.divergence(float(task.first), float(task.peak), last)
     for logger in _journaled(trainer):
-        run = whole(logger.journal_path) if said and logger.journal_path else None
+        run = whole(logger.journal_path) if reason and logger.journal_path else None
         if run and (losses := run.series.get(LOSS)):
-            return diverged(losses, run.decisions, watched=run.watched)
-    return said
+            return verdict.diverged(losses, run.decisions, watched=run.watched)
+    return reason
 
 
 def _job(config: DictConfig) -> float:
@@ -156,25 +162,17 @@ def _app(config: DictConfig) -> float:
     try:
         return _job(config)
     except _EXPECTED as error:
-        if not in_sweep() and os.environ.get(_FULL) != "asked":
-            sys.exit(f"lr-train: {sentence(error)}")
-        raise
+        if os.environ.get(_FULL) == "shown":
+            raise
+        if in_sweep():  # said here, as what caused it does not come back from another process
+            raise ValueError(sentence(error)) from error
+        sys.exit(f"lr-train: {sentence(error)}")
 
 
 #: Groups that say what is trained, in the order in which they are said.
 ANNOUNCED = ("experiment", "model", "data", "optimizer", "schedule", "callbacks", "logger")
 _FULL = "LR_TRAIN_FULL_ERROR"
-_EXPECTED = (
-    ValueError,
-    Refused,
-    HydraException,
-    OmegaConfBaseException,
-    MisconfigurationException,
-    YAMLError,
-    FileNotFoundError,
-    NotADirectoryError,
-    PermissionError,
-)
+_EXPECTED = (*EXPECTED, MisconfigurationException)
 
 
 def main() -> None:
@@ -184,7 +182,7 @@ def main() -> None:
     """
     prepare_hydra()
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
-        os.environ[_FULL] = "asked"
+        os.environ[_FULL] = "shown"
         _app()
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands the error over instead of printing it

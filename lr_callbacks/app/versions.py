@@ -1,7 +1,7 @@
 """What differs between Hydra 1.3 and 1.4; their defaults are the same.
 
-1.3 warns where no version of its defaults is named, 1.4 where one is. 1.4 wants to hear what a
-configuration may build: here whatever its author names, as parts of one's own are named so.
+1.3 warns where no version of its defaults is named, 1.4 where one is. 1.4 requires a list of what
+`instantiate` may build; it is disabled here, since users name their own classes.
 """
 
 import sys
@@ -21,7 +21,7 @@ _utils: Any = utils  # whose names differ
 VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if _OLD else {}
 
 #: To be handed to ``instantiate``.
-ANYTHING: dict[str, Any] = (
+ALLOW_ANY_TARGET: dict[str, Any] = (
     {} if _OLD else {"_execution_whitelist_": _utils.UNSAFE_DISABLE_EXECUTION_CHECKS}
 )
 

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-_Muon: Any = torch.optim.Muon  # an AttributeError here tells of an older torch
+if not hasattr(torch.optim, "Muon"):
+    raise ImportError(f"Muon needs a newer torch than {torch.__version__}")
+_Muon: Any = torch.optim.Muon
 
 
 class MuonAdamW(Optimizer):
@@ -47,15 +49,15 @@ class MuonAdamW(Optimizer):
         """Add parameters; matrices and the rest become a group each, with the defaults of theirs.
 
         Raises:
-            ValueError: a setting is impossible, or a parameter is held already.
+            ValueError: a setting is impossible, or a parameter is in another group.
         """
-        given = param_group["params"]
-        held = [given] if isinstance(given, torch.Tensor) else list(given)
-        named = bool(held) and isinstance(held[0], tuple)
-        for is_ in (True, False):
-            part = [p for p in held if ((p[1] if named else p).ndim == 2) is is_]
-            if part or not (held or is_):
-                super().add_param_group({**self._made(is_, param_group), "params": part})
+        params = param_group["params"]
+        params = [params] if isinstance(params, torch.Tensor) else list(params)
+        named = bool(params) and isinstance(params[0], tuple)
+        for muon in (True, False):
+            part = [p for p in params if ((p[1] if named else p).ndim == 2) is muon]
+            if part or not (params or muon):
+                super().add_param_group({**self._settings(muon, param_group), "params": part})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -64,27 +66,27 @@ class MuonAdamW(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for is_ in (True, False):
-            groups = [group for group in self.param_groups if group["muon"] is is_]
+        for muon in (True, False):
+            groups = [group for group in self.param_groups if group["muon"] is muon]
             if groups:
-                if is_ not in self._parts:
-                    self._parts[is_] = self._part(is_, [nn.Parameter(torch.zeros(1, 1))])
-                part = self._parts[is_]
+                part = self._parts[muon] = self._parts.get(muon) or self._part(muon)
                 # State and groups are this optimizer's own, also after a checkpoint was loaded.
                 part.param_groups, part.state = groups, self.state
                 part.step()
         return loss
 
-    def _made(self, is_: bool, given: dict[str, Any]) -> dict[str, Any]:
-        """Return the settings of a group as Muon or AdamW would fill them up, less parameters."""
-        chosen = {**self.defaults, **{k: v for k, v in given.items() if k != "params"}}
-        settings = {"lr": chosen["lr"], "weight_decay": chosen["weight_decay"]}
-        (group,) = self._part(is_, [nn.Parameter(torch.zeros(1, 1))], **settings).param_groups
-        return {**group, **chosen, "muon": is_}
+    def _settings(self, muon: bool, param_group: dict[str, Any]) -> dict[str, Any]:
+        """Return the settings of a group as Muon or AdamW would fill them up."""
+        chosen = {**self.defaults, **param_group}
+        both = {"lr": chosen["lr"], "weight_decay": chosen["weight_decay"]}
+        (group,) = self._part(muon, **both).param_groups
+        return {**group, **chosen, "muon": muon}
 
-    def _part(self, is_: bool, held: list[nn.Parameter], **settings: Any) -> Optimizer:
-        if is_:
-            adjusted = {"momentum": self._shared["momentum"], "adjust_lr_fn": "match_rms_adamw"}
-            muon: Optimizer = _Muon(held, **adjusted, **settings)
-            return muon
-        return torch.optim.AdamW(held, betas=self._shared["betas"], **settings)
+    def _part(self, muon: bool, **settings: Any) -> Optimizer:
+        """Return Muon or AdamW, which holds no parameter of the model."""
+        params = [nn.Parameter(torch.zeros(1, 1))]
+        if not muon:
+            return torch.optim.AdamW(params, betas=self._shared["betas"], **settings)
+        adjusted = {"momentum": self._shared["momentum"], "adjust_lr_fn": "match_rms_adamw"}
+        made: Optimizer = _Muon(params, **adjusted, **settings)
+        return made

@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import is_dataclass, replace
 from typing import Any
 
 import torch
@@ -26,8 +25,6 @@ class Task(LightningModule):
             whole training; returns Lightning's schedule configuration, None for a constant rate.
 
     Attributes:
-        lr: the initial rate, which a finder may change before the training; None where the
-            optimizer's factory has none.
         first, peak: the loss of the first batch and the largest, None before it.
         last: the latest losses.
         validated: the optimizer steps made before the latest validation, -1 before it.
@@ -43,8 +40,7 @@ class Task(LightningModule):
         super().__init__()
         self.model, self.kind = model, kind
         self._optimizer, self._schedule = optimizer, schedule
-        self.lr: float | None = getattr(optimizer, "lr", None)
-        self._tell = getattr(schedule, "monitor", None) == "train/loss"
+        self._log_steps = getattr(schedule, "monitor", None) == "train/loss"
         self.first: Tensor | None = None
         self.peak: Tensor | None = None
         self.last: deque[Tensor] = deque(maxlen=LAST)
@@ -62,12 +58,12 @@ class Task(LightningModule):
         self.first = seen if self.first is None else self.first
         self.peak = seen if self.peak is None else torch.fmax(self.peak, seen)
         self.last.append(seen)
-        if self._tell:  # to the schedule; loggers get it from the callback
+        if self._log_steps:  # to the schedule; loggers get it from the callback
             self.log("train/loss", loss, logger=False, sync_dist=True)
         return loss
 
     def on_train_start(self) -> None:
-        """Begin the record of losses; a finder may have trained before."""
+        """Begin the record of losses; this may not be the first ``fit``."""
         self.first = self.peak = None
         self.last.clear()
         self.validated = -1
@@ -91,7 +87,7 @@ class Task(LightningModule):
             self._mode("train")
 
     def on_train_end(self) -> None:
-        """Leave the averaged point of optimizers that have one."""
+        """End on the averaged point of optimizers that have one."""
         self._mode("eval")
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -100,11 +96,8 @@ class Task(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer, and the schedule over the Trainer's whole number of steps."""
-        make = self._optimizer
-        if is_dataclass(make) and not isinstance(make, type) and self.lr is not None:
-            make = replace(make, lr=self.lr)
-        optimizer = make(self.parameters())
-        # Schedule-Free optimizers refuse to step before they are told that a training begins.
+        optimizer = self._optimizer(self.parameters())
+        # Schedule-Free optimizers refuse to step before their ``train`` was called.
         getattr(optimizer, "train", _nothing)()
         self.trainer.fit_loop.setup_data()  # the number of batches is not known before
         steps = planned(estimated_steps(self.trainer))
@@ -130,10 +123,10 @@ class Task(LightningModule):
     def _log(self, stage: str, batch: tuple[Tensor, Tensor]) -> None:
         loss, accuracy = self._measure(batch)
         size = len(batch[0])
-        told: Any = {"batch_size": size, "sync_dist": True}  # the mean over all ranks
-        self.log(f"{stage}/loss", loss, prog_bar=stage == "val", **told)
+        shared: Any = {"batch_size": size, "sync_dist": True}  # the mean over all ranks
+        self.log(f"{stage}/loss", loss, prog_bar=stage == "val", **shared)
         if self.kind == "classification":
-            self.log(f"{stage}/accuracy", accuracy, **told)
+            self.log(f"{stage}/accuracy", accuracy, **shared)
 
 
 def _nothing() -> None:

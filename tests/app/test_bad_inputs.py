@@ -43,7 +43,7 @@ BAD = {
         (["data.name=digit"], "`data.name` must be one of breast_cancer, diabetes, digits, gaussian"),
         (["schedule=constant", "schedule.drops=2"], "The keys of `schedule` are interval, frequency"),
         (["optimizer.lr=[0.1"], "write KEY=VALUE, or 'KEY=[A,B]' in quotes"),
-        (["optimizer=null"], "a group takes the name of an option or a list of them; `~group` leav"),
+        (["optimizer=null"], "a group takes the name of an option or a list of them; `~group` skip"),
         (["~optimizer"], "`optimizer` must be chosen: say optimizer=OPTION."),
     ],
     "wrong types and ranges": [
@@ -52,12 +52,11 @@ BAD = {
         (["fail_on_divergence=perhaps"], "`fail_on_divergence` must be true or false, got 'perhaps'."),
         (["schedule=multistep", "schedule.milestones=0.5"], "must be a list, as [0.1, 0.2]"),
         (["schedule.warm_up=1.5"], "`schedule.warm_up` must be at least 0 and below 1, got 1.5."),
-        (["optimizer.momentum=-1"], "optimizer=sgd: Invalid momentum value: -1.0"),
+        (["optimizer.momentum=-1"], "optimizer SGD: Invalid momentum value: -1.0"),
         (["callbacks.adaptive.policy.cut=null"], "`callbacks.adaptive.policy.cut` must have a value"),
         (["callbacks.adaptive.read_every=0"], "`read_every` must be at least 1 step, got 0."),
         (["penalty=nan"], "`penalty` must be a finite number, got nan."),
         (["trainer.devices=0"], "`Trainer(devices=0)` value is not a valid input"),
-        (["callbacks=[lr_finder]", "callbacks.lr_finder.max_lr=1e-9"], "must be above min_lr = 1e-06"),
     ],
     "impossible combinations": [
         (["callbacks=[monitor,guard]"], "two options of `callbacks` both set `callbacks.adaptive.pol"),

@@ -1,47 +1,59 @@
 """Factories of optimizers."""
 
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
-from lr_callbacks.app.build import OPTIMIZERS, optimizer
+from lr_callbacks.app.assemble import build_optimizer
+from lr_callbacks.app.factories import OptimizerFactory
+
+CONF = Path(__file__).parents[2] / "conf" / "optimizer"
+OPTIONS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "custom")
 
 
-@pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_an_optimizer_factory_survives_pickling_and_builds(kind):
-    factory = pickle.loads(pickle.dumps(optimizer(kind, 0.5)))
+def chosen(option, **changed):
+    """What a file of the group holds."""
+    held = OmegaConf.load(CONF / f"{option}.yaml")
+    held.pop("defaults")
+    return OmegaConf.merge(held, changed)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_optimizer_factory_survives_pickling_and_builds(option):
+    factory = pickle.loads(pickle.dumps(build_optimizer(chosen(option, lr=0.5))))
     (group,) = factory([nn.Parameter(torch.zeros(2, 2))]).param_groups
     assert group["lr"] == 0.5
 
 
 def test_every_optimizer_of_torch_that_needs_no_closure_and_takes_dense_gradients_is_there():
-    known = {path for path in OPTIMIZERS.values() if path.startswith("torch")}
-    known.add("torch.optim.Muon")  # in company
-    held = {
+    offered = {chosen(option)._target_ for option in OPTIONS}
+    offered.add("torch.optim.Muon")  # in company
+    there = {
         f"torch.optim.{name}"
         for name, found in vars(torch.optim).items()
         if isinstance(found, type) and issubclass(found, torch.optim.Optimizer)
     }
-    assert held - known == {f"torch.optim.{n}" for n in ("Optimizer", "LBFGS", "SparseAdam")}
+    assert there - offered == {f"torch.optim.{n}" for n in ("Optimizer", "LBFGS", "SparseAdam")}
 
 
 @pytest.mark.parametrize(
-    ("kind", "options", "message"),
+    ("cls", "lr", "options", "message"),
     [
-        ("sdg", {"lr": 0.1}, "`optimizer.kind` must be one of"),
-        ("sgd", {"lr": 0.0}, "`optimizer.lr` must be a positive finite number, got 0.0"),
-        ("sgd", {"lr": "fast"}, "`optimizer.lr` must be a positive finite number"),
-        ("sgd", {"lr": 0.1, "beta": 1}, "optimizer=sgd: .* unexpected keyword .*'beta'"),
-        ("adam", {"lr": 0.1, "betas": (1.5, 0.9)}, "optimizer=adam: Invalid beta"),
+        ("SGD", 0.0, {}, "`optimizer.lr` must be a positive finite number, got 0.0"),
+        ("SGD", "fast", {}, "`optimizer.lr` must be a positive finite number"),
+        ("SGD", 0.1, {"beta": 1}, "optimizer SGD: .* unexpected keyword .*'beta'"),
+        ("Adam", 0.1, {"betas": (1.5, 0.9)}, "optimizer Adam: Invalid beta"),
     ],
 )
-def test_an_impossible_setting_is_refused_in_words(kind, options, message):
+def test_an_impossible_setting_is_refused_in_words(cls, lr, options, message):
     with pytest.raises(ValueError, match=message):
-        optimizer(kind, **options)
+        OptimizerFactory(getattr(torch.optim, cls), lr, options)
 
 
 def test_an_optimizer_that_does_not_suit_the_parameters_is_refused_in_words():
-    with pytest.raises(ValueError, match=r"optimizer=sgd: .* non-leaf"):
-        optimizer("sgd", 0.1)([2 * nn.Parameter(torch.zeros(2))])
+    with pytest.raises(ValueError, match=r"optimizer SGD: .* non-leaf"):
+        OptimizerFactory(torch.optim.SGD, 0.1)([2 * nn.Parameter(torch.zeros(2))])

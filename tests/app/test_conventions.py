@@ -8,9 +8,9 @@ import torch
 from composing import QUIET, composed
 from mlflow.tracking import MlflowClient
 
-from lr_callbacks.app.build import OptimizerFactory
+from lr_callbacks.app.assemble import build_optimizer
 from lr_callbacks.app.checks import bound
-from lr_callbacks.app.own import ScheduleFactory, build_optimizer
+from lr_callbacks.app.factories import OptimizerFactory, ScheduleFactory
 from lr_callbacks.app.train import train
 
 STEP = "torch.optim.lr_scheduler.StepLR"
@@ -72,12 +72,12 @@ def test_hydras_partial_is_taken_for_the_factory_that_it_stands_for():
         "optimizer=custom", "optimizer._target_=torch.optim.SGD", "optimizer.lr=0.3",
         "+optimizer._partial_=true",
     ).optimizer  # fmt: skip
-    assert build_optimizer(chosen) == OptimizerFactory("torch.optim.SGD", 0.3, {})
+    assert build_optimizer(chosen) == OptimizerFactory(torch.optim.SGD, 0.3, {})
 
 
 def test_a_factory_of_a_scheduler_survives_pickling_and_may_follow_a_metric():
-    path = "torch.optim.lr_scheduler.ReduceLROnPlateau"
-    factory = pickle.loads(pickle.dumps(ScheduleFactory(path, {}, "epoch", 1, "val/loss")))
+    cls = torch.optim.lr_scheduler.ReduceLROnPlateau
+    factory = pickle.loads(pickle.dumps(ScheduleFactory(cls, {}, "epoch", 1, "val/loss")))
     told = factory(torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], lr=1.0), 10, 1)
     assert (told["interval"], told["monitor"]) == ("epoch", "val/loss")
 

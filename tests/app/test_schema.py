@@ -13,9 +13,9 @@ from lr_callbacks.app import schema
 
 
 def test_every_schema_is_registered_with_the_defaults_of_what_it_describes():
-    held = OmegaConf.structured(schema.Guard)
+    held = OmegaConf.structured(schema.schema("lr_callbacks.Guard"))
     assert held.cut == 0.5
-    assert held._target_ == "lr_callbacks.policies.Guard"
+    assert held._target_ == "lr_callbacks.Guard"
     with pytest.raises(OmegaConfBaseException, match="not be converted to Float"):
         held.cut = "half"
     with pytest.raises(OmegaConfBaseException, match="cutt"):

@@ -1,4 +1,4 @@
-"""Parts of lr-train that change the way of a training: parts of one's own, a finder, averages."""
+"""Parts of lr-train that change the way of a training: one's own parts, averages, bad data."""
 
 import math
 
@@ -7,11 +7,11 @@ import torch
 from composing import QUIET, composed
 from pytorch_lightning import Trainer
 
-from lr_callbacks.app.assemble import make
+from lr_callbacks.app.assemble import build_optimizer, build_schedule
 from lr_callbacks.app.train import train
+from lr_callbacks.zoo.bad_batch import BadBatch
 from lr_callbacks.zoo.data import Bundled
 from lr_callbacks.zoo.task import Task
-from lr_callbacks.zoo.trouble import BadBatch
 
 
 @pytest.fixture(autouse=True)
@@ -64,24 +64,15 @@ def fitted(callbacks=(), **settings):
     config = composed(*[f"{key}={value}" for key, value in settings.items()])
     data = Bundled("digits")
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-    task = Task(model, "classification", make(config.optimizer), make(config.schedule))
+    task = Task(
+        model, "classification", build_optimizer(config.optimizer), build_schedule(config.schedule)
+    )
     trainer = Trainer(
         max_steps=30, accelerator="cpu", logger=False, callbacks=list(callbacks),
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(task, datamodule=data)
     return trainer, task
-
-
-@pytest.mark.filterwarnings("ignore:`weights_only` was not set")
-def test_the_finders_rate_is_that_of_optimizer_and_schedule():
-    config = composed("callbacks=[lr_finder]", "callbacks.lr_finder.num_training_steps=20")
-    trainer, task = fitted([make(config.callbacks.lr_finder)], optimizer="sgd", schedule="cosine")
-    (scheduler,) = [c.scheduler for c in trainer.lr_scheduler_configs]
-    assert task.lr != 0.1
-    assert scheduler.base_lrs == [task.lr]
-    assert trainer.global_step == 30
-    assert float(task.first) == pytest.approx(math.log(10), rel=0.3)
 
 
 def test_schedule_free_weights_are_averaged_where_they_are_judged_and_at_the_end():

@@ -12,11 +12,16 @@ from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from lr_callbacks.app.assemble import build_loggers, build_model, build_trainer, make
-from lr_callbacks.app.build import OPTIMIZERS, optimizer_class
-from lr_callbacks.app.own import build_optimizer, build_schedule
+from lr_callbacks.app.assemble import (
+    build_loggers,
+    build_model,
+    build_optimizer,
+    build_schedule,
+    build_trainer,
+    make,
+)
 from lr_callbacks.app.versions import VERSION_BASE
-from lr_callbacks.zoo.describe import describe
+from lr_callbacks.zoo.data import describe
 
 CONF = Path(__file__).parents[2] / "conf"
 FILES = sorted(path for path in CONF.rglob("*.yaml"))
@@ -32,6 +37,8 @@ MEANT = {
     ("optimizer/momentum", "momentum"),
     ("optimizer/nesterov", "momentum"),
     ("optimizer/nesterov", "nesterov"),
+    ("schedule", "monitor"),
+    ("schedule/plateau", "interval"),
     ("schedule/warmup_cosine", "warm_up"),
     ("schedule/warmup_linear", "warm_up"),
     ("schedule/wsd", "warm_up"),
@@ -109,7 +116,7 @@ def test_a_launcher_composes(launcher):
 
 
 @pytest.mark.parametrize(
-    "chosen", ["[guard,checkpoint,early_stopping]", "[none,lr_finder]", "[monitor,bad_batch]"]
+    "chosen", ["[guard,checkpoint,early_stopping]", "[none,bad_batch]", "[monitor,bad_batch]"]
 )
 def test_callbacks_are_combined_by_their_names(chosen):
     held = composed(f"callbacks={chosen}").callbacks
@@ -130,9 +137,8 @@ def settings(node, place):
 
 
 def defaults(path):
-    """The defaults of a target, or of the optimizer that it names."""
-    found = optimizer_class(path) if path in OPTIMIZERS else get_object(path)
-    known = inspect.signature(found).parameters
+    """The defaults of a target."""
+    known = inspect.signature(get_object(path)).parameters
     return {k: p.default for k, p in known.items() if p.default is not p.empty}
 
 
@@ -148,7 +154,11 @@ def test_a_value_in_a_file_is_the_default_in_the_code_unless_it_is_the_files_poi
     for node, _ in settings(held, group):
         if node["_target_"] == "???":
             continue
-        known = defaults(node.get("kind", node["_target_"]))
+        known = defaults(node["_target_"])
+        if group == "schedule":
+            formula = "done" in inspect.signature(get_object(node["_target_"])).parameters
+            factory = "schedules.Curve" if formula else "factories.ScheduleFactory"
+            known = defaults(f"lr_callbacks.app.{factory}") | known
         for key, value in node.items():
             given = list(known[key]) if isinstance(known.get(key), tuple) else known.get(key)
             same = key not in known or isinstance(value, dict) or given == value
@@ -182,7 +192,9 @@ def test_every_target_of_ours_has_its_schema():
             if target == "???" or path.parent.parent.name == "hydra" or "optuna" in target:
                 continue
             text = path.read_text()
-            assert re.search(r"optional /hydra/lr_callbacks@\S+: \w+|- mlflow|- /groups", text), (
+            assert re.search(
+                r"optional /hydra/lr_callbacks@\S+: [\w.]+|- mlflow|- /groups", text
+            ), (
                 path,
                 place,
             )

@@ -5,8 +5,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from lr_callbacks.zoo.data import Bundled
-from lr_callbacks.zoo.describe import Description, describe
+from lr_callbacks.zoo.data import Bundled, Description, describe
 
 
 class Own(pl.LightningDataModule):

@@ -1,4 +1,4 @@
-"""Trouble made on purpose, to see how a training takes it."""
+"""Bad batches made on purpose, to see how a training takes them."""
 
 from typing import Any
 
