@@ -1,7 +1,4 @@
-"""What a figure marks on a run: modes, checks and their outcomes, gates, decisions; at most 200.
-
-Standard library only, so that the picture and the page mark the same.
-"""
+"""What a figure marks on a run: modes, checks and their outcomes, gates, decisions; at most 200."""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +7,7 @@ from typing import Any, NamedTuple
 
 from lr_callbacks.report.history import History
 
-#: Marks at most, 200 together: a reader tells no more apart, and a browser draws them at once.
+#: Marks at most, 200 together: a reader tells no more apart.
 BANDS, CHECKS, GATES, DECISIONS = 40, 40, 60, 60
 
 #: Events of steps that a gate did not let through as they were.
