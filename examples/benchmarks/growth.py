@@ -29,7 +29,7 @@ def grow(points):
         logger = JournaledMLFlowLogger(
             "grow", tracking_uri=f"sqlite:///{folder}/mlflow.db", handover=0.0, drain_timeout=600
         )
-        writer, tenth = logger._recorder().writer, points // 10
+        writer, tenth = logger._recorder().sender, points // 10
         while writer.outbox.offset == 0:  # until the process that sends has begun
             time.sleep(0.1)
         rows = []

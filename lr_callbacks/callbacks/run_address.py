@@ -26,7 +26,7 @@ def where(logger: JournaledMLFlowLogger) -> str:
 def at_hand(logger: JournaledMLFlowLogger) -> str:
     """Return where a run is found, as `where`, but never wait: its journal, if that must do."""
     recording = logger._recording
-    sent = recording.writer.outbox if recording else None
+    sent = recording.sender.outbox if recording else None
     if sent is None or sent.run_id is None or sent.experiment_id is None:
         return f"its journal: {logger.journal_path or logger.journal_dir}"
     return _opened(logger, f"#/experiments/{sent.experiment_id}/runs/{sent.run_id}")

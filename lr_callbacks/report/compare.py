@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lr_callbacks.report.sweep_jobs import COLUMNS, Job, figure, jobs_of
+from lr_callbacks.report.sweep import COLUMNS, Job, figure, jobs_of
 from lr_callbacks.terminal import EXIT_CODES, show, show_json
 
 if TYPE_CHECKING:  # they take seconds, and its help needs none of them

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lr_callbacks.core import Condition
-from lr_callbacks.report.past_run import Past, past
+from lr_callbacks.report.find_run import Past, past
 from lr_callbacks.report.sentences import Points, sentences
 from lr_callbacks.terminal import EXIT_CODES, show, show_json
 from lr_callbacks.verdict import verdict

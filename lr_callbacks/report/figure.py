@@ -9,8 +9,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from lr_callbacks.report.figure_marks import Mark, Marks, Span, marks
 from lr_callbacks.report.history import History, sentence, short
-from lr_callbacks.report.marks import Mark, Marks, Span, marks
 from lr_callbacks.report.series import Points, extremes, finite, scheduled
 
 #: Colour of each condition, darker the worse.

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from lr_callbacks.report.find_run import some, stored
 from lr_callbacks.report.history import LOSS, History, records
-from lr_callbacks.report.past_run import some, stored
 from lr_callbacks.tracking.journal import header
 
 #: Columns of losses and of steps where none is named: of a plain table, of Lightning's CSVLogger,

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lr_callbacks.report.history import History
+from lr_callbacks.tracking.conversion import public, text
 from lr_callbacks.tracking.names import ASKED
-from lr_callbacks.tracking.plain import public, text
 
 #: Bytes at most: one tag of MLflow, one look of a person.
 LONGEST = 2000

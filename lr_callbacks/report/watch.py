@@ -10,9 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from lr_callbacks.report.find_run import journal
 from lr_callbacks.report.history import History, sentence, short
 from lr_callbacks.report.live_history import Tail
-from lr_callbacks.report.past_run import journal
 from lr_callbacks.report.series import Points, extremes, finite
 from lr_callbacks.terminal import EXIT_CODES
 from lr_callbacks.tracking.locks import claimed

@@ -14,7 +14,7 @@ from mlflow.utils.autologging_utils import autologging_is_disabled
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 from pytorch_lightning.utilities import rank_zero_warn
 
-from lr_callbacks.tracking.plain import public
+from lr_callbacks.tracking.conversion import public
 
 #: Elements of a tensor that its digest is made of.
 SAMPLED = 4096

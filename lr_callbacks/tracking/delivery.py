@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from lr_callbacks.tracking import store
-from lr_callbacks.tracking.plain import text
+from lr_callbacks.tracking.conversion import text
 
 E = TypeVar("E", Metric, Param, RunTag)
 

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lr_callbacks.tracking.plain import plain
+from lr_callbacks.tracking.conversion import plain
 
 #: Version of the format, in the first line.
 FORMAT = 1

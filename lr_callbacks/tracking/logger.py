@@ -18,7 +18,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from lr_callbacks.tracking import store
 from lr_callbacks.tracking.checkpoints import stage
 from lr_callbacks.tracking.context import describe_run, warn_of_autologging
-from lr_callbacks.tracking.plain import text
+from lr_callbacks.tracking.conversion import text
 from lr_callbacks.tracking.recording import Recording
 
 #: The environment variable by which a sweep tells its jobs their parent run.
@@ -109,7 +109,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
     @rank_zero_experiment
     def experiment(self) -> MlflowClient:
         """MLflow's client; the run is created first, if the store answers in time."""
-        self._recorder().writer.opened.wait(self.drain_timeout)
+        self._recorder().sender.opened.wait(self.drain_timeout)
         return self._mlflow_client
 
     @property
@@ -117,7 +117,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
         """The run's id; None while MLflow has not answered."""
         _ = self.experiment
         if self._recording is not None:
-            self._run_id = self._recording.writer.outbox.run_id or self._run_id
+            self._run_id = self._recording.sender.outbox.run_id or self._run_id
         return self._run_id
 
     @property
@@ -125,7 +125,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
         """The experiment's id; None while MLflow has not answered."""
         _ = self.experiment
         if self._recording is not None:
-            self._experiment_id = self._recording.writer.outbox.experiment_id
+            self._experiment_id = self._recording.sender.outbox.experiment_id
         return self._experiment_id
 
     @property
@@ -190,7 +190,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
 
     def identity(self) -> dict[str, str | None]:
         """Say which run this is, for a checkpoint; never waits."""
-        known = self._recording.writer.outbox.run_id if self._recording else None
+        known = self._recording.sender.outbox.run_id if self._recording else None
         run = {"run": self._identity, "run_id": known or self._run_id}
         return {"uri": self.tracking_uri, "name": self._experiment_name, **run}
 

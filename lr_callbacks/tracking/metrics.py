@@ -5,8 +5,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from lr_callbacks.tracking.conversion import number, text
 from lr_callbacks.tracking.names import Extremes, Names
-from lr_callbacks.tracking.plain import number, text
 
 log = logging.getLogger(__name__)
 

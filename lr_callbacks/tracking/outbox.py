@@ -15,9 +15,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from lr_callbacks.tracking import store
+from lr_callbacks.tracking.conversion import text
 from lr_callbacks.tracking.delivery import METRICS, Delivery, permanent
 from lr_callbacks.tracking.journal import Line, read
-from lr_callbacks.tracking.plain import text
 
 log = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ import yaml
 from filelock import FileLock
 from lightning_fabric.utilities.logger import _convert_params, _flatten_dict
 
+from lr_callbacks.tracking.conversion import integer, plain, text
 from lr_callbacks.tracking.journal import Journal, read
 from lr_callbacks.tracking.locks import lock
 from lr_callbacks.tracking.metrics import Metrics
 from lr_callbacks.tracking.names import Names
-from lr_callbacks.tracking.plain import integer, plain, text
-from lr_callbacks.tracking.writer import Writer
+from lr_callbacks.tracking.sender import Sender
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Recording:
         self._handled, self._fatal = _mark(sys.exc_info()[1]), _mark(_fatal())
         self._lock: FileLock | None = None
         self.journal = Journal(folder, about, self._claim)
-        self.writer = Writer(self.journal, handover)
+        self.sender = Sender(self.journal, handover)
         self._metrics, self._param_names = Metrics(prefix), Names()
         self._config: dict[str, Any] = {}
         self._drain_timeout, self._strict = drain_timeout, strict
@@ -125,14 +125,14 @@ class Recording:
                 journal.path,
                 journal.failure,
             )
-        if self._strict and self.writer.failure is not None:
-            raise RuntimeError(f"`strict=True` asked to stop: MLflow {self.writer.failure}.")
+        if self._strict and self.sender.failure is not None:
+            raise RuntimeError(f"`strict=True` asked to stop: MLflow {self.sender.failure}.")
 
     def end(self, status: str) -> None:
         """Give the run its status and send what waits, for at most ``drain_timeout`` seconds."""
         error = sys.exc_info()[1]
         self._write_end(final_status(status, None if _mark(error) == self._handled else error))
-        if not self.writer.drain(self._drain_timeout):
+        if not self.sender.drain(self._drain_timeout):
             log.warning(
                 "MLflow did not take everything within %.0f s; `lr-callbacks sync %s` sends the "
                 "rest.",
@@ -149,7 +149,7 @@ class Recording:
             error = _fatal()
             died = error is not None and _mark(error) != self._fatal
             self._write_end(final_status("failed", error) if died else self._status or "FINISHED")
-        self.writer.close(self._drain_timeout if self.writer.failure is None else 0.0)
+        self.sender.close(self._drain_timeout if self.sender.failure is None else 0.0)
         self.journal.close()
         if self._lock is not None:
             self._lock.release()

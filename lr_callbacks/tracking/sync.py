@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lr_callbacks.tracking.conversion import text
 from lr_callbacks.tracking.journal import SUFFIX, header, read
 from lr_callbacks.tracking.locks import claimed
 from lr_callbacks.tracking.outbox import Outbox
-from lr_callbacks.tracking.plain import text
 
 
 class Synced(NamedTuple):

@@ -152,7 +152,7 @@ def test_a_given_run_id_is_gone_on_with_and_set_to_running(uri):
     first.finalize("failed")
     second = JournaledMLFlowLogger("e", tracking_uri=uri, run_id=first.run_id)
     second.log_metrics({"a": 2.0}, 1)
-    second._recording.writer.drain(30)
+    second._recording.sender.drain(30)
     run = only_run(uri)
     assert run.info.status == "RUNNING"
     second.finalize("success")
@@ -190,7 +190,7 @@ def test_a_journal_folder_that_cannot_be_written_is_refused(uri, tmp_path):
 def test_a_process_of_its_own_takes_over_and_sends_all(uri):
     logger = JournaledMLFlowLogger("e", tracking_uri=uri, handover=0.0, drain_timeout=300)
     logger.log_metrics({"a": 0.5}, 0)
-    writer = logger._recording.writer
+    writer = logger._recording.sender
     wait_for(lambda: writer._sender is not None)
     for step in range(1, 3000):
         logger.log_metrics({"a": step / 7, "b": 1.0}, step)
@@ -205,7 +205,7 @@ def test_a_process_of_its_own_takes_over_and_sends_all(uri):
 def test_when_the_sending_process_dies_the_thread_goes_on(uri):
     logger = JournaledMLFlowLogger("e", tracking_uri=uri, handover=0.0, drain_timeout=300)
     logger.log_metrics({"a": 0.5}, 0)
-    writer = logger._recording.writer
+    writer = logger._recording.sender
     sender = wait_for(lambda: writer._sender)
     sender.kill()
     logger.log_metrics({"a": 1.5}, 1)
@@ -216,7 +216,7 @@ def test_when_the_sending_process_dies_the_thread_goes_on(uri):
 def test_the_sending_process_ends_with_the_run_and_another_takes_over_should_it_go_on(uri):
     logger = JournaledMLFlowLogger("e", tracking_uri=uri, handover=0.0, drain_timeout=300)
     logger.log_metrics({"a": 0.0}, 0)
-    writer = logger._recording.writer
+    writer = logger._recording.sender
     for step in (1, 2):
         logger.log_metrics({"a": step / 7}, step)
         sender = wait_for(lambda: writer._sender)
@@ -287,7 +287,7 @@ def test_when_the_run_of_the_checkpoint_is_gone_a_new_one_begins(uri, tmp_path):
 def test_another_process_logs_to_the_same_run(uri, method):
     logger = JournaledMLFlowLogger("e", tracking_uri=uri)
     logger.log_metrics({"a": 1.0}, 0)
-    logger._recording.writer.drain(30)
+    logger._recording.sender.drain(30)
     process = multiprocessing.get_context(method).Process(target=_elsewhere, args=(logger,))
     process.start()
     process.join(240)
