@@ -94,7 +94,7 @@ def _sync(folder: Path, *, as_json: bool) -> int:
 
     lines = not (as_json or sys.stdout.isatty())
     found: list[Synced] = []
-    for done in sync(folder):
+    for done in sync(folder.rglob(f"*{SUFFIX}")):
         found.append(done)
         if lines:
             run = f" run {done.run_id}" if done.run_id else ""

@@ -23,8 +23,9 @@ from lr_callbacks.app.errors import Refused, sentence
 from lr_callbacks.app.own import build_optimizer, build_schedule
 from lr_callbacks.app.quiet import be_quiet
 from lr_callbacks.app.versions import VERSION_BASE, prepare_hydra
-from lr_callbacks.report.history import LOSS, whole
+from lr_callbacks.report.history import whole
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
+from lr_callbacks.tracking.metrics import LOSS
 from lr_callbacks.verdict import diverged, divergence
 from lr_callbacks.zoo.describe import describe
 from lr_callbacks.zoo.task import Task

@@ -16,6 +16,7 @@ from lr_callbacks.callbacks.recorder import deed, line
 from lr_callbacks.callbacks.run_address import at_hand
 from lr_callbacks.callbacks.step_loss import Measured
 from lr_callbacks.core import Decision, Verdict, require
+from lr_callbacks.tracking.journal import companion
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
 
 #: Where addresses stand that nobody gives, as for the command of `apprise`.
@@ -130,7 +131,7 @@ class Alerts(Callback):
         path = self._logger.journal_path if self._open and self._logger else None
         if path is None:
             return ""
-        report = path.with_suffix("").with_suffix(".report") / "summary.json"
+        report = companion(path, ".report") / "summary.json"
         try:
             if report.stat().st_mtime < self._began:
                 return ""

@@ -19,8 +19,8 @@ from lr_callbacks.report.figure import draw
 from lr_callbacks.report.history import COLUMNS, History, sentence, whole
 from lr_callbacks.report.summary import summary, written
 from lr_callbacks.tracking.context import describe_data
+from lr_callbacks.tracking.journal import companion
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
-from lr_callbacks.verdict import verdict as judge
 
 #: Where a checkpoint says which run it belongs to.
 RUN = "lr_callbacks_run"
@@ -117,7 +117,7 @@ def report(logger: JournaledMLFlowLogger, journal: Path) -> None:
     if not run.series.get(run.loss):
         return
     kinds = Counter(f"{row['condition']}: {row['action']}" for _, row in run.decisions)
-    tags = {"lr_callbacks.verdict": verdict(run)}
+    tags = {"lr_callbacks.verdict": run.verdict}
     if run.decisions:
         step, row = run.decisions[0]
         tags["lr_callbacks.decisions"] = ", ".join(f"{n} × {kind}" for kind, n in kinds.items())
@@ -126,7 +126,7 @@ def report(logger: JournaledMLFlowLogger, journal: Path) -> None:
     tags["lr_callbacks.summary"] = told
     tags["mlflow.note.content"] = _note(run, tags, place(logger))
     logger.log_tags(tags)
-    folder = journal.with_suffix("").with_suffix(".report")
+    folder = companion(journal, ".report")
     folder.mkdir(exist_ok=True)
     draw({"loss": run}).savefig(folder / "figure.png", dpi=130)
     (folder / "summary.json").write_text(f"{told}\n", encoding="utf-8")
@@ -136,17 +136,6 @@ def report(logger: JournaledMLFlowLogger, journal: Path) -> None:
     for file in sorted(folder.iterdir()):
         logger.log_file(file, "report")
     _print(logger, run, kinds, tags["lr_callbacks.verdict"])
-
-
-def verdict(run: History) -> str:
-    """Say in a few words how a run went.
-
-    Returns:
-        In this order of precedence ``diverged``; the last outcome that tells more than that the
-        loss is back: ``recovered to a worse level``, ``new normal``, ``bad data``; ``recovered``
-        where there was trouble on the way; ``healthy``. See `lr_callbacks.verdict.verdict`.
-    """
-    return judge(run.series[run.loss], run.decisions, watched=run.watched)
 
 
 def _decisions(run: History, folder: Path) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lr_callbacks.core import Condition
-from lr_callbacks.report.find_run import Past, past
+from lr_callbacks.report.find_run import Found, find
 from lr_callbacks.report.sentences import Points, sentences
 from lr_callbacks.terminal import EXIT_CODES, show, show_json
-from lr_callbacks.verdict import verdict
 
 #: Steps to either side that are told, and that the table shows.
 NEAR, SHOWN = 25, 8
@@ -71,7 +70,7 @@ def main(given: argparse.Namespace) -> int:
     """Explain, and return the exit code: 0, or 1 after one sentence."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
-        found = past(given.run, Path(), given.tracking_uri)
+        found = find(given.run, Path(), given.tracking_uri)
         told = explain(found, given.around)
     except (ValueError, OSError) as error:
         print(f"lr-callbacks explain: {str(error).splitlines()[0]}", file=sys.stderr)
@@ -89,7 +88,7 @@ def main(given: argparse.Namespace) -> int:
     return 0
 
 
-def explain(found: Past, around: int | None = None) -> Explained:
+def explain(found: Found, around: int | None = None) -> Explained:
     """Tell what happened around a step.
 
     Args:
@@ -109,7 +108,7 @@ def explain(found: Past, around: int | None = None) -> Explained:
     here = [(s, row) for s, row in run.decisions if first <= s <= last]
     return Explained(
         str(run.about.get("run_name") or "the run"),
-        verdict(losses, run.decisions, watched=run.watched),
+        run.verdict,
         run.steps,
         step,
         chosen,

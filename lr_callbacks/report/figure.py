@@ -1,6 +1,7 @@
 """The figure of a run: loss, modes, checks and gates, rates, gradient norm, decisions explained."""
 
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from matplotlib.patches import Patch
 
 from lr_callbacks.report.figure_marks import Mark, Marks, Span, marks
 from lr_callbacks.report.history import History, sentence, short
-from lr_callbacks.report.series import Points, extremes, finite, scheduled
+from lr_callbacks.tracking.decimation import Points, drawable
 
 #: Colour of each condition, darker the worse.
 COLOURS = {
@@ -110,32 +111,34 @@ def _series(
     panels: Mapping[str, Axes], run: History, label: str, several: bool, colour: str
 ) -> None:
     """Draw loss, rates and norms of a run; dashes and widths tell them apart without colour."""
-    loss = finite(run.series.get(run.loss, []))
-    if loss:
-        low, high = extremes(loss)
-        panels["loss"].plot(*zip(*high, strict=True), color=colour, lw=0.9, label=label)
-        if len(high) < len(loss):
-            steps, bottom = zip(*low, strict=True)
-            top = [value for _, value in high]
-            panels["loss"].fill_between(steps, bottom, top, color=colour, alpha=0.35, lw=0)
+    _line(panels["loss"], run.series.get(run.loss, []), color=colour, lw=0.9, label=label)
     for name in (n for n in run.series if n.startswith("lr/")):
         said = f"{label if several else name} in force"
         scales = run.series.get(f"scale/{name.removeprefix('lr/')}", [])
         _line(panels["rate"], run.series[name], color=colour, lw=1.6, label=said)
         if any(scale != 1 for _, scale in scales):
-            asked = scheduled(run.series[name], scales)
-            known = any(line.get_label() == SCHEDULED for line in panels["rate"].lines)
-            told = "_" if known else SCHEDULED
-            _line(panels["rate"], asked, color="black", lw=0.9, ls=":", label=told)
+            rates = _scheduled(run.series[name], scales)
+            labelled = any(line.get_label() == SCHEDULED for line in panels["rate"].lines)
+            entry = "_" if labelled else SCHEDULED
+            _line(panels["rate"], rates, color="black", lw=0.9, ls=":", label=entry)
     for name in (n for n in run.series if n.startswith(NORM)):
         said = label if several else name.removeprefix(NORM)
         _line(panels["norm"], run.series[name], color=colour, lw=0.7, label=said)
 
 
 def _line(axes: Axes, points: Points, **style: Any) -> None:
-    _, high = extremes(finite(points))
-    if high:
-        axes.plot(*zip(*high, strict=True), **style)
+    if drawn := drawable(points):
+        axes.plot(*zip(*drawn, strict=True), **style)
+
+
+def _scheduled(rate: Points, scales: Points) -> list[tuple[int, float]]:
+    """Divide the scale, recorded where it changes, out of the rate in force."""
+    changes, scale, rates = deque(scales), 1.0, []
+    for step, value in rate:
+        while changes and changes[0][0] <= step:
+            scale = changes.popleft()[1]
+        rates.append((step, value / scale))
+    return rates
 
 
 def _dress(panels: Mapping[str, Axes]) -> None:
@@ -198,7 +201,7 @@ def _decisions(panels: Sequence[Axes], run: History, found: Marks) -> None:
             )
             axes.add_collection(drawn, autolim=False)
         every = [(m.step, m.row.get("loss", levels.get(m.step, math.nan))) for m in made]
-        dots = finite([(step, float(level)) for step, level in every])
+        dots = drawable([(step, float(level)) for step, level in every])
         if dots:
             panels[0].plot(*zip(*dots, strict=True), "o", ms=3.5, color=colour)
     left, right = panels[0].get_xlim()

@@ -8,7 +8,7 @@ from typing import Any
 
 from lr_callbacks.report.history import History
 from lr_callbacks.tracking.conversion import public, text
-from lr_callbacks.tracking.names import ASKED
+from lr_callbacks.tracking.journal import OVERRIDES
 
 #: Bytes at most: one tag of MLflow, one look of a person.
 LONGEST = 2000
@@ -56,8 +56,8 @@ def written(told: Mapping[str, Any]) -> str:
 
 def command(run: History) -> str:
     """Return the command line of a run: of a job of a sweep, what trains it alone."""
-    if ASKED in run.tags:
-        return shlex.join(["lr-train", *map(public, json.loads(run.tags[ASKED]))])
+    if OVERRIDES in run.tags:
+        return shlex.join(["lr-train", *map(public, json.loads(run.tags[OVERRIDES]))])
     return str(run.about.get("command", ""))
 
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lr_callbacks.tracking.names import ASKED
+from lr_callbacks.tracking.journal import OVERRIDES
 
 if TYPE_CHECKING:  # they take seconds
     from matplotlib.axes import Axes
@@ -122,7 +122,7 @@ def _medians(jobs: Iterable[Job]) -> tuple[list[float], list[float]]:
 
 def _asked(run: "Run") -> dict[str, str]:
     """Return the overrides of a job, by key."""
-    given: list[str] = json.loads(run.data.tags.get(ASKED, "[]"))
+    given: list[str] = json.loads(run.data.tags.get(OVERRIDES, "[]"))
     pairs = (override.partition("=") for override in given)
     return {key.lstrip("+"): value for key, _, value in pairs}
 

@@ -10,12 +10,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lr_callbacks.report.find_run import journal
-from lr_callbacks.report.history import History, sentence, short
-from lr_callbacks.report.live_history import Tail
-from lr_callbacks.report.series import Points, extremes, finite
+from lr_callbacks.report.find_run import find_journal
+from lr_callbacks.report.history import History, Tail, sentence, short
 from lr_callbacks.terminal import EXIT_CODES
-from lr_callbacks.tracking.locks import claimed
+from lr_callbacks.tracking.decimation import Points, drawable
+from lr_callbacks.tracking.journal import claimed
 
 #: Seconds between looks at the journal, and looks without a new line after which it is asked
 #: whether the process that writes it is alive.
@@ -62,7 +61,7 @@ def main(given: argparse.Namespace) -> int:
         print(f"lr-callbacks watch {said}.", file=sys.stderr)
         return 1
     try:
-        tail = Tail(journal(given.run, Path()))
+        tail = Tail(find_journal(given.run, Path()))
     except (ValueError, OSError) as error:
         print(f"lr-callbacks watch: {error}", file=sys.stderr)
         return 1
@@ -141,8 +140,10 @@ def _plots(loss: str, losses: Points, rates: Mapping[str, Points], width: int, h
     """Return the plots of loss and rates, the loss above; empty where no value is finite."""
     import plotext
 
-    held = {loss: {loss: finite(losses)}, "rate in force": {n: finite(p) for n, p in rates.items()}}
-    panels = {title: lines for title, lines in held.items() if any(lines.values())}
+    most = 2 * width
+    drawn = {loss: {loss: drawable(losses, most)}}
+    drawn["rate in force"] = {name: drawable(points, most) for name, points in rates.items()}
+    panels = {title: lines for title, lines in drawn.items() if any(lines.values())}
     if not panels:
         return ""
     figure: Any = plotext.figure
@@ -154,20 +155,18 @@ def _plots(loss: str, losses: Points, rates: Mapping[str, Points], width: int, h
         panel = figure.subplot(row, 1) if len(panels) > 1 else figure
         panel.theme("colorless")
         panel.title(title)
-        _panel(panel, {name: points for name, points in lines.items() if points}, width)
+        _panel(panel, {name: points for name, points in lines.items() if points})
     return str(figure.build().string(colorless=True)).rstrip("\n")
 
 
-def _panel(panel: Any, lines: Mapping[str, Points], width: int) -> None:
+def _panel(panel: Any, lines: Mapping[str, Points]) -> None:
     """Draw lines, on a log axis where all values are positive, with numbers that can be read."""
     every = [point for points in lines.values() for point in points]
     across = _Axis([float(step) for step, _ in every], factors=False)
     up = _Axis([value for _, value in every], factors=min(value for _, value in every) > 0)
     for name, points in lines.items():
-        low, high = extremes(points, width)
-        drawn = [point for pair in zip(low, high, strict=True) for point in pair]
         line = panel.signal(
-            [across(s) for s, _ in drawn], [up(v) for _, v in drawn], marker="braille"
+            [across(s) for s, _ in points], [up(v) for _, v in points], marker="braille"
         )
         line.lines()
         if len(lines) > 1:

@@ -26,10 +26,8 @@ def context_tags(tags: Mapping[str, Any], parent: str | None) -> dict[str, str]:
     MLflow finds the commit where the script stands; for an installed command it is that of the
     present folder.
     """
-    given = dict(tags)
-    if parent:
-        given["mlflow.parentRunId"] = parent
-    resolved = {key: str(value) for key, value in resolve_tags(given).items()}
+    own = {**tags, "mlflow.parentRunId": parent} if parent else dict(tags)
+    resolved = {key: str(value) for key, value in resolve_tags(own).items()}
     if MLFLOW_GIT_COMMIT not in resolved and (commit := _commit(Path.cwd())):
         resolved[MLFLOW_GIT_COMMIT] = commit
     return resolved
@@ -93,12 +91,12 @@ def describe_data(dataset: Any, name: str | None = None) -> dict[str, str]:
     except Exception:  # a stream; some raise what they like
         size = -1
     digest.update(str(size).encode())
-    held = getattr(dataset, "tensors", ())
-    for tensor in held if isinstance(held, list | tuple) else ():
+    tensors = getattr(dataset, "tensors", ())
+    for tensor in tensors if isinstance(tensors, list | tuple) else ():
         if not hasattr(tensor, "detach"):
             continue
         flat = tensor.detach().reshape(-1)
         sample = flat[:: max(1, flat.numel() // SAMPLED)].cpu().double().numpy()
         digest.update(repr(tuple(tensor.shape)).encode() + sample.tobytes())
-    named = name or type(dataset).__name__
-    return {"name": named, "digest": digest.hexdigest()[:16], "size": str(size)}
+    name = name or type(dataset).__name__
+    return {"name": name, "digest": digest.hexdigest()[:16], "size": str(size)}

@@ -30,6 +30,11 @@ def text(value: object) -> str:
     return said.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
+def first_line(error: BaseException) -> str:
+    """Return what an error says in one line, or its name where it says nothing."""
+    return text(str(error) or repr(error)).splitlines()[0]
+
+
 def plain(value: Any, depth: int = DEPTH) -> Any:
     """Return a value as JSON knows it: keys become text, numbers of NumPy and torch plain ones.
 

@@ -1,6 +1,7 @@
-"""The one thread that looks after a live run's journal."""
+"""Sees to it that a live run's journal comes to MLflow; the training never waits for it."""
 
 import logging
+import queue
 import subprocess
 import sys
 import threading
@@ -9,25 +10,26 @@ from contextlib import suppress
 from itertools import islice
 
 from lr_callbacks.tracking.delivery import METRICS
-from lr_callbacks.tracking.journal import Journal
+from lr_callbacks.tracking.journal import Journal, beside
 from lr_callbacks.tracking.outbox import Outbox
 from lr_callbacks.tracking.sync import sync
 
 log = logging.getLogger(__name__)
 
-#: Seconds between looks at the journal, after a failure, and while somebody waits for the end.
-INTERVAL, PATIENCE, IMPATIENCE = 1.0, 3.0, 0.02
+#: Seconds between looks at the journal, and after a failure.
+INTERVAL, PATIENCE = 1.0, 3.0
 
 #: Unsent bytes of a journal that are sent for a dead process when another one starts.
 SMALL = 1_000_000
 
 
 class Sender:
-    """Sees to it that a journal comes to MLflow; the training never waits for it.
+    """Sends a journal: a thread at the end of a short run, a process of its own during a long one.
 
-    It creates the run at once. A short run is sent when it ends. A longer one is handed over to a
-    process of its own (`background`), since a thread that talks to MLflow takes the interpreter
-    from the training, some 0.1 ms for each point. Where no process can be had, the thread sends.
+    A thread that talks to MLflow takes the interpreter from the training, some 0.1 ms for each
+    point, so it only creates the run, and starts the process (`background`) after ``delay``
+    seconds. When a run ends, the process stops after the batch in hand and the thread sends the
+    rest. Should the process die, or none be had, the thread sends.
 
     Memory is flat however long a run is and however far MLflow is behind: what is not yet sent is
     on the disk. A store that does not answer is reported once and asked again every few seconds for
@@ -35,139 +37,115 @@ class Sender:
 
     Args:
         journal: of this process.
-        handover: seconds until a process takes over; None for never: the thread sends at once.
+        delay: seconds until the process is started.
     """
 
-    def __init__(self, journal: Journal, handover: float | None = 3.0) -> None:
+    def __init__(self, journal: Journal, delay: float = 3.0) -> None:
         self.journal = journal
         self.outbox = Outbox(journal.path, journal.header)
         self.opened = threading.Event()  # the run exists, or its creation failed
-        self._after = handover or 0.0
-        self._handover = None if handover is None else time.monotonic() + handover
-        self._sender: subprocess.Popen[bytes] | None = None
-        self._handed = -1  # the offset at which the process took over
-        self._told: str | None = None
-        self._wake = threading.Event()
-        self._asked: threading.Event | None = None
+        self._delay = delay
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reported: str | None = None
+        self._requests: queue.SimpleQueue[threading.Event] = queue.SimpleQueue()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="mlflow-sender", daemon=True)
         self._thread.start()
 
     @property
     def failure(self) -> str | None:
-        """Why MLflow does not take what waits, None while it does."""
+        """Why MLflow does not take what is unsent, None while it does."""
         return self.outbox.failure
 
     def drain(self, timeout: float) -> bool:
         """Wait until everything is sent, for at most ``timeout`` seconds; False if it is not."""
-        asked = self._asked = threading.Event()
-        self._wake.set()
-        return asked.wait(timeout)
+        request = threading.Event()
+        self._requests.put(request)
+        return request.wait(timeout)
 
     def close(self, timeout: float) -> bool:
-        """Drain, then end thread and process; what is left stays in the journal."""
+        """Drain, then end thread and process; what is unsent stays in the journal."""
         done = self.drain(timeout)
         self._closing = True
-        self._wake.set()
+        self._requests.put(threading.Event())
         self._thread.join(5.0 if done else 0.1)
-        self._release(in_peace=done)
+        self._stop_process()
         return done
 
     def _run(self) -> None:
+        requests: list[threading.Event] = []
+        begun, wait = time.monotonic(), 0.0
         while not self._closing:
-            asked = self._asked  # before the sending, so that it answers for all that was there
+            with suppress(queue.Empty):
+                requests.append(self._requests.get(timeout=wait))
             try:
-                done = self._look_after(asked is not None and not asked.is_set())
+                self._send(bool(requests), time.monotonic() >= begun + self._delay)
                 wait = INTERVAL
+                if requests:  # the run has ended; should it go on, that is a run of its own
+                    begun = time.monotonic()
+                while requests:
+                    requests.pop().set()
             except Exception as error:  # whatever it is, the training must not end for it
                 self.outbox.failed(error)
-                done, wait = False, PATIENCE
-            self._tell()
+                wait = PATIENCE
+            self._report()
             self.opened.set()
-            if asked is not None and done:
-                asked.set()
-            elif self._sender is not None and asked is not None:
-                wait = IMPATIENCE
-            self._wake.wait(wait)
-            self._wake.clear()
 
-    def _look_after(self, asked: bool) -> bool:
-        """Send, or have sent; True when everything that was there has arrived."""
+    def _send(self, ended: bool, long: bool) -> None:
+        """Send what is unsent of a run that has ended, or see that a process sends a long one."""
         if self.journal.failure is not None and not self.journal.recover():
-            self._release()
+            self._stop_process()
             self.outbox.send_all()
-            return self._send_overflow()
-        if self._has_sender():
-            self.outbox.refresh()
-        if asked and self.outbox.offset == self._handed:
-            self._release()  # it has not begun, and somebody waits
-        if self._has_sender():
-            size = self.journal.size
-            self._hurry(asked)
-            done = self.outbox.offset >= size
-            if asked and done:  # the run has ended; another process takes over should it go on
-                self._release(in_peace=True)
-                self._handover = time.monotonic() + self._after
-            return done
-        self.outbox.open()
-        self._close_dead_runs()
-        if self._handover is None or asked:
+            self._send_overflow()
+            return
+        if ended:
+            self._stop_process()
+            self._open()
             self.outbox.send_all(lambda: not self._closing)
-            return True
-        if time.monotonic() >= self._handover and self.journal.size > self.outbox.offset:
-            self._hand_over()
-        return False
+            return
+        if self._process is not None:
+            self.outbox.refresh()
+        if self._process is None or self._process.poll() is not None:
+            self._open()
+            if long and self.journal.size > self.outbox.offset and not self._start_process():
+                self.outbox.send_all(lambda: not self._closing)
 
-    def _close_dead_runs(self) -> None:
-        """Close the runs of processes that died without an end, once; `sync` has the long ones."""
+    def _open(self) -> None:
+        """Create the run; once, close those of processes that died, but for the long ones."""
+        self.outbox.open()
         if not self.opened.is_set():
             self.opened.set()
-            for _ in sync(self.journal.path.parent, self.journal.header["uri"], SMALL):
+            for _ in sync(beside(self.journal.path), self.journal.header["uri"], SMALL):
                 continue
 
-    def _hand_over(self) -> None:
-        self._handed = self.outbox.offset
-        self._handover = None  # once: should the process die, the thread sends
+    def _start_process(self) -> bool:
+        """Start a process that sends; False where there was one, which died, or none can be had."""
         command = [sys.executable, "-P", "-m", "lr_callbacks.tracking.background"]
         with suppress(OSError):
-            self._sender = subprocess.Popen(
-                [*command, str(self.journal.path)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is meant for the training
-            )
+            if self._process is None:
+                self._process = subprocess.Popen(
+                    [*command, str(self.journal.path)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,  # Ctrl-C is meant for the training
+                )
+                return True
+        return False
 
-    def _has_sender(self) -> bool:
-        if self._sender is not None and self._sender.poll() is not None:
-            self._release()
-        return self._sender is not None
-
-    def _hurry(self, asked: bool) -> None:
-        pipe = self._sender and self._sender.stdin
-        if asked and pipe:
-            with suppress(OSError):
-                pipe.write(b"\n")
-                pipe.flush()
-
-    def _release(self, *, in_peace: bool = False) -> None:
-        """End the process: by the end of its input, or at once."""
-        sender, self._sender = self._sender, None
-        if sender is None:
+    def _stop_process(self) -> None:
+        """Ask the process to stop after the batch in hand, and wait for that."""
+        process, self._process = self._process, None
+        if process is None:
             return
-        if not in_peace:
-            sender.terminate()
-        if sender.stdin:
-            with suppress(OSError):
-                sender.stdin.close()
         try:
-            sender.wait(PATIENCE)
+            process.communicate(b"\n", PATIENCE)
         except subprocess.TimeoutExpired:
-            sender.kill()
-            sender.wait()
+            process.kill()
+            process.communicate()
         self.outbox.refresh()
 
-    def _send_overflow(self) -> bool:
+    def _send_overflow(self) -> None:
         """Send what stayed in memory since the disk failed."""
         overflow = self.journal.overflow
         while overflow and not self._closing:
@@ -175,19 +153,18 @@ class Sender:
             self.outbox.deliver(batch)
             for _ in batch:
                 overflow.popleft()
-        return not overflow
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         """Report a failure once, and its end."""
-        failure = self.outbox.failure
-        if failure and not self._told:
+        failure = self.failure
+        if failure and not self._reported:
             log.warning(
                 "MLflow at %s %s. Training goes on, everything is kept in %s; `lr-callbacks sync` "
-                "sends what is left.",
+                "sends what is unsent.",
                 self.journal.header["uri"],
                 failure,
                 self.journal.path,
             )
-        if self._told and not failure:
+        if self._reported and not failure:
             log.warning("MLflow answers again; the journal is sent.")
-        self._told = failure
+        self._reported = failure

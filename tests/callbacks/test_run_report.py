@@ -12,7 +12,6 @@ from trainers import Regression, Script, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate, Hold, JournaledMLFlowLogger, RunReport
 from lr_callbacks.callbacks.run_address import command
-from lr_callbacks.callbacks.run_report import verdict
 from lr_callbacks.core import Condition, Decision
 from lr_callbacks.report.history import History
 
@@ -181,7 +180,8 @@ def test_a_report_that_fails_is_told_and_the_training_ends_well(logger):
 )
 def test_the_verdict_says_how_a_run_went(losses, conditions, said):
     decisions = [(0, {"condition": condition}) for condition in conditions]
-    assert verdict(History({}, {"train/loss": list(enumerate(losses))}, decisions, 0, 1)) == said
+    run = History({}, {"train/loss": list(enumerate(losses))}, decisions, 0, 1)
+    assert run.verdict == said
 
 
 def test_a_loss_that_is_followed_by_its_name_is_the_one_told(logger):

@@ -14,11 +14,9 @@ from hypothesis import strategies as st
 from signals import interruptible
 
 from lr_callbacks.cli import main
-from lr_callbacks.report.history import History
-from lr_callbacks.report.live_history import Tail
+from lr_callbacks.report.history import History, Tail
 from lr_callbacks.report.watch import frame
-from lr_callbacks.tracking.journal import Journal
-from lr_callbacks.tracking.locks import lock
+from lr_callbacks.tracking.journal import Journal, lock
 
 BIN = Path(sys.executable).parent
 ALARM = {
