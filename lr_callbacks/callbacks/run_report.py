@@ -27,7 +27,7 @@ RUN = "lr_callbacks_run"
 
 
 class RunReport(Callback):
-    """Tells how a training went, on the terminal and in MLflow.
+    """Reports how a training went, on the terminal and in MLflow.
 
     Needs a `JournaledMLFlowLogger`, whose journal it reads when ``fit`` ends, also by an exception.
     Logs the artifacts ``report/figure.png``, ``report/decisions.csv``, ``report/decisions.md``,
@@ -52,18 +52,18 @@ class RunReport(Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Go on with the run of the checkpoint, where the logger was given no other."""
-        known = checkpoint.get(RUN, [])
-        known = [known] if isinstance(known, dict) else list(known)
+        """Go on with the run of the checkpoint, where the logger has no other."""
+        runs = checkpoint.get(RUN, [])
+        runs = [runs] if isinstance(runs, dict) else list(runs)
         for logger in _loggers(trainer):
             own = logger.identity()
-            same = [i for i in known if all(i.get(k, own[k]) == own[k] for k in ("uri", "name"))]
+            same = [i for i in runs if all(i.get(k, own[k]) == own[k] for k in ("uri", "name"))]
             if same:
-                known.remove(same[0])
+                runs.remove(same[0])
                 self._resumes = logger.resume(same[0]) or self._resumes
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say on the run which data it learns from, and where it was resumed."""
+        """Record on the run which data it learns from, and where it was resumed."""
         hide_idle(self)
         try:
             _describe(trainer)
@@ -122,14 +122,14 @@ def report(logger: JournaledMLFlowLogger, journal: Path) -> None:
         step, row = run.decisions[0]
         tags["lr_callbacks.decisions"] = ", ".join(f"{n} × {kind}" for kind, n in kinds.items())
         tags["lr_callbacks.first_trouble"] = f"step {step}: {sentence(row)}"
-    told = written(summary(run, tags["lr_callbacks.verdict"]))
-    tags["lr_callbacks.summary"] = told
+    content = written(summary(run, tags["lr_callbacks.verdict"]))
+    tags["lr_callbacks.summary"] = content
     tags["mlflow.note.content"] = _note(run, tags, place(logger))
     logger.log_tags(tags)
     folder = companion(journal, ".report")
     folder.mkdir(exist_ok=True)
     draw({"loss": run}).savefig(folder / "figure.png", dpi=130)
-    (folder / "summary.json").write_text(f"{told}\n", encoding="utf-8")
+    (folder / "summary.json").write_text(f"{content}\n", encoding="utf-8")
     _decisions(run, folder)
     with journal.open("rb") as plain, gzip.open(folder / "journal.jsonl.gz", "wb") as packed:
         shutil.copyfileobj(plain, packed)
@@ -154,7 +154,7 @@ def _short(value: Any) -> str:
 
 
 def _note(run: History, tags: dict[str, str], page: str | None) -> str:
-    """Tell the run's story in five lines of Markdown, with links where the run's page is known."""
+    """Sum up the run in five lines of Markdown, with links once the run has a page."""
     loss = run.series[run.loss]
     figure, table = "report/figure.png", "report/decisions.md"
     if page:

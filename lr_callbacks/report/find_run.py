@@ -19,7 +19,7 @@ from lr_callbacks.tracking.metrics import LOSS
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-#: What stands before the names of the series that tell what happened around a step.
+#: What stands before the names of the series that show what happened around a step.
 KINDS = ("lr/", "scale/", "events/", "grad_norm/", "update_ratio/", "clip/", "watched/")
 
 Points = list[tuple[int, float]]

@@ -1,4 +1,4 @@
-"""A run as its journals tell it: every series, every decision. Standard library only."""
+"""A run as its journals hold it: every series, every decision. Standard library only."""
 
 import math
 from collections import defaultdict, deque
@@ -26,7 +26,7 @@ Rows = list[tuple[int, dict[str, Any]]]
 
 
 class History(NamedTuple):
-    """A run as its journal tells it.
+    """A run as its journal holds it.
 
     Attributes:
         decisions: steps and rows, each with its own outcome: see `settled`.
@@ -38,7 +38,7 @@ class History(NamedTuple):
     began: int  # milliseconds since 1970
     ended: int
     counts: Mapping[str, int] = {}  # points of the series that are thinned
-    tags: Mapping[str, str] = {}  # given to the run
+    tags: Mapping[str, str] = {}  # of the run
 
     @property
     def loss(self) -> str:
@@ -62,7 +62,7 @@ class History(NamedTuple):
 
 
 def settled(rows: Rows) -> Rows:
-    """Give each decision its own outcome, which a later row tells; of several the last.
+    """Give each decision its own outcome, which a later row reports; of several the last.
 
     A row of an older journal, which has one sentence only, says nothing of what was seen.
 
@@ -85,17 +85,17 @@ def settled(rows: Rows) -> Rows:
 def sentence(row: Mapping[str, Any]) -> str:
     """Return a decision in one line: what was seen, what was done, after an arrow the outcome."""
     done = row.get("done", row.get("reason", ""))
-    said = "; ".join(filter(None, (row.get("seen", ""), done)))
-    return f"{said} → {row['outcome']}" if row.get("outcome") else said
+    line = "; ".join(filter(None, (row.get("seen", ""), done)))
+    return f"{line} → {row['outcome']}" if row.get("outcome") else line
 
 
-def short(said: str, width: int) -> str:
+def short(line: str, width: int) -> str:
     """Skip the middle of what is too long for a line; its end is the outcome.
 
     >>> short("loss 9; watching the next losses → recovered", 28)
     'loss 9; watchi … → recovered'
     """
-    return said if len(said) <= width else f"{said[: width // 2]} … {said[-(width // 2 - 3) :]}"
+    return line if len(line) <= width else f"{line[: width // 2]} … {line[-(width // 2 - 3) :]}"
 
 
 class Reader:

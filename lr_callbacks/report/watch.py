@@ -12,11 +12,10 @@ from typing import Any
 
 from lr_callbacks.report.find_run import find_journal
 from lr_callbacks.report.history import History, Tail, sentence, short
-from lr_callbacks.terminal import EXIT_CODES
 from lr_callbacks.tracking.decimation import Points, drawable
 from lr_callbacks.tracking.journal import claimed
 
-#: Seconds between looks at the journal, and looks without a new line after which it is asked
+#: Seconds between looks at the journal, and looks without a new line after which one checks
 #: whether the process that writes it is alive.
 INTERVAL, SILENT = 1.0, 5
 
@@ -29,43 +28,37 @@ FLAT = 1e-6
 #: Go to the upper left; clear the rest of a line, of the screen; hide and show the cursor.
 HOME, LINE, BELOW, HIDE, SHOW = "\033[H", "\033[K", "\033[J", "\033[?25l", "\033[?25h"
 
-EXAMPLES = f"""\
+EXAMPLES = """\
 RUN is the name or the id of a run, or the path of its journal; without it the newest run under this
 folder. The view ends with the run, or by Ctrl-C, which leaves the run alone. In a pipe, one frame
 is printed.
 
 examples:
   lr-callbacks watch                 the newest run as it goes
-  lr-callbacks watch runs/ --once    one frame of the newest run under a folder
-
-{EXIT_CODES}"""
+  lr-callbacks watch runs/ --once    one frame of the newest run under a folder"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EXAMPLES
     parser.add_argument("run", nargs="?", default="last", metavar="RUN", help="default: the newest")
     parser.add_argument("--once", action="store_true", help="print one frame")
 
 
-def main(given: argparse.Namespace) -> int:
+def main(options: argparse.Namespace) -> int:
     """Show a run until it ends, or Ctrl-C.
 
     Returns:
-        The exit code: 0; 1 where there is nothing to show, or the run's process is gone without
-        an end.
+        The exit code: 0; 1 where `plotext` is missing, or the run's process is gone without an end.
+
+    Raises:
+        ValueError, OSError: there is no such run.
     """
     if find_spec("plotext") is None:
         said = "needs the package plotext: pip install 'lr-callbacks[watch]'"
         print(f"lr-callbacks watch {said}.", file=sys.stderr)
         return 1
-    try:
-        tail = Tail(find_journal(given.run, Path()))
-    except (ValueError, OSError) as error:
-        print(f"lr-callbacks watch: {error}", file=sys.stderr)
-        return 1
-    if given.once or not sys.stdout.isatty():
+    tail = Tail(find_journal(options.run, Path()))
+    if options.once or not sys.stdout.isatty():
         tail.read()
         print(frame(tail.history(), state(tail), *shutil.get_terminal_size()))
         return 0
@@ -113,22 +106,22 @@ def frame(run: History, said: str, width: int, height: int) -> str:
     """Draw a run: a line, loss and rate, the last decisions.
 
     Args:
-        run: as far as it is known.
+        run: as far as it was read.
         said: whether it goes on.
         width, height: of the terminal, in characters.
     """
     losses = run.series.get(run.loss, [])
     rates = {n: s for n, s in run.series.items() if n.startswith("lr/")}
-    told = [str(run.about.get("run_name") or "run"), said, f"{run.steps} steps"]
+    parts = [str(run.about.get("run_name") or "run"), said, f"{run.steps} steps"]
     if losses:
         seconds = (run.ended - run.began) / 1000
-        told += [f"{run.steps / seconds:.3g} a second"] if seconds > 0 else []
-        told += [f"loss {losses[-1][1]:.4g}"]
-        told += [f"{name} {points[-1][1]:.3g}" for name, points in rates.items()][:RATES]
-    while len(told) > 3 and len(", ".join(told)) > width:
-        del told[3]
+        parts += [f"{run.steps / seconds:.3g} a second"] if seconds > 0 else []
+        parts += [f"loss {losses[-1][1]:.4g}"]
+        parts += [f"{name} {points[-1][1]:.3g}" for name, points in rates.items()][:RATES]
+    while len(parts) > 3 and len(", ".join(parts)) > width:
+        del parts[3]
     decided = [f"step {step}: {sentence(row)}" for step, row in run.decisions[-DECISIONS:]]
-    lines = [short(", ".join(told), width)]
+    lines = [short(", ".join(parts), width)]
     if losses:
         shown = {name: rates[name] for name in list(rates)[:RATES]}
         lines.append(_plots(run.loss, losses, shown, width, max(12, height - OTHER)))

@@ -21,7 +21,7 @@ SAMPLED = 4096
 
 
 def context_tags(tags: Mapping[str, Any], parent: str | None) -> dict[str, str]:
-    """Return a run's tags: those given, MLflow's own, the parent, and the commit of the code.
+    """Return a run's tags: its own, MLflow's, the parent, and the commit of the code.
 
     MLflow finds the commit where the script stands; for an installed command it is that of the
     present folder.
@@ -50,10 +50,10 @@ def describe_run(logger: Any) -> dict[str, Any]:
 
 
 def warn_of_autologging(run_id: str | None) -> None:
-    """Say that MLflow's autologging makes a second run of a training, where it does.
+    """Warn that MLflow\'s autologging makes a second run of a training, where it does.
 
     Args:
-        run_id: of the run that the logger was given; autologging writes to it where it is active.
+        run_id: of the run that the logger continues; autologging writes to it where it is active.
     """
     active = mlflow.active_run()
     shared = run_id is not None and active is not None and active.info.run_id == run_id
@@ -79,7 +79,7 @@ def describe_data(dataset: Any, name: str | None = None) -> dict[str, str]:
     """Describe a data set as MLflow records one, without drawing a sample from it.
 
     Args:
-        dataset: a `torch.utils.data.Dataset`, or whatever a loader was given.
+        dataset: a `torch.utils.data.Dataset`, or whatever a loader loads.
         name: None for its class's.
 
     Returns:

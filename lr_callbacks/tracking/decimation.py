@@ -6,7 +6,7 @@ Standard library only.
 import math
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 #: Most windows of a series that is read, and points at its end that are all kept.
 WINDOWS, TAIL = 8192, 16
@@ -15,6 +15,7 @@ WINDOWS, TAIL = 8192, 16
 DRAWN = 900
 
 Points = Sequence[tuple[int, float]]
+Item = TypeVar("Item")
 
 
 class Windows:
@@ -112,3 +113,10 @@ def drawable(points: Points, most: int = DRAWN) -> list[tuple[int, float]]:
         if math.isfinite(value) and value < 1e300:
             series.add(step, value)
     return series.points()
+
+
+def spread(items: list[Item], most: int) -> list[Item]:
+    """Keep some of many, evenly from the first to the last."""
+    if len(items) <= most:
+        return items
+    return [items[k * (len(items) - 1) // max(1, most - 1)] for k in range(most)]

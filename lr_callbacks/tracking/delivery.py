@@ -92,7 +92,7 @@ class Delivery:
             self._send_batch(run, kind, parts[start : start + _LIMITS[kind]])
 
     def _send_batch(self, run: str, kind: str, parts: Sequence[Any]) -> None:
-        """Send parts together; where the store refuses some, halve until only they are left."""
+        """Send parts together; where the store refuses some, halve until only they remain."""
         batch: dict[str, Any] = {kind: parts, "synchronous": True}
         error = self._refusal(run, partial(self.client.log_batch, run, **batch))
         if error is None:

@@ -61,7 +61,7 @@ class Journal:
     """Appends records to a new file.
 
     Should the disk fail, records stay in memory, the last `LIMIT` of them, until it works again;
-    ``failure`` tells what happened.
+    ``failure`` says what happened.
 
     Args:
         folder: of all journals, created where missing.

@@ -176,7 +176,7 @@ class Recording:
 
 
 def final_status(status: str, error: BaseException | None) -> str:
-    """Return MLflow's status for Lightning's, and tell an interruption from a failure.
+    """Return MLflow\'s status for Lightning\'s, an interruption apart from a failure.
 
     Args:
         status: Lightning calls both ``failed``.

@@ -93,7 +93,7 @@ def reachable(client: MlflowClient, experiment: str = "Default") -> None:
     """Ask a server for an experiment, as MLflow's client does but not for minutes.
 
     Address, credentials and certificates are those of the client. What the server answers is not
-    looked at: the next call tells. Other stores are not asked.
+    looked at: the next call shows it. Other stores are not asked.
 
     Raises:
         OSError: no server answers there, or it is out of order.

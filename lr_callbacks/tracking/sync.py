@@ -22,7 +22,7 @@ class Synced(NamedTuple):
 
     @property
     def being_written(self) -> bool:
-        """Whether the journal was left to the process that writes it."""
+        """Whether the journal was skipped for the process that writes it."""
         return self.outcome == "being written"
 
 
