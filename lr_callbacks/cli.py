@@ -6,52 +6,45 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lr_callbacks.report import compare, explain, replay, watch
+from lr_callbacks.report import compare, explain, replay
+from lr_callbacks.report.find_run import newest
 from lr_callbacks.terminal import EXIT_CODES, show, show_json
-from lr_callbacks.tracking.journal import SUFFIX, header
+from lr_callbacks.tracking.journal import SUFFIX
 
 if TYPE_CHECKING:
     from lr_callbacks.tracking.sync import Synced
 
-EPILOG = f"""\
+EXAMPLES = """\
 examples:
   lr-callbacks sync                     send what an interrupted run or a dead server left behind
   lr-callbacks compare last             the newest sweep: a table, and compare.png
   lr-callbacks compare last --json      the same for a program
   lr-callbacks explain last             what happened in the newest run, and why
-  lr-callbacks watch                    the newest run as it goes
   lr-callbacks replay losses.csv        what would have been decided, and replay.png
   lr-callbacks ui                       MLflow's UI on the store of this folder
 
-Tables are plain text in a pipe. More on each command: lr-callbacks COMMAND --help
+Tables are plain text in a pipe. More on each command: lr-callbacks COMMAND --help"""
 
-{EXIT_CODES}"""
-
-SYNC = f"""\
-A journal that a live process writes is left to it. A run that was killed is closed as KILLED.
+SYNC = """\
+A journal that a live process writes is skipped. A run that was killed is closed as KILLED.
 
 examples:
   lr-callbacks sync                     every journal under this folder
-  lr-callbacks sync runs/ --json        those under runs/, for a program
+  lr-callbacks sync runs/ --json        those under runs/, for a program"""
 
-{EXIT_CODES}"""
-
-UI = f"""\
+UI = """\
 Prints the address of the newest run and serves the store until Ctrl-C. Where the runs went to a
 server, its address is printed and nothing is started.
 
 examples:
   lr-callbacks ui                       the store that this folder's journals name, or mlflow.db
-  lr-callbacks ui runs/ --port 5001
+  lr-callbacks ui runs/ --port 5001"""
 
-{EXIT_CODES}"""
-
-#: Commands that have a module of their own, and what they show.
+#: Commands that have a module of their own, and what they show. What they raise is reported.
 PARTS: dict[str, tuple[Any, str]] = {
     "compare": (compare, "a sweep's table, and a figure of its methods"),
     "explain": (explain, "what happened around a step of a run, in sentences"),
     "replay": (replay, "what would be decided on a recorded curve"),
-    "watch": (watch, "a live view of a run in this terminal"),
 }
 
 
@@ -64,28 +57,43 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _command(arguments: list[str] | None) -> int:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="lr-callbacks", description=__doc__, epilog=EPILOG, formatter_class=raw
-    )
+    parser = argparse.ArgumentParser("lr-callbacks", description=__doc__, **_help(EXAMPLES))
     commands = parser.add_subparsers(dest="command", required=True)
-    sender = commands.add_parser("sync", help="send journals that MLflow has not got yet")
-    viewer = commands.add_parser("ui", help="start MLflow's UI on the store that the runs use")
-    for command, epilog in ((sender, SYNC), (viewer, UI)):
-        command.formatter_class, command.epilog = raw, epilog
+    sender = commands.add_parser(
+        "sync", help="send journals that MLflow has not got yet", **_help(SYNC)
+    )
+    viewer = commands.add_parser(
+        "ui", help="start MLflow's UI on the store that the runs use", **_help(UI)
+    )
+    for command in (sender, viewer):
         command.add_argument("folder", nargs="?", default=".", type=Path, help="default: .")
     sender.add_argument("--json", action="store_true", help="print JSON instead of a table")
     viewer.add_argument("--port", type=int, default=5000)
-    for name, (part, said) in PARTS.items():
-        part.add_arguments(commands.add_parser(name, help=said))
-    given = parser.parse_args(arguments)
-    if given.command in PARTS:
-        return int(PARTS[given.command][0].main(given))
-    if not given.folder.is_dir():
-        parser.error(f"{given.folder} is not a folder")
-    if given.command == "ui":
-        return _ui(given.folder, given.port)
-    return _sync(given.folder, as_json=given.json)
+    for name, (part, shows) in PARTS.items():
+        part.add_arguments(commands.add_parser(name, help=shows, **_help(part.EXAMPLES)))
+    options = parser.parse_args(arguments)
+    if options.command in PARTS:
+        return _part(options)
+    if not options.folder.is_dir():
+        parser.error(f"{options.folder} is not a folder")
+    if options.command == "ui":
+        return _ui(options.folder, options.port)
+    return _sync(options.folder, as_json=options.json)
+
+
+def _help(examples: str) -> dict[str, Any]:
+    raw = argparse.RawDescriptionHelpFormatter
+    return {"epilog": f"{examples}\n\n{EXIT_CODES}", "formatter_class": raw}
+
+
+def _part(options: argparse.Namespace) -> int:
+    """Run a command that has a module of its own; report in one line what cannot be done."""
+    try:
+        return int(PARTS[options.command][0].main(options))
+    except (ValueError, OSError) as error:
+        line = str(error).splitlines()[0]
+        print(f"lr-callbacks {options.command}: {line}", file=sys.stderr)
+        return 2 if options.command == "replay" else 1
 
 
 def _sync(folder: Path, *, as_json: bool) -> int:
@@ -93,20 +101,20 @@ def _sync(folder: Path, *, as_json: bool) -> int:
     from lr_callbacks.tracking.sync import sync  # which loads MLflow
 
     lines = not (as_json or sys.stdout.isatty())
-    found: list[Synced] = []
-    for done in sync(folder):
-        found.append(done)
+    synced: list[Synced] = []
+    for done in sync(folder.rglob(f"*{SUFFIX}")):
+        synced.append(done)
         if lines:
             run = f" run {done.run_id}" if done.run_id else ""
             print(f"{done.path}:{run} {done.outcome}, {done.metrics} points sent", flush=True)
-    failed = sum(done.failed for done in found)
+    failed = sum(done.failed for done in synced)
     if as_json:
-        show_json([done._asdict() for done in found])
+        show_json([done._asdict() for done in synced])
         return int(failed > 0)
-    if found and not lines:
-        rows = [(done.path, done.run_id or "", done.metrics, done.outcome) for done in found]
+    if synced and not lines:
+        rows = [(done.path, done.run_id or "", done.metrics, done.outcome) for done in synced]
         show(("journal", "run", "points sent", "outcome"), rows)
-    print(f"{len(found)} journals, {failed} failed" if found else f"no journals under {folder}")
+    print(f"{len(synced)} journals, {failed} failed" if synced else f"no journals under {folder}")
     return int(failed > 0)
 
 
@@ -120,8 +128,7 @@ def _ui(folder: Path, port: int) -> int:
 
     from lr_callbacks.tracking import store
 
-    journals = sorted(folder.rglob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime)
-    about = next((a for path in reversed(journals) if (a := header(path))), None)
+    _, about = next(newest(folder), (None, None))
     if about is None and not (folder / "mlflow.db").exists():
         print(f"no journal and no mlflow.db under {folder}", file=sys.stderr)
         return 1

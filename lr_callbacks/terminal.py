@@ -19,18 +19,18 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         columns: their names.
         rows: a value for each column; numbers are rounded to four digits.
     """
-    told = [[_short(value) for value in row] for row in rows]
+    texts = [[_short(value) for value in row] for row in rows]
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
         table = Table(*columns)
-        for row in told:
+        for row in texts:
             table.add_row(*map(Text, row))
         Console().print(table)
         return
-    lines = [list(columns), *told]
+    lines = [list(columns), *texts]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     for line in lines:
         print("  ".join(map(str.ljust, line, widths)).rstrip())
@@ -55,7 +55,7 @@ def _short(value: Any) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _plain(held) for key, held in value.items()}
+        return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(held) for held in value]
+        return [_plain(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -16,12 +16,13 @@ from lr_callbacks.core import Condition, Verdict
 LAST = 10
 
 #: A loss blew up where it rose by so many times that of the untrained model; and where something
-#: watched it and saw no trouble, for then it grew slowly.
+#: watched it and raised no alarm, for then it grew slowly.
 FAR, UNSEEN = 10.0, 1000.0
 
 Rows = Sequence[tuple[int, Mapping[str, Any]]]
 
-_TROUBLE = {condition.name.lower() for condition in Condition if condition.trouble}
+#: Conditions that are alarms, as the rows of decisions name them.
+ALARMS = {condition.name.lower() for condition in Condition if condition.trouble}
 
 #: Outcomes that say more than that the loss is back.
 _TELLING = (Verdict.WORSE, Verdict.NEW_NORMAL, Verdict.BAD_DATA, Verdict.HARMED)
@@ -91,7 +92,7 @@ def judged(losses: Sequence[tuple[int, float]], decisions: Rows) -> Judged:
 
 def diverged(losses: Sequence[tuple[int, float]], decisions: Rows, *, watched: bool) -> str:
     """Say in plain words how a run diverged, beyond what a new normal explains; see `verdict`."""
-    alarmed = any(row.get("condition") in _TROUBLE for _, row in decisions)
+    alarmed = any(row.get("condition") in ALARMS for _, row in decisions)
     return divergence(*judged(losses, decisions), UNSEEN if watched and not alarmed else FAR)
 
 
@@ -101,13 +102,13 @@ def verdict(losses: Sequence[tuple[int, float]], decisions: Rows, *, watched: bo
     Args:
         losses: steps and losses.
         decisions: steps and rows of the decisions table, each with its own outcome.
-        watched: something looked at every loss, and would have made a decision on trouble.
+        watched: something looked at every loss, and would have made a decision on an alarm.
 
     Returns:
         The first that holds. ``diverged``: the last loss is not finite, or it blew up beyond what
         a new normal explains (see `divergence`, `judged`). The last outcome that says more
         than that the loss is back: ``recovered to a worse level``, ``new normal``, ``bad data``;
-        weights harmed are ``recovered``. ``recovered`` where there was trouble or an alarm that
+        weights harmed are ``recovered``. ``recovered`` where there was an alarm, or an outcome that
         ended well, else ``healthy``.
     """
     if diverged(losses, decisions, watched=watched):
@@ -116,6 +117,6 @@ def verdict(losses: Sequence[tuple[int, float]], decisions: Rows, *, watched: bo
     telling = [outcome for outcome in outcomes if outcome in _TELLING]
     if telling and telling[-1] != Verdict.HARMED:
         return telling[-1]
-    alarmed = any(row.get("condition") in _TROUBLE for _, row in decisions)
+    alarmed = any(row.get("condition") in ALARMS for _, row in decisions)
     ended_well = Verdict.RECOVERED in outcomes or Verdict.KEPT in outcomes
     return "recovered" if alarmed or telling or ended_well else "healthy"

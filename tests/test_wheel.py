@@ -21,7 +21,6 @@ SHIPPED = {
     *(path.relative_to(ROOT).as_posix() for path in (ROOT / "lr_callbacks").rglob("*.py")),
     "lr_callbacks/py.typed",
     *(f"lr_callbacks/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")),
-    "lr_callbacks/report/html_figure.html",
     *(f"lr_callbacks/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.py")),
 }
 

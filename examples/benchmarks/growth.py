@@ -29,21 +29,21 @@ def grow(points):
         logger = JournaledMLFlowLogger(
             "grow", tracking_uri=f"sqlite:///{folder}/mlflow.db", handover=0.0, drain_timeout=600
         )
-        writer, tenth = logger._recorder().writer, points // 10
-        while writer.outbox.offset == 0:  # until the process that sends has begun
+        sender, tenth = logger._recorder().sender, points // 10
+        while sender.outbox.offset == 0:  # until the process that sends has begun
             time.sleep(0.1)
         rows = []
         for part in range(10):
-            sent, calls, lines = seconds_of(writer._sender.pid), [], []
+            sent, calls, lines = seconds_of(sender._process.pid), [], []
             for first in range(part * tenth // 2, (part + 1) * tenth // 2, CALLS):
                 calls.append(log(logger, range(first, first + CALLS)))
                 lines.append(reference(f"{folder}/lines"))
-            while writer.outbox.offset < writer.journal.size:  # `drain` would end the process
+            while sender.outbox.offset < sender.journal.size:  # `drain` would end the process
                 time.sleep(0.1)
                 lines.append(reference(f"{folder}/lines"))
-            sent = (seconds_of(writer._sender.pid) - sent) / tenth * 1e6
+            sent = (seconds_of(sender._process.pid) - sent) / tenth * 1e6
             ratio = statistics.median(map(operator.truediv, calls, lines))
-            memory = [f"{megabytes_of(pid):.0f}" for pid in (os.getpid(), writer._sender.pid)]
+            memory = [f"{megabytes_of(pid):.0f}" for pid in (os.getpid(), sender._process.pid)]
             row = f"{(part + 1) * tenth:,}", f"{statistics.mean(calls):.1f}", f"{ratio:.2f}"
             rows.append([*row, f"{sent:.0f}", f"{sent / statistics.mean(lines):.1f}", *memory])
             print(*rows[-1], flush=True)

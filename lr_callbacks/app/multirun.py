@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from omegaconf import DictConfig, OmegaConf
 
-from lr_callbacks.report.sweep_jobs import figure, jobs_of
+from lr_callbacks.report.sweep import figure, jobs_of
 from lr_callbacks.tracking import store
 from lr_callbacks.tracking.logger import PARENT
 

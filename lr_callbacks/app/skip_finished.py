@@ -15,8 +15,8 @@ from pytorch_lightning.loggers import Logger
 
 from lr_callbacks.app.assemble import logger_nodes
 from lr_callbacks.tracking import store
+from lr_callbacks.tracking.journal import OVERRIDES
 from lr_callbacks.tracking.logger import PARENT, JournaledMLFlowLogger
-from lr_callbacks.tracking.names import ASKED
 
 #: The tag of each run with a digest of what it trained.
 DIGEST = "lr_callbacks.config"
@@ -36,7 +36,7 @@ def mark(config: DictConfig, logger: Logger) -> None:
     """Tag the run with what tells it apart, so that it can be found again."""
     if isinstance(logger, JournaledMLFlowLogger):
         overrides = list(HydraConfig.get().overrides.task)
-        logger.log_tags({DIGEST: digest(config), ASKED: json.dumps(overrides)})
+        logger.log_tags({DIGEST: digest(config), OVERRIDES: json.dumps(overrides)})
 
 
 def digest(config: DictConfig) -> str:

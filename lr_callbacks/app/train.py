@@ -27,8 +27,9 @@ from lr_callbacks.app.checks import bound, in_sweep, refuse
 from lr_callbacks.app.errors import EXPECTED, TrainingDiverged, sentence
 from lr_callbacks.app.quiet import be_quiet
 from lr_callbacks.app.versions import VERSION_BASE, prepare_hydra
-from lr_callbacks.report.history import LOSS, whole
+from lr_callbacks.report.history import whole
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
+from lr_callbacks.tracking.metrics import LOSS
 from lr_callbacks.zoo.data import describe
 from lr_callbacks.zoo.task import Task
 

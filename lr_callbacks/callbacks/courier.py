@@ -1,19 +1,22 @@
-"""Brings alerts to where they are read: by a process of its own, at most one a minute.
+"""Brings alerts to where they are read: by a process of its own, at most one message a minute.
 
-``python -m lr_callbacks.callbacks.courier`` sends one message, which it reads from its input. A
-process, since a request that hangs would otherwise hold up the end of the training, and since it
-may wait for a minute to be over when the training is gone. Standard library and `apprise` only.
+``python -m lr_callbacks.callbacks.courier`` reads addresses, and then alerts, as lines of JSON from
+its input, and ends when that ends and everything is sent. A process, since a request that hangs
+would otherwise hold up the end of the training, and since it may wait for a minute to be over when
+the training is gone. Standard library and `apprise` only.
 """
 
 import json
 import logging
 import os
+import queue
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -22,9 +25,13 @@ log = logging.getLogger(__name__)
 #: Seconds between two messages, and those that one message may take to be sent.
 PAUSE, DEADLINE = 60.0, 30.0
 
-#: Alerts that wait at most, the newest; how many of them the first and the last lines of a message
-#: tell, and characters of a line and of a run's name: some services take no more than 2,000.
-WAITING, FIRST, LAST, WIDE, NAME = 50, 2, 4, 240, 80
+#: Alerts that wait at most, the newest; and how many of them the first and the last lines of a
+#: message are about.
+WAITING, FIRST, LAST = 50, 2, 4
+
+#: Characters of an alert, of a run's name, of where it is found: some services take no more than
+#: 2,000 in all, and a pipe takes no more than 4,096 bytes at once or not at all.
+WIDE, NAME, PLACE = 240, 80, 400
 
 #: Times that the last message of a run is tried, `PAUSE` apart.
 TRIES = 3
@@ -35,7 +42,7 @@ class Level(IntEnum):
 
     Attributes:
         INFO: a decision of any kind.
-        WARNING: an alarm, a cut, a roll-back, a step left out; the end of a run.
+        WARNING: an alarm, a cut, a roll-back, a step skipped; the end of a run.
         FAILURE: the training is stopped, failed or diverged.
     """
 
@@ -45,125 +52,94 @@ class Level(IntEnum):
 
 
 class Alert(NamedTuple):
-    """One thing to tell: in a word or two, in a sentence; of which run, and where that is found."""
+    """One thing to report: in a word or two, in a sentence; of which run, and where that is."""
 
     level: Level
     headline: str
     text: str
     run: str
-    place: Callable[[], str]
+    place: str
     good: bool = False
 
 
 class Courier:
-    """Takes alerts at any time without delay and sends them, what came within a minute as one.
+    """Takes alerts at any time without delay; a process sends them, what came meanwhile as one.
 
-    Memory is bounded, nothing is raised. What cannot be sent is reported once, waits, and goes with
-    the next message.
+    Nothing is raised, memory is bounded. What cannot be sent is reported once, and is part of the
+    next message.
 
     Args:
         urls: of services, as `apprise` knows them.
         pause: seconds between two messages at least.
 
     Attributes:
-        late: the process that sends the last message, once there is one.
+        process: that sends, or sent, the alerts; None before the first.
     """
 
     def __init__(self, urls: Sequence[str], pause: float = PAUSE) -> None:
         self.urls, self.pause = list(urls), pause
-        self.late: subprocess.Popen[bytes] | None = None
-        self._queue: deque[Alert] = deque(maxlen=WAITING)
-        self._counts: Counter[str] = Counter()  # also of those that had no room
-        self._lock, self._starting = threading.Lock(), threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._due = -float("inf")  # when the next may be sent, by `time.monotonic`
-        self._told = False
+        self.process: subprocess.Popen[bytes] | None = None
+        self._input: int | None = None
+        self._warned = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copy without what waits: that is told by this one."""
+        """Copy without the process: what it has to send is sent once."""
         return Courier, (self.urls, self.pause)
 
-    def tell(self, alert: Alert) -> None:
-        """Put an alert where a thread finds it."""
-        with self._lock:
-            self._queue.append(alert)
-            self._counts[alert.headline] += 1
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
-                self._thread.start()
-
-    def flush(self) -> None:
-        """Give what waits to a process that outlives this one, and sends it when it may."""
-        if self._starting.acquire(timeout=1.0):  # what is being sent has left this process
-            self._starting.release()
-        with self._lock:
-            message, wait = self._take(), max(0.0, self._due - time.monotonic())
-            if message is None:
-                return
-            self._due = time.monotonic() + wait + self.pause
-        self.late = self._started(message, wait, TRIES)
-        if self.late is not None:
-            threading.Thread(target=self.late.wait, name="late courier", daemon=True).start()
-
-    def _run(self) -> None:
-        """Send what waits, until nothing does."""
-        while True:
-            with self._lock:
-                wait = self._due - time.monotonic()
-                if not self._queue:
-                    self._thread = None
-                    return
-            if wait > 0:
-                time.sleep(wait)
-            else:
-                self._send()
-
-    def _send(self) -> None:
-        """Send what waits as one message; keep it where that fails."""
-        with self._starting:
-            with self._lock:
-                queue, counts = list(self._queue), self._counts.copy()
-                message = self._take()
-                self._due = time.monotonic() + self.pause
-            process = None if message is None else self._started(message, 0.0, 1)
-        if process is None:
-            return
+    def send(self, alert: Alert) -> None:
+        """Hand an alert to the process, which is started where there is none."""
+        short = alert._replace(
+            text=alert.text[:WIDE], run=alert.run[:NAME], place=alert.place[:PLACE]
+        )
         try:
-            _, error = process.communicate(timeout=2 * DEADLINE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            _, error = process.communicate()
-        if process.returncode:
-            self._warn((error or b"").decode(errors="replace"))
-            with self._lock:
-                self._queue = deque([*queue, *self._queue], WAITING)
-                self._counts += counts
-
-    def _started(
-        self, message: dict[str, Any], wait: float, tries: int
-    ) -> "subprocess.Popen[bytes] | None":
-        """Start a process that sends a message; None where none can be had."""
-        told = {**message, "wait": wait, "tries": tries, "pause": self.pause}
-        try:
-            return _start(told, detached=tries > 1)
+            if self._input is None:
+                self._input = self._start()
+            os.write(self._input, _line(short))
         except (OSError, ValueError) as error:
-            self._warn(str(error))
-            return None
+            if not self._warned:
+                self._warned = True
+                log.warning("An alert could not be sent: %s", error)
 
-    def _take(self) -> dict[str, Any] | None:
-        """Make a message of all that waits, and forget it; None where nothing does."""
-        if not self._queue:
-            return None
-        message = {"urls": self.urls, **composed(list(self._queue), self._counts)}
-        self._queue.clear()
-        self._counts.clear()
-        return message
+    def close(self) -> None:
+        """Let the process send the rest, when it may, and end."""
+        if self._input is not None:
+            os.close(self._input)
+            self._input = None
 
-    def _warn(self, said: str) -> None:
-        if not self._told:
-            self._told = True
-            line = (said.strip() or "no answer").splitlines()[0]
-            log.warning("An alert could not be sent, the next tells it again: %s", line)
+    def _start(self) -> int:
+        """Start the process; return where it reads. Addresses, which hold tokens, go there too."""
+        theirs, ours = os.pipe()
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "lr_callbacks.callbacks.courier"],
+                stdin=theirs,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,  # what is inherited would keep the training's own open
+                start_new_session=True,  # Ctrl-C is the training's affair
+            )
+        except OSError:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
+        threading.Thread(target=_attend, args=(self.process,), daemon=True).start()
+        os.write(ours, _line([self.urls, self.pause]))
+        os.set_blocking(ours, False)  # a full pipe costs an alert, not the training's time
+        return ours
+
+
+def _attend(process: "subprocess.Popen[bytes]") -> None:
+    """Report that a process could not send, which it says once, and wait for its end."""
+    assert process.stderr is not None
+    with process.stderr:
+        if process.stderr.readline():
+            log.warning("An alert could not be sent, the next message has it again.")
+        process.stderr.read()
+    process.wait()
+
+
+def _line(content: Any) -> bytes:
+    return json.dumps(content, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
 def composed(alerts: Sequence[Alert], counts: Counter[str]) -> dict[str, Any]:
@@ -174,7 +150,7 @@ def composed(alerts: Sequence[Alert], counts: Counter[str]) -> dict[str, Any]:
         counts: how many there were of each headline, more than ``alerts`` where some had no room.
 
     Returns:
-        ``title``, ``body`` and ``type``, as `apprise` names them.
+        ``title``, ``body`` and ``notify_type``, as `apprise` names them.
     """
     worst = max(reversed(alerts), key=lambda alert: alert.level)  # the last of equals
     count = counts.total()
@@ -182,50 +158,71 @@ def composed(alerts: Sequence[Alert], counts: Counter[str]) -> dict[str, Any]:
     if count > FIRST + LAST:
         several = ", ".join(f"{n} × {headline}" for headline, n in counts.most_common(5))
         lines[FIRST : max(FIRST, len(lines) - LAST)] = [f"… in all {count}: {several}"]
-    title = f"{worst.run[:NAME]}: {worst.headline}" + (
-        f" and {count - 1} more" if count > 1 else ""
-    )
-    good = all(alert.good for alert in alerts)
-    body = "\n".join([*lines, alerts[-1].place()])
-    return {"title": title, "body": body, "type": "success" if good else worst.level.name.lower()}
-
-
-def _start(message: dict[str, Any], *, detached: bool = False) -> "subprocess.Popen[bytes]":
-    """Start the process that sends a message; addresses, which hold tokens, go by its input."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lr_callbacks.callbacks.courier"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL if detached else subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is the training's affair
-    )
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(message).encode())
-    process.stdin.close()
-    process.stdin = None
-    return process
+    more = f" and {count - 1} more" if count > 1 else ""
+    kind = "success" if all(alert.good for alert in alerts) else Level(worst.level).name.lower()
+    body = "\n".join([*lines, alerts[-1].place])
+    title = f"{worst.run[:NAME]}: {worst.headline}{more}"
+    return {"title": title, "body": body, "notify_type": kind}
 
 
 def main() -> int:
-    """Send the message that stands in the input; return 0 if at least one service took it."""
-    message = json.load(sys.stdin)
-    time.sleep(message["wait"])
+    """Send alerts until the input ends; return 0 if at least one service took the last message."""
+    logging.disable()  # apprise would print addresses
+    urls, pause = json.loads(sys.stdin.readline())
+    inbox: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(inbox,), daemon=True).start()
+    alerts: deque[Alert] = deque(maxlen=WAITING)
+    counts: Counter[str] = Counter()  # also of those that had no room
+    due, more, tries, warned = 0.0, True, 0, False
+    while True:
+        while more:  # wait for the first, and then until the next message may be sent
+            try:
+                line = inbox.get(timeout=max(0.0, due - time.monotonic()) if alerts else None)
+            except queue.Empty:
+                break
+            if more := bool(line):
+                alerts.append(Alert(*json.loads(line)))
+                counts[alerts[-1].headline] += 1
+        if not alerts:
+            return 0
+        time.sleep(max(0.0, due - time.monotonic()))
+        due = time.monotonic() + pause
+        if _sent(urls, composed(alerts, counts)):
+            alerts.clear()
+            counts.clear()
+            continue
+        tries += not more
+        if not warned:
+            warned = True
+            with suppress(OSError):  # the training may be gone
+                print("not sent", file=sys.stderr, flush=True)
+        if tries == TRIES:
+            return 1
+
+
+def _read(inbox: "queue.SimpleQueue[str]") -> None:
+    """Put each line where the sending finds it, and an empty one at the end."""
+    while line := sys.stdin.readline():
+        inbox.put(line)
+    inbox.put("")
+
+
+def _sent(urls: Sequence[str], message: dict[str, Any]) -> bool:
+    """Send a message; whether at least one service took it in time."""
     import apprise
 
-    for attempt in range(message["tries"]):
-        time.sleep(message["pause"] if attempt else 0.0)
-        watch = threading.Timer(DEADLINE, os._exit, (1,))  # a service that dribbles its answer
-        watch.daemon = True
-        watch.start()
-        told = {name: message[name] for name in ("title", "body")} | {"body_format": "text"}
-        taken = False
-        for url in message["urls"]:
+    taken: list[str] = []
+
+    def notify() -> None:
+        for url in urls:
             service = apprise.Apprise()
-            taken |= service.add(url) and bool(service.notify(**told, notify_type=message["type"]))
-        watch.cancel()
-        if taken:
-            return 0
-    return 1
+            if service.add(url) and service.notify(**message, body_format="text"):
+                taken.append(url)
+
+    sending = threading.Thread(target=notify, daemon=True)
+    sending.start()
+    sending.join(DEADLINE)  # a service may dribble its answer
+    return bool(taken)
 
 
 if __name__ == "__main__":

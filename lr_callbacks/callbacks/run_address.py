@@ -17,8 +17,8 @@ def place(logger: JournaledMLFlowLogger) -> str | None:
 
 def where(logger: JournaledMLFlowLogger) -> str:
     """Return the command that opens the UI, and the run's address in it."""
-    if found := place(logger):
-        return _opened(logger, found)
+    if page := place(logger):
+        return _opened(logger, page)
     later = f"{command('lr-callbacks')} sync {logger.journal_dir}"
     return f"MLflow has not answered yet; later: {later}"
 
@@ -26,18 +26,18 @@ def where(logger: JournaledMLFlowLogger) -> str:
 def at_hand(logger: JournaledMLFlowLogger) -> str:
     """Return where a run is found, as `where`, but never wait: its journal, if that must do."""
     recording = logger._recording
-    sent = recording.writer.outbox if recording else None
+    sent = recording.sender.outbox if recording else None
     if sent is None or sent.run_id is None or sent.experiment_id is None:
         return f"its journal: {logger.journal_path or logger.journal_dir}"
     return _opened(logger, f"#/experiments/{sent.experiment_id}/runs/{sent.run_id}")
 
 
-def _opened(logger: JournaledMLFlowLogger, found: str) -> str:
-    uri, address = logger.tracking_uri, f"{found}?workflowType=machine_learning"
+def _opened(logger: JournaledMLFlowLogger, page: str) -> str:
+    uri, address = logger.tracking_uri, f"{page}?workflowType=machine_learning"
     if uri.startswith("http"):
         return f"{uri}/{address}"
     if not local_database(uri):
-        _, _, experiment, _, run = found.split("/")
+        _, _, experiment, _, run = page.split("/")
         return f"run {run} of experiment {experiment} at {uri}"
     viewer = f"{command('mlflow')} ui --backend-store-uri {shlex.quote(uri)}"
     return f"{viewer}\nthen open http://127.0.0.1:5000/{address}"

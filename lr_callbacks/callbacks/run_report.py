@@ -16,27 +16,26 @@ from rich.table import Table
 from lr_callbacks.callbacks.run_address import place, where
 from lr_callbacks.report.figure import draw
 from lr_callbacks.report.history import COLUMNS, History, sentence, whole
-from lr_callbacks.report.html_figure import page
 from lr_callbacks.report.summary import summary, written
 from lr_callbacks.tracking.context import describe_data
+from lr_callbacks.tracking.journal import companion
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
-from lr_callbacks.verdict import verdict as judge
 
 #: Where a checkpoint says which run it belongs to.
 RUN = "lr_callbacks_run"
 
 
 class RunReport(Callback):
-    """Tells how a training went, on the terminal and in MLflow.
+    """Reports how a training went, on the terminal and in MLflow.
 
     Needs a `JournaledMLFlowLogger`, whose journal it reads when ``fit`` ends, also by an exception.
-    Logs the artifacts ``report/figure.png``, ``report/figure.html`` (needs no network),
-    ``report/decisions.csv``, ``report/decisions.md``, ``report/journal.jsonl.gz``,
-    ``report/summary.json`` (see `summary`), the data set, and the tags ``lr_callbacks.verdict``
-    (see `verdict`), ``lr_callbacks.summary``, the same JSON, ``lr_callbacks.decisions`` and
-    ``lr_callbacks.first_trouble``, the first alarm. Checkpoints remember the run, so that
-    ``fit(ckpt_path=…)`` goes on with it, tagged ``resumed_from_step``. Put it after
-    `AdaptiveLearningRate`. A report that fails is reported, the training is not touched.
+    Logs the artifacts ``report/figure.png``, ``report/decisions.csv``, ``report/decisions.md``,
+    ``report/journal.jsonl.gz``, ``report/summary.json`` (see `summary`), the data set, and the tags
+    ``lr_callbacks.verdict`` (see `verdict`), ``lr_callbacks.summary``, the same JSON,
+    ``lr_callbacks.decisions`` and ``lr_callbacks.first_trouble``, the first alarm. Checkpoints
+    remember the run, so that ``fit(ckpt_path=…)`` goes on with it, tagged ``resumed_from_step``.
+    Put it after `AdaptiveLearningRate`. A report that fails is reported, the training is not
+    touched.
     """
 
     def __init__(self) -> None:
@@ -52,18 +51,18 @@ class RunReport(Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Go on with the run of the checkpoint, where the logger was given no other."""
-        known = checkpoint.get(RUN, [])
-        known = [known] if isinstance(known, dict) else list(known)
+        """Go on with the run of the checkpoint, where the logger has no other."""
+        runs = checkpoint.get(RUN, [])
+        runs = [runs] if isinstance(runs, dict) else list(runs)
         for logger in _loggers(trainer):
             own = logger.identity()
-            same = [i for i in known if all(i.get(k, own[k]) == own[k] for k in ("uri", "name"))]
+            same = [i for i in runs if all(i.get(k, own[k]) == own[k] for k in ("uri", "name"))]
             if same:
-                known.remove(same[0])
+                runs.remove(same[0])
                 self._resumes = logger.resume(same[0]) or self._resumes
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say on the run which data it learns from, and where it was resumed."""
+        """Record on the run which data it learns from, and where it was resumed."""
         try:
             _describe(trainer)
         except Exception as error:  # of a data set of any kind
@@ -114,37 +113,25 @@ def report(logger: JournaledMLFlowLogger, journal: Path) -> None:
     if not run.series.get(run.loss):
         return
     kinds = Counter(f"{row['condition']}: {row['action']}" for _, row in run.decisions)
-    tags = {"lr_callbacks.verdict": verdict(run)}
+    tags = {"lr_callbacks.verdict": run.verdict}
     if run.decisions:
         step, row = run.decisions[0]
         tags["lr_callbacks.decisions"] = ", ".join(f"{n} × {kind}" for kind, n in kinds.items())
         tags["lr_callbacks.first_trouble"] = f"step {step}: {sentence(row)}"
-    told = written(summary(run, tags["lr_callbacks.verdict"]))
-    tags["lr_callbacks.summary"] = told
+    content = written(summary(run, tags["lr_callbacks.verdict"]))
+    tags["lr_callbacks.summary"] = content
     tags["mlflow.note.content"] = _note(run, tags, place(logger))
     logger.log_tags(tags)
-    folder = journal.with_suffix("").with_suffix(".report")
+    folder = companion(journal, ".report")
     folder.mkdir(exist_ok=True)
     draw({"loss": run}).savefig(folder / "figure.png", dpi=130)
-    (folder / "figure.html").write_text(page(run, str(logger._run_name)), encoding="utf-8")
-    (folder / "summary.json").write_text(f"{told}\n", encoding="utf-8")
+    (folder / "summary.json").write_text(f"{content}\n", encoding="utf-8")
     _decisions(run, folder)
     with journal.open("rb") as plain, gzip.open(folder / "journal.jsonl.gz", "wb") as packed:
         shutil.copyfileobj(plain, packed)
     for file in sorted(folder.iterdir()):
         logger.log_file(file, "report")
     _print(logger, run, kinds, tags["lr_callbacks.verdict"])
-
-
-def verdict(run: History) -> str:
-    """Say in a few words how a run went.
-
-    Returns:
-        In this order of precedence ``diverged``; the last outcome that tells more than that the
-        loss is back: ``recovered to a worse level``, ``new normal``, ``bad data``; ``recovered``
-        where there was trouble on the way; ``healthy``. See `lr_callbacks.verdict.verdict`.
-    """
-    return judge(run.series[run.loss], run.decisions, watched=run.watched)
 
 
 def _decisions(run: History, folder: Path) -> None:
@@ -163,9 +150,9 @@ def _short(value: Any) -> str:
 
 
 def _note(run: History, tags: dict[str, str], page: str | None) -> str:
-    """Tell the run's story in five lines of Markdown, with links where the run's page is known."""
+    """Sum up the run in five lines of Markdown, with links once the run has a page."""
     loss = run.series[run.loss]
-    figure, table = "report/figure.html", "report/decisions.md"
+    figure, table = "report/figure.png", "report/decisions.md"
     if page:
         figure, table = (f"[{path}]({page}/artifacts/{path})" for path in (figure, table))
     story = [

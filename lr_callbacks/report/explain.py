@@ -2,23 +2,20 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lr_callbacks.core import Condition
-from lr_callbacks.report.past_run import Past, past
-from lr_callbacks.report.sentences import Points, sentences
-from lr_callbacks.terminal import EXIT_CODES, show, show_json
-from lr_callbacks.verdict import verdict
+from lr_callbacks.report.find_run import Found, find
+from lr_callbacks.report.sentences import sentences
+from lr_callbacks.terminal import show, show_json
+from lr_callbacks.tracking.decimation import Points
+from lr_callbacks.verdict import ALARMS
 
-#: Steps to either side that are told, and that the table shows.
+#: Steps to either side that are reported, and that the table shows.
 NEAR, SHOWN = 25, 8
 
-_TROUBLE = {condition.name.lower() for condition in Condition if condition.trouble}
-
-EXAMPLES = f"""\
+EXAMPLES = """\
 RUN is `last`, the name or the id of a run, or the path of its journal. What is on this disk is read
 from there, an id that is not from MLflow. Without --around the first alarm is explained, or the end
 of a run that had none.
@@ -26,9 +23,7 @@ of a run that had none.
 examples:
   lr-callbacks explain last
   lr-callbacks explain last --around 412
-  lr-callbacks explain 0f1e2d3c4b5a69788796a5b4c3d2e1f0 --tracking-uri http://HOST:5000 --json
-
-{EXIT_CODES}"""
+  lr-callbacks explain 0f1e2d3c4b5a69788796a5b4c3d2e1f0 --tracking-uri http://HOST:5000 --json"""
 
 
 class Explained(NamedTuple):
@@ -37,7 +32,7 @@ class Explained(NamedTuple):
     Attributes:
         run, verdict, steps: the whole of it.
         around, chosen: the step, and why it.
-        first, last: the steps that are told.
+        first, last: the steps that are reported.
         told: sentences.
         decisions: the rows of the table of decisions there, with their steps.
         elsewhere: the steps of the other decisions.
@@ -59,38 +54,36 @@ class Explained(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EXAMPLES
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("--around", type=int, metavar="STEP", help="default: the first alarm")
     parser.add_argument("--tracking-uri", help="MLflow's store (MLFLOW_TRACKING_URI, or mlflow.db)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of sentences")
 
 
-def main(given: argparse.Namespace) -> int:
-    """Explain, and return the exit code: 0, or 1 after one sentence."""
+def main(options: argparse.Namespace) -> int:
+    """Explain, and return the exit code.
+
+    Raises:
+        ValueError, OSError: there is no such run, or it cannot be explained.
+    """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    try:
-        found = past(given.run, Path(), given.tracking_uri)
-        told = explain(found, given.around)
-    except (ValueError, OSError) as error:
-        print(f"lr-callbacks explain: {str(error).splitlines()[0]}", file=sys.stderr)
-        return 1
-    if given.json:
-        show_json(told._asdict())
+    explained = explain(find(options.run, Path(), options.tracking_uri), options.around)
+    if options.json:
+        show_json(explained._asdict())
         return 0
-    print(f"{told.run}: {told.verdict}, {told.steps} steps")
-    print(f"around step {told.around}, {told.chosen} (steps {told.first} to {told.last}):\n")
-    print(*(f"- {sentence}" for sentence in told.told), sep="\n", end="\n\n")
-    show(*table(told))
-    if told.elsewhere:
-        more = ", ".join(map(str, told.elsewhere[:12]))
-        print(f"\nother decisions at {more}{' …' if len(told.elsewhere) > 12 else ''}")
+    print(f"{explained.run}: {explained.verdict}, {explained.steps} steps")
+    steps = f"steps {explained.first} to {explained.last}"
+    print(f"around step {explained.around}, {explained.chosen} ({steps}):\n")
+    print(*(f"- {sentence}" for sentence in explained.told), sep="\n", end="\n\n")
+    show(*table(explained))
+    if explained.elsewhere:
+        more = ", ".join(map(str, explained.elsewhere[:12]))
+        print(f"\nother decisions at {more}{' …' if len(explained.elsewhere) > 12 else ''}")
     return 0
 
 
-def explain(found: Past, around: int | None = None) -> Explained:
-    """Tell what happened around a step.
+def explain(found: Found, around: int | None = None) -> Explained:
+    """Report what happened around a step.
 
     Args:
         found: the run.
@@ -109,7 +102,7 @@ def explain(found: Past, around: int | None = None) -> Explained:
     here = [(s, row) for s, row in run.decisions if first <= s <= last]
     return Explained(
         str(run.about.get("run_name") or "the run"),
-        verdict(losses, run.decisions, watched=run.watched),
+        run.verdict,
         run.steps,
         step,
         chosen,
@@ -122,19 +115,19 @@ def explain(found: Past, around: int | None = None) -> Explained:
     )
 
 
-def table(told: Explained) -> tuple[list[str], list[list[Any]]]:
+def table(explained: Explained) -> tuple[list[str], list[list[Any]]]:
     """Return the columns and the rows of the steps next to the one explained."""
     kinds = ("lr/", "scale/", "grad_norm/", "update_ratio/")
-    loss = next((n for n in told.series if n.startswith("watched/")), "train/loss")
-    names = [loss, *sorted(n for n in told.series if n.startswith(kinds))]
-    held = {name: dict(points) for name, points in told.series.items()}
-    near = range(told.around - SHOWN, told.around + SHOWN + 1)
-    steps = sorted({s for s in held.get(loss, {}) if s in near})
+    loss = next((n for n in explained.series if n.startswith("watched/")), "train/loss")
+    names = [loss, *sorted(n for n in explained.series if n.startswith(kinds))]
+    values = {name: dict(points) for name, points in explained.series.items()}
+    near = range(explained.around - SHOWN, explained.around + SHOWN + 1)
+    steps = sorted({s for s in values.get(loss, {}) if s in near})
     events = {
-        step: ", ".join(n[7:] for n in held if n.startswith("events/") and step in held[n])
+        step: ", ".join(n[7:] for n in values if n.startswith("events/") and step in values[n])
         for step in steps
     }
-    rows = [[s, *(held[n].get(s, "") for n in names), events[s]] for s in steps]
+    rows = [[s, *(values[n].get(s, "") for n in names), events[s]] for s in steps]
     return ["step", *names, "events"], rows
 
 
@@ -147,7 +140,7 @@ def _chosen(
             raise ValueError(f"`--around` must be a step of the run, got {around}; {made}.")
         return around, "as asked"
     for step, row in decisions:
-        if row.get("condition") in _TROUBLE:
+        if row.get("condition") in ALARMS:
             return step, "the first alarm"
     if decisions:
         return decisions[0][0], "the first decision; there was no alarm"

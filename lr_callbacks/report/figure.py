@@ -1,6 +1,7 @@
 """The figure of a run: loss, modes, checks and gates, rates, gradient norm, decisions explained."""
 
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,9 +10,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from lr_callbacks.report.figure_marks import Mark, Marks, Span, marks
 from lr_callbacks.report.history import History, sentence, short
-from lr_callbacks.report.marks import Mark, Marks, Span, marks
-from lr_callbacks.report.series import Points, extremes, finite, scheduled
+from lr_callbacks.tracking.decimation import Points, drawable
 
 #: Colour of each condition, darker the worse.
 COLOURS = {
@@ -22,7 +23,7 @@ COLOURS = {
 }
 CALM = "#4d4d4d"
 
-#: Colour of each mode, outcome and gate; hatched where grey alone would not tell them apart.
+#: Colour of each mode, outcome and gate; hatched where grey alone would not distinguish them.
 SPANS = {
     "cruise": "#e8eef4", "hold": "#e8eef4", "watch": "#fdd49e", "verify": "#6baed6",
     "look": "#9ecae1", "doubt": "#cbc9e2", "recover": "#a1d99b", "trial": "#c7e9c0",
@@ -64,15 +65,15 @@ def draw(runs: Mapping[str, History]) -> Figure:
     """
     acting = {label: run for label, run in runs.items() if run.decisions}
     decided = _together(acting)
-    found = marks(decided)
-    figure, panels = _panels(runs, found if len(acting) == 1 else None, len(decided.decisions))
+    marked = marks(decided)
+    figure, panels = _panels(runs, marked if len(acting) == 1 else None, len(decided.decisions))
     for index, (label, run) in enumerate(runs.items()):
         _series(panels, run, label, len(runs) > 1, LINES[index % len(LINES)])
     _dress(panels)
     figure.align_ylabels(list(panels.values()))
     if "policy" in panels:
-        _policy(figure, panels["policy"], found)
-    _decisions([axes for name, axes in panels.items() if name != "policy"], decided, found)
+        _policy(figure, panels["policy"], marked)
+    _decisions([axes for name, axes in panels.items() if name != "policy"], decided, marked)
     if lines := _reasons(decided):
         figure.supxlabel("\n".join(lines), fontsize=7, ha="left", x=0.01, family="monospace")
     return figure
@@ -91,12 +92,12 @@ def _together(acting: Mapping[str, History]) -> History:
 
 
 def _panels(
-    runs: Mapping[str, History], found: Marks | None, decisions: int
+    runs: Mapping[str, History], marked: Marks | None, decisions: int
 ) -> tuple[Figure, dict[str, Axes]]:
     """Make a figure with the panels that there is something for, each as high as it needs."""
     heights = {"loss": 3.0, "policy": 0.0, "rate": 1.7, "norm": 0.0}
-    if found is not None:
-        heights["policy"] = 0.25 * sum(1 for spans in _rows(found).values() if spans)
+    if marked is not None:
+        heights["policy"] = 0.25 * sum(1 for spans in _rows(marked).values() if spans)
     if any(name.startswith(NORM) for run in runs.values() for name in run.series):
         heights["norm"] = 1.4
     heights = {name: height for name, height in heights.items() if height}
@@ -109,33 +110,35 @@ def _panels(
 def _series(
     panels: Mapping[str, Axes], run: History, label: str, several: bool, colour: str
 ) -> None:
-    """Draw loss, rates and norms of a run; dashes and widths tell them apart without colour."""
-    loss = finite(run.series.get(run.loss, []))
-    if loss:
-        low, high = extremes(loss)
-        panels["loss"].plot(*zip(*high, strict=True), color=colour, lw=0.9, label=label)
-        if len(high) < len(loss):
-            steps, bottom = zip(*low, strict=True)
-            top = [value for _, value in high]
-            panels["loss"].fill_between(steps, bottom, top, color=colour, alpha=0.35, lw=0)
+    """Draw loss, rates and norms of a run; dashes and widths distinguish them without colour."""
+    _line(panels["loss"], run.series.get(run.loss, []), color=colour, lw=0.9, label=label)
     for name in (n for n in run.series if n.startswith("lr/")):
-        said = f"{label if several else name} in force"
+        entry = f"{label if several else name} in force"
         scales = run.series.get(f"scale/{name.removeprefix('lr/')}", [])
-        _line(panels["rate"], run.series[name], color=colour, lw=1.6, label=said)
+        _line(panels["rate"], run.series[name], color=colour, lw=1.6, label=entry)
         if any(scale != 1 for _, scale in scales):
-            asked = scheduled(run.series[name], scales)
-            known = any(line.get_label() == SCHEDULED for line in panels["rate"].lines)
-            told = "_" if known else SCHEDULED
-            _line(panels["rate"], asked, color="black", lw=0.9, ls=":", label=told)
+            rates = _scheduled(run.series[name], scales)
+            labelled = any(line.get_label() == SCHEDULED for line in panels["rate"].lines)
+            entry = "_" if labelled else SCHEDULED
+            _line(panels["rate"], rates, color="black", lw=0.9, ls=":", label=entry)
     for name in (n for n in run.series if n.startswith(NORM)):
-        said = label if several else name.removeprefix(NORM)
-        _line(panels["norm"], run.series[name], color=colour, lw=0.7, label=said)
+        entry = label if several else name.removeprefix(NORM)
+        _line(panels["norm"], run.series[name], color=colour, lw=0.7, label=entry)
 
 
 def _line(axes: Axes, points: Points, **style: Any) -> None:
-    _, high = extremes(finite(points))
-    if high:
-        axes.plot(*zip(*high, strict=True), **style)
+    if drawn := drawable(points):
+        axes.plot(*zip(*drawn, strict=True), **style)
+
+
+def _scheduled(rate: Points, scales: Points) -> list[tuple[int, float]]:
+    """Divide the scale, recorded where it changes, out of the rate in force."""
+    changes, scale, rates = deque(scales), 1.0, []
+    for step, value in rate:
+        while changes and changes[0][0] <= step:
+            scale = changes.popleft()[1]
+        rates.append((step, value / scale))
+    return rates
 
 
 def _dress(panels: Mapping[str, Axes]) -> None:
@@ -157,11 +160,11 @@ def _dress(panels: Mapping[str, Axes]) -> None:
     axes.set_xlabel("optimizer step", fontsize=FONT)
 
 
-def _policy(figure: Figure, axes: Axes, found: Marks) -> None:
+def _policy(figure: Figure, axes: Axes, marked: Marks) -> None:
     """Draw what the policy did: a band of its modes, its checks by outcome, the gates."""
     left, right = axes.get_xlim()
     seen = SEEN * (right - left)
-    rows = {name: spans for name, spans in _rows(found).items() if spans}
+    rows = {name: spans for name, spans in _rows(marked).items() if spans}
     for place, spans in enumerate(reversed(rows.values())):
         for what in dict.fromkeys(span.what for span in spans):
             made = [(s.first, max(seen, s.last - s.first)) for s in spans if s.what == what]
@@ -175,8 +178,8 @@ def _policy(figure: Figure, axes: Axes, found: Marks) -> None:
     )
 
 
-def _rows(found: Marks) -> dict[str, list[Span]]:
-    return {"mode": found.bands, "check": found.checks, "gate": found.gates}
+def _rows(marked: Marks) -> dict[str, list[Span]]:
+    return {"mode": marked.bands, "check": marked.checks, "gate": marked.gates}
 
 
 def _face(what: str) -> dict[str, Any]:
@@ -184,11 +187,11 @@ def _face(what: str) -> dict[str, Any]:
     return {"facecolor": colour, "hatch": hatch, "edgecolor": "#555555", "lw": 0.3}
 
 
-def _decisions(panels: Sequence[Axes], run: History, found: Marks) -> None:
+def _decisions(panels: Sequence[Axes], run: History, marked: Marks) -> None:
     """Mark decisions by lines and dots, and number them, close ones together."""
     levels = dict(run.series.get(run.loss, []))
     by_colour: dict[str, list[Mark]] = {}
-    for mark in found.decisions:
+    for mark in marked.decisions:
         by_colour.setdefault(COLOURS.get(mark.row["condition"], CALM), []).append(mark)
     for colour, made in by_colour.items():
         for axes in panels:
@@ -198,11 +201,11 @@ def _decisions(panels: Sequence[Axes], run: History, found: Marks) -> None:
             )
             axes.add_collection(drawn, autolim=False)
         every = [(m.step, m.row.get("loss", levels.get(m.step, math.nan))) for m in made]
-        dots = finite([(step, float(level)) for step, level in every])
+        dots = drawable([(step, float(level)) for step, level in every])
         if dots:
             panels[0].plot(*zip(*dots, strict=True), "o", ms=3.5, color=colour)
     left, right = panels[0].get_xlim()
-    for group in _grouped(found.decisions, APART * (right - left)):
+    for group in _grouped(marked.decisions, APART * (right - left)):
         first, last = group[0].number, group[-1].number
         panels[0].annotate(
             str(first) if first == last else f"{first}–{last}",

@@ -1,28 +1,29 @@
-"""A run as its journals tell it: every series, every decision. Standard library only."""
+"""A run as its journals hold it: every series, every decision. Standard library only."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lr_callbacks.report.series import Series
-from lr_callbacks.tracking.journal import SUFFIX, header, read
-from lr_callbacks.tracking.names import Names
+from lr_callbacks.tracking.decimation import WINDOWS, Series
+from lr_callbacks.tracking.journal import beside, header, read
+from lr_callbacks.tracking.metrics import LOSS, Names
+from lr_callbacks.verdict import verdict
 
 #: The columns of the decisions table.
 COLUMNS = (
     "step", "mode", "action", "seen", "done", "expected", "outcome", "loss", "scale", "condition"
 )  # fmt: skip
 
-#: The series of the training loss, and what stands before the name of another that is followed.
-LOSS, WATCHED = "train/loss", "watched/"
-
+#: What stands before the name of a loss that is followed instead of ``train/loss``.
+WATCHED = "watched/"
 
 Rows = list[tuple[int, dict[str, Any]]]
 
 
 class History(NamedTuple):
-    """A run as its journal tells it.
+    """A run as its journal holds it.
 
     Attributes:
         decisions: steps and rows, each with its own outcome: see `settled`.
@@ -34,7 +35,7 @@ class History(NamedTuple):
     began: int  # milliseconds since 1970
     ended: int
     counts: Mapping[str, int] = {}  # points of the series that are thinned
-    tags: Mapping[str, str] = {}  # given to the run
+    tags: Mapping[str, str] = {}  # of the run
 
     @property
     def loss(self) -> str:
@@ -47,13 +48,18 @@ class History(NamedTuple):
         return any(name.startswith("scale/") for name in self.series)
 
     @property
+    def verdict(self) -> str:
+        """How the run went, in a few words; see `lr_callbacks.verdict.verdict`."""
+        return verdict(self.series[self.loss], self.decisions, watched=self.watched)
+
+    @property
     def steps(self) -> int:
         """Recorded steps, those of resumed parts once."""
         return self.counts.get(self.loss, len(self.series.get(self.loss, ())))
 
 
 def settled(rows: Rows) -> Rows:
-    """Give each decision its own outcome, which a later row tells; of several the last.
+    """Give each decision its own outcome, which a later row reports; of several the last.
 
     A row of an older journal, which has one sentence only, says nothing of what was seen.
 
@@ -61,88 +67,94 @@ def settled(rows: Rows) -> Rows:
     >>> [row["outcome"] for _, row in settled(rows)]
     ['recovered', '']
     """
-    told: Rows = []
+    complete: Rows = []
     latest: dict[tuple[Any, int], dict[str, Any]] = {}
     for step, row in rows:
-        of, found = row.get("of"), row.get("outcome", "")
-        if found and (asked := latest.get((of, row.get("settles", -1)))):
-            asked["outcome"] = found
+        of, outcome = row.get("of"), row.get("outcome", "")
+        if outcome and (earlier := latest.get((of, row.get("settles", -1)))):
+            earlier["outcome"] = outcome
         texts = {"mode": "", "seen": "", "done": row.get("reason", ""), "expected": ""}
         latest[of, step] = {**texts, **row, "outcome": ""}
-        told.append((step, latest[of, step]))
-    return told
+        complete.append((step, latest[of, step]))
+    return complete
 
 
 def sentence(row: Mapping[str, Any]) -> str:
-    """Tell a decision in one line: what was seen, what was done, and after an arrow the outcome."""
+    """Return a decision in one line: what was seen, what was done, after an arrow the outcome."""
     done = row.get("done", row.get("reason", ""))
-    said = "; ".join(filter(None, (row.get("seen", ""), done)))
-    return f"{said} → {row['outcome']}" if row.get("outcome") else said
+    line = "; ".join(filter(None, (row.get("seen", ""), done)))
+    return f"{line} → {row['outcome']}" if row.get("outcome") else line
 
 
-def short(said: str, width: int) -> str:
-    """Leave out the middle of what is too long for a line; its end is the outcome.
+def short(line: str, width: int) -> str:
+    """Skip the middle of what is too long for a line; its end is the outcome.
 
     >>> short("loss 9; watching the next losses → recovered", 28)
     'loss 9; watchi … → recovered'
     """
-    return said if len(said) <= width else f"{said[: width // 2]} … {said[-(width // 2 - 3) :]}"
+    return line if len(line) <= width else f"{line[: width // 2]} … {line[-(width // 2 - 3) :]}"
+
+
+class Reader:
+    """Builds a history, record by record.
+
+    Args:
+        about: the first line of the journal.
+        windows: see `Series`; all points are kept where that is infinite.
+    """
+
+    def __init__(self, about: dict[str, Any], windows: float = WINDOWS) -> None:
+        self.about = about
+        self._series: dict[str, Series] = defaultdict(lambda: Series(windows))
+        self._decisions: Rows = []
+        self._tags: dict[str, str] = {}
+        self._began = self._ended = int(about.get("t", 0))
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Take in the next record, its metrics without the logger's prefix."""
+        for name, value in record.get("m", {}).items():
+            self._series[name].add(record["s"], float(value))
+        if "d" in record:
+            self._decisions.append((record["s"], record["d"]))
+        self._tags |= record.get("g", {})
+        self._ended = record.get("t", self._ended)
+        self._began = min(self._began, self._ended)
+
+    def history(self) -> History:
+        """Return the run as far as it was read."""
+        series = {name: kept.points() for name, kept in self._series.items()}
+        counts = {name: kept.count for name, kept in self._series.items()}
+        decisions, tags = settled(self._decisions), dict(self._tags)
+        return History(self.about, series, decisions, self._began, self._ended, counts, tags)
 
 
 def history(path: Path) -> History:
-    """Read a whole journal.
-
-    Returns:
-        Its header, every metric as ``(step, value)`` pairs in the order of logging, and the rows of
-        the decisions table with their steps, each with its own outcome.
-    """
-    about: dict[str, Any] = {}
-    series: dict[str, list[tuple[int, float]]] = {}
-    decisions: Rows = []
-    tags: dict[str, str] = {}
-    began = ended = 0
+    """Read a journal, every metric as ``(step, value)`` pairs in the order of logging."""
+    reader = Reader(header(path) or {}, math.inf)
     for record in _unprefixed(path):
-        if "format" in record:
-            about, began = record, record["t"]
-        for name, value in record.get("m", {}).items():
-            series.setdefault(name, []).append((record["s"], float(value)))
-        if "d" in record:
-            decisions.append((record["s"], record["d"]))
-        tags |= record.get("g", {})
-        ended = record["t"]
-    return History(about, series, settled(decisions), began, ended, {}, tags)
+        reader.add(record)
+    return reader.history()
 
 
-def whole(path: Path) -> History:
-    """Read a journal with those of the same run before it, in the same folder.
+def whole(path: Path, windows: float = WINDOWS) -> History:
+    """Read a journal with those of the same run before it.
 
     Returns:
         As `history`, in memory that does not grow with the run: long series are thinned as `Series`
         says. Where a training was resumed, what came after the point of resumption in the earlier
-        journals is left out.
+        journals is skipped.
     """
-    last = header(path) or {}
-    series: dict[str, Series] = {}
-    decisions: Rows = []
-    tags: dict[str, str] = {}
-    began = ended = last["t"]
+    reader = Reader(header(path) or {}, windows)
     for record in records(path):
-        began, ended = min(began, record["t"]), record["t"]
-        for name, value in record.get("m", {}).items():
-            series.setdefault(name, Series()).add(record["s"], float(value))
-        if "d" in record:
-            decisions.append((record["s"], record["d"]))
-        tags |= record.get("g", {})
-    thinned = {name: kept.points() for name, kept in series.items()}
-    counts = {name: kept.count for name, kept in series.items()}
-    return History(last, thinned, settled(decisions), began, ended, counts, tags)
+        reader.add(record)
+    return reader.history()
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the records of a run from a journal and those before it, but what was done in vain."""
     last = header(path) or {}
     parts = [path]
-    for other in path.parent.glob(f"*{SUFFIX}"):
+    for other in beside(path):
         about = header(other) or {}
         same = about.get("run") == last.get("run") is not None
         if same and about["t"] < last["t"]:
@@ -161,16 +173,16 @@ def _unprefixed(path: Path) -> Iterator[dict[str, Any]]:
     prefix = ""
     for record, _ in read(path):
         if "format" in record:
-            prefix = prefix_of(record)
-        yield bare(record, prefix)
+            prefix = _prefix(record)
+        yield _bare(record, prefix)
 
 
-def prefix_of(about: Mapping[str, Any]) -> str:
+def _prefix(about: Mapping[str, Any]) -> str:
     """Return what a logger puts before the names of all metrics, from a journal's first line."""
     return Names()[f"{about['prefix']}-"] if about.get("prefix") else ""
 
 
-def bare(record: dict[str, Any], prefix: str) -> dict[str, Any]:
+def _bare(record: dict[str, Any], prefix: str) -> dict[str, Any]:
     """Return a record whose metrics have no prefix."""
     if not prefix or "m" not in record:
         return record

@@ -1,14 +1,16 @@
 """The losses of a past run: from a CSV file, a journal, or an MLflow store."""
 
 import csv
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from lr_callbacks.report.history import LOSS, History, records
-from lr_callbacks.report.past_run import some, stored
+from lr_callbacks.report.find_run import some, stored
+from lr_callbacks.report.history import whole
 from lr_callbacks.tracking.journal import header
+from lr_callbacks.tracking.metrics import LOSS
 
 #: Columns of losses and of steps where none is named: of a plain table, of Lightning's CSVLogger,
 #: of what TensorBoard and Weights & Biases export.
@@ -20,7 +22,7 @@ OF = " - "
 
 
 class Point(NamedTuple):
-    """One recorded step: its number, its loss, its learning rate where that is known.
+    """One recorded step: its number, its loss, its learning rate where that was recorded.
 
     A step that was ``skipped``, since loss or gradients were not finite, changed no weights.
     """
@@ -67,14 +69,11 @@ def load(curve: str, name: str | None = None, tracking_uri: str | None = None) -
 
 
 def _journal(path: Path, name: str | None) -> list[Point]:
-    series: dict[str, list[tuple[int, float]]] = {}
-    for record in records(path):
-        for key, value in record.get("m", {}).items():
-            series.setdefault(key, []).append((record["s"], float(value)))
-    losses = series.get(name or History({}, series, [], 0, 0).loss)
+    run = whole(path, math.inf)
+    losses = run.series.get(name or run.loss)
     if losses is None:
-        raise ValueError(f"{path} has no metric {name or LOSS!r}; it has {some(series)}.")
-    return _points(losses, series)
+        raise ValueError(f"{path} has no metric {name or LOSS!r}; it has {some(run.series)}.")
+    return _points(losses, run.series)
 
 
 def _points(
@@ -120,12 +119,12 @@ def _table(path: Path, name: str | None) -> list[Point]:
 def _column(path: Path, columns: list[str], name: str | None) -> str:
     """Find the column of the losses."""
     wanted = [name] if name else list(LOSSES)
-    for known in wanted:
-        found = [c for c in columns if c == known or c.endswith(f"{OF}{known}")]
-        if len(found) > 1:
-            raise ValueError(f"{path} has several columns of losses, name one: {some(found)}.")
-        if found:
-            return found[0]
+    for loss in wanted:
+        matching = [c for c in columns if c == loss or c.endswith(f"{OF}{loss}")]
+        if len(matching) > 1:
+            raise ValueError(f"{path} has several columns of losses, name one: {some(matching)}.")
+        if matching:
+            return matching[0]
     raise ValueError(f"{path} has no column {name or 'loss'!r}; it has {some(columns)}.")
 
 

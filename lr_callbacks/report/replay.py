@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import difflib
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,17 @@ from lr_callbacks.core import Decision, Observation
 from lr_callbacks.detectors import default_detectors
 from lr_callbacks.report.history import COLUMNS, History, settled
 from lr_callbacks.report.load_curve import Point, load
-from lr_callbacks.terminal import EXIT_CODES, show, show_json
+from lr_callbacks.terminal import show, show_json
 
 #: The outcome of a comparison with older weights.
 UNKNOWN = "unknown: a recorded curve cannot answer"
 
-EXAMPLES = """\
+
+def _policies() -> dict[str, type]:
+    return {name.lower(): getattr(policies, name) for name in policies.__all__}
+
+
+EXAMPLES = f"""\
 CURVE is a CSV file with the columns step,loss (and lr, if known), also one of Lightning's CSVLogger
 or an export of TensorBoard or Weights & Biases; a journal; or the id of an MLflow run. Nothing is
 trained: the curve does not answer to what would have been decided. Where older weights would have
@@ -28,9 +32,9 @@ been held on the present batches, what they give is unknown, and the replay goes
 had changed.
 
 settings:
-  policy=NAME           {policies}
+  policy=NAME           {", ".join(_policies())}
   policy.KEY=VALUE      a setting of the policy
-  detectors=NAME,NAME   some of {detectors}; all by default
+  detectors=NAME,NAME   some of {", ".join(default_detectors())}; all by default
   NAME.KEY=VALUE        a setting of a detector
 
 examples:
@@ -38,16 +42,11 @@ examples:
   lr-callbacks replay losses.csv policy=hold detectors=spike,drift spike.arl=3000
   lr-callbacks replay lr_callbacks/journals/20250102-030405-1a2b3c4d.journal.jsonl policy.cut=0.3
   lr-callbacks replay 0f1e2d3c4b5a69788796a5b4c3d2e1f0 --tracking-uri sqlite:///mlflow.db
-  lr-callbacks replay losses.csv --json
-
-{exits}"""
+  lr-callbacks replay losses.csv --json"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what ``replay`` takes to its parser, with examples for its help."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    known = {"policies": ", ".join(_policies()), "detectors": ", ".join(default_detectors())}
-    parser.epilog = EXAMPLES.format(**known, exits=EXIT_CODES)
+    """Describe the command."""
     parser.add_argument("curve", metavar="CURVE")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--loss", help="column or metric of the losses (train/loss, or loss)")
@@ -56,29 +55,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
-def main(given: argparse.Namespace) -> int:
-    """Print the table, write the figure, and return the exit code: 0, or 2 after one sentence."""
+def main(options: argparse.Namespace) -> int:
+    """Print the table, write the figure, and return the exit code.
+
+    Raises:
+        ValueError, OSError: a setting or the curve is impossible, or the figure cannot be written.
+    """
     from lr_callbacks.report.figure import draw  # which loads matplotlib
 
-    try:
-        controller = build(given.settings)
-        points = load(given.curve, given.loss, given.tracking_uri)
-        decisions = replay(controller, points)
-        rows = table(points, decisions)
-        draw({Path(given.curve).name: _history(points, decisions, rows)}).savefig(
-            given.output, dpi=130
-        )
-    except (ValueError, OSError) as error:
-        print(f"lr-callbacks replay: {error}", file=sys.stderr)
-        return 2
-    told = [{"step": step, **row} for step, row in rows]
-    if given.json:
-        show_json({"losses": len(points), "decisions": told, "figure": given.output})
+    controller = build(options.settings)
+    points = load(options.curve, options.loss, options.tracking_uri)
+    decisions = replay(controller, points)
+    rows = table(points, decisions)
+    run = _history(points, decisions, rows)
+    draw({Path(options.curve).name: run}).savefig(options.output, dpi=130)
+    made = [{"step": step, **row} for step, row in rows]
+    if options.json:
+        show_json({"losses": len(points), "decisions": made, "figure": options.output})
         return 0
-    show(COLUMNS, [[row[name] for name in COLUMNS] for row in told])
-    if compared := sum(row["outcome"] == UNKNOWN for row in told):
+    show(COLUMNS, [[row[name] for name in COLUMNS] for row in made])
+    if compared := sum(row["outcome"] == UNKNOWN for row in made):
         print(f"{compared} times older weights would have been held; what they give is {UNKNOWN}.")
-    print(f"{len(points)} losses, {len(rows)} decisions; figure: {given.output}")
+    print(f"{len(points)} losses, {len(rows)} decisions; figure: {options.output}")
     return 0
 
 
@@ -107,8 +105,8 @@ def build(settings: Sequence[str]) -> Controller:
         elif dot and part in (*kinds, "policy"):
             values.setdefault(part, {})[field] = value
         else:
-            known = ["policy", "detectors", *kinds]
-            raise ValueError(f"unknown setting `{key}`{_nearest(part, known)}.")
+            valid = ["policy", "detectors", *kinds]
+            raise ValueError(f"unknown setting `{key}`{_nearest(part, valid)}.")
     return Controller(
         policy=_made(_policies()[policy], "policy", values["policy"]),
         detectors={name: _made(kinds[name], name, values.get(name, {})) for name in names},
@@ -147,18 +145,18 @@ def table(
         if decision.hold and not before.hold:
             compared.add(point.step)
         if decision.reason:
-            told = row(decision, point.loss, decision.action(before.scale))
-            rows.append((point.step, told | (_UNTOLD if before.hold else {})))
+            made = row(decision, point.loss, decision.action(before.scale))
+            rows.append((point.step, made | (_UNKNOWN if before.hold else {})))
         before = decision
-    for step, told in (rows := settled(rows)):
+    for step, made in (rows := settled(rows)):
         if step in compared:
-            told["outcome"] = UNKNOWN
+            made["outcome"] = UNKNOWN
     return rows
 
 
-#: What a replay says where a policy takes the losses of held weights to tell something.
+#: What a replay says where a policy judges the losses of held weights.
 _SAID = "what the older weights give is unknown", "going on as recorded, as if nothing had changed"
-_UNTOLD = {"seen": _SAID[0], "done": _SAID[1], "expected": "", "reason": "; ".join(_SAID)}
+_UNKNOWN = {"seen": _SAID[0], "done": _SAID[1], "expected": "", "reason": "; ".join(_SAID)}
 
 
 def _history(
@@ -166,22 +164,15 @@ def _history(
 ) -> History:
     """Tell the replay as a run: a rate in force that follows the decisions."""
     scales = [1.0, *[decision.scale for decision in decisions[:-1]]]
-    known = all(point.rate is not None for point in points)
-    name = "recorded" if known else "relative"
-    rates = [
-        (p.step, scale * (p.rate if known and p.rate is not None else 1.0))
-        for p, scale in zip(points, scales, strict=True)
-    ]
+    rates = [point.rate for point in points]
+    name = "relative" if None in rates else "recorded"
+    scheduled = [1.0 if None in rates or rate is None else rate for rate in rates]
     series = {
         "train/loss": [(p.step, p.loss) for p in points],
-        f"lr/{name}": rates,
+        f"lr/{name}": [(p.step, s * r) for p, s, r in zip(points, scales, scheduled, strict=True)],
         f"scale/{name}": [(p.step, scale) for p, scale in zip(points, scales, strict=True)],
     }
     return History({}, series, rows, 0, 0)
-
-
-def _policies() -> dict[str, type]:
-    return {name.lower(): getattr(policies, name) for name in policies.__all__}
 
 
 def _made(kind: type, part: str, values: Mapping[str, str]) -> Any:
@@ -200,12 +191,12 @@ def _made(kind: type, part: str, values: Mapping[str, str]) -> Any:
     return kind(**settings)
 
 
-def _one_of(value: str, known: Mapping[str, Any], key: str) -> str:
-    if value not in known:
-        raise ValueError(f"`{key}` must be among {', '.join(known)}, got {value!r}.")
+def _one_of(value: str, valid: Mapping[str, Any], key: str) -> str:
+    if value not in valid:
+        raise ValueError(f"`{key}` must be among {', '.join(valid)}, got {value!r}.")
     return value
 
 
-def _nearest(key: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean `{close[0]}`" if close else f"; known are {', '.join(known)}"
+def _nearest(key: str, valid: list[str]) -> str:
+    close = difflib.get_close_matches(key, valid, n=1)
+    return f"; did you mean `{close[0]}`" if close else f"; known are {', '.join(valid)}"

@@ -5,13 +5,15 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-#: Steps that make up the end of what is told.
+from lr_callbacks.tracking.decimation import Points
+
+#: Steps that make up the end of what is reported.
 END = 10
 
-#: How many times its usual value a quantity is told to have reached.
+#: How many times its usual value a quantity is reported to have reached.
 LARGE = 2.0
 
-#: Series whose departures are told, by what stands before their names, and what they are called.
+#: Series whose departures are reported, by what stands before their names, and their titles.
 _QUANTITIES = {
     "": "the loss",
     "grad_norm/": "the gradient norm",
@@ -19,13 +21,11 @@ _QUANTITIES = {
 }
 
 _EVENTS = {
-    "skipped": "left out, as loss or gradients were not finite",
+    "skipped": "skipped, as loss or gradients were not finite",
     "held": "held: weights were compared, none changed",
     "clipped": "scaled down, as the gradient norm was an outlier",
-    "abandoned": "made on weights that a roll-back left behind",
+    "abandoned": "made on weights that a roll-back gave up",
 }
-
-Points = Sequence[tuple[int, float]]
 
 
 def sentences(
@@ -34,7 +34,7 @@ def sentences(
     decisions: Sequence[tuple[int, Mapping[str, Any]]],
     step: int,
 ) -> list[str]:
-    """Tell what happened around a step.
+    """Report what happened around a step.
 
     Args:
         series: every point there, by metric, among them the losses.
@@ -44,12 +44,12 @@ def sentences(
 
     Returns:
         What was usual, what left its range in the order in which it did, each decision with its
-        outcome, the steps that were left out, held or clipped, and how it ended.
+        outcome, the steps that were skipped, held or clipped, and how it ended.
     """
-    told = [*_before(series, loss, step), *_departures(series, loss, step)]
-    told += [_decided(at, row) for at, row in decisions]
-    told += [*_events(series), *_after(series, loss, step)]
-    return [sentence[:1].upper() + sentence[1:] for sentence in told]
+    lines = [*_before(series, loss, step), *_departures(series, loss, step)]
+    lines += [_decided(at, row) for at, row in decisions]
+    lines += [*_events(series), *_after(series, loss, step)]
+    return [line[:1].upper() + line[1:] for line in lines]
 
 
 def _before(series: Mapping[str, Points], loss: str, step: int) -> Iterator[str]:
@@ -57,22 +57,22 @@ def _before(series: Mapping[str, Points], loss: str, step: int) -> Iterator[str]
     if not values:
         return
     low, high, usual = min(values), max(values), statistics.median(values)
-    said = f"Before, the loss lay between {low:.4g} and {high:.4g}, at {usual:.4g} in the middle"
-    yield f"{said}{_rates(series, step - 1)}."
+    line = f"Before, the loss lay between {low:.4g} and {high:.4g}, at {usual:.4g} in the middle"
+    yield f"{line}{_rates(series, step - 1)}."
 
 
 def _departures(series: Mapping[str, Points], loss: str, step: int) -> list[str]:
-    """Tell what left its usual range, in the order in which that happened."""
-    found: list[tuple[int, str]] = []
+    """Report what left its usual range, in the order in which that happened."""
+    departures: list[tuple[int, str]] = []
     for kind, called in _QUANTITIES.items():
         for name in [loss] if not kind else [n for n in series if n.startswith(kind)]:
             label = f"{called} of {name.removeprefix(kind)}" if kind else called
-            found += _departed(label, series.get(name, []), step)
-    return [said for _, said in sorted(found, key=lambda pair: pair[0])]
+            departures += _departed(label, series.get(name, []), step)
+    return [line for _, line in sorted(departures, key=lambda pair: pair[0])]
 
 
 def _departed(label: str, points: Points, step: int) -> Iterator[tuple[int, str]]:
-    """Tell when a quantity was not finite, and when it was far larger than before a step."""
+    """Report when a quantity was not finite, and when it was far larger than before a step."""
     odd = [s for s, value in points if not math.isfinite(value)]
     if odd:
         yield odd[0], f"{label} was not finite at {_steps(odd)}."
@@ -88,18 +88,18 @@ def _departed(label: str, points: Points, step: int) -> Iterator[tuple[int, str]
 
 def _decided(step: int, row: Mapping[str, Any]) -> str:
     done = row.get("done") or row.get("reason") or ""
-    said = "; ".join(filter(None, (row.get("seen"), done)))
-    said = f"Step {step}, {row.get('action', 'decision')}: {said}"
+    line = "; ".join(filter(None, (row.get("seen"), done)))
+    line = f"Step {step}, {row.get('action', 'decision')}: {line}"
     if row.get("expected"):
-        said += f"; expected: {row['expected']}"
-    return f"{said}. Outcome: {row['outcome']}." if row.get("outcome") else f"{said}."
+        line += f"; expected: {row['expected']}"
+    return f"{line}. Outcome: {row['outcome']}." if row.get("outcome") else f"{line}."
 
 
 def _events(series: Mapping[str, Points]) -> Iterator[str]:
-    for event, said in _EVENTS.items():
+    for event, line in _EVENTS.items():
         for name in (n for n in series if n == f"events/{event}" or n.endswith(f"/{event}")):
             steps = [step for step, _ in series[name]]
-            yield f"{_steps(steps)} {'was' if len(steps) == 1 else 'were'} {said}."
+            yield f"{_steps(steps)} {'was' if len(steps) == 1 else 'were'} {line}."
 
 
 def _after(series: Mapping[str, Points], loss: str, step: int) -> Iterator[str]:
@@ -107,16 +107,16 @@ def _after(series: Mapping[str, Points], loss: str, step: int) -> Iterator[str]:
     begin = max(step + 1, last - END + 1)
     values = _finite(series.get(loss, []), begin)
     if values:
-        said = f"At the end of this, steps {begin} to {last}, the loss was"
-        yield f"{said} {statistics.median(values):.4g}{_rates(series, last)}."
+        line = f"At the end of this, steps {begin} to {last}, the loss was"
+        yield f"{line} {statistics.median(values):.4g}{_rates(series, last)}."
 
 
 def _rates(series: Mapping[str, Points], step: int) -> str:
-    """Tell the rates in force at a step."""
+    """Report the rates in force at a step."""
     names = [n for n in series if n.startswith("lr/")][:4]
     rates = [(n, [v for s, v in series[n] if s <= step]) for n in names]
-    told = [f"{v[-1]:.4g} ({n.removeprefix('lr/')})" for n, v in rates if v]
-    return f"; the rate in force was {', '.join(told)}" if told else ""
+    listed = [f"{v[-1]:.4g} ({n.removeprefix('lr/')})" for n, v in rates if v]
+    return f"; the rate in force was {', '.join(listed)}" if listed else ""
 
 
 def _finite(points: Points, first: float = -math.inf, to: float = math.inf) -> list[float]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lr_callbacks.report.history import History
-from lr_callbacks.tracking.names import ASKED
-from lr_callbacks.tracking.plain import public, text
+from lr_callbacks.tracking.conversion import public, text
+from lr_callbacks.tracking.journal import OVERRIDES
 
 #: Bytes at most: one tag of MLflow, one look of a person.
 LONGEST = 2000
@@ -22,7 +22,7 @@ def summary(run: History, verdict: str) -> dict[str, Any]:
     """Sum a run up for a program.
 
     Args:
-        run: as its journals tell it, with one loss at least.
+        run: as its journals hold it, with one loss at least.
         verdict: see `lr_callbacks.verdict.verdict`.
 
     Returns:
@@ -33,7 +33,7 @@ def summary(run: History, verdict: str) -> dict[str, Any]:
         ``condition`` and ``outcome``), ``command``. A number that is not finite is null.
     """
     names = [name for name in run.series if name.startswith("lr/")][:RATES]
-    told: dict[str, Any] = {
+    content: dict[str, Any] = {
         "run": text(run.about.get("run_name") or "")[:NAME],
         "verdict": verdict,
         "steps": run.steps,
@@ -44,20 +44,20 @@ def summary(run: History, verdict: str) -> dict[str, Any]:
         "decisions": [_decision(step, row) for step, row in _ends(run.decisions)],
         "command": text(command(run))[:COMMAND],
     }
-    while len(written(told).encode()) > LONGEST:
-        _shorten(told)
-    return told
+    while len(written(content).encode()) > LONGEST:
+        _shorten(content)
+    return content
 
 
-def written(told: Mapping[str, Any]) -> str:
+def written(content: Mapping[str, Any]) -> str:
     """Return a summary as one line of JSON."""
-    return json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
 def command(run: History) -> str:
     """Return the command line of a run: of a job of a sweep, what trains it alone."""
-    if ASKED in run.tags:
-        return shlex.join(["lr-train", *map(public, json.loads(run.tags[ASKED]))])
+    if OVERRIDES in run.tags:
+        return shlex.join(["lr-train", *map(public, json.loads(run.tags[OVERRIDES]))])
     return str(run.about.get("command", ""))
 
 
@@ -86,19 +86,19 @@ def _ends(decisions: Sequence[tuple[int, Any]]) -> Sequence[tuple[int, Any]]:
     return decisions if len(decisions) <= DECISIONS else [*decisions[:half], *decisions[-half:]]
 
 
-def _shorten(told: dict[str, Any]) -> None:
+def _shorten(content: dict[str, Any]) -> None:
     """Leave out the least of what is in a summary that is too long."""
-    decisions, rates = told["decisions"], told["rates"]
+    decisions, rates = content["decisions"], content["rates"]
     if len(decisions) > 6:
         del decisions[len(decisions) // 2]
-    elif len(told["command"]) > NAME:
-        told["command"] = told["command"][: len(told["command"]) // 2]
+    elif len(content["command"]) > NAME:
+        content["command"] = content["command"][: len(content["command"]) // 2]
     elif len(rates) > 1:
         rates.popitem()
     elif decisions:
         decisions.pop()
     else:
-        told["command"], told["run"] = "", told["run"][: NAME // 4]
+        content["command"], content["run"] = "", content["run"][: NAME // 4]
 
 
 def _short(value: float) -> float | None:

@@ -55,10 +55,10 @@ def stage(callback: ModelCheckpoint, logged: dict[str, float], folder: Path) -> 
 def _folder(path: str, logged: Mapping[str, float]) -> str:
     """Name the folder of a checkpoint's artifacts: two of one name get one each."""
     stem, parent = Path(path).stem, Path(path).parent.name
-    same = [known for known in [*logged, path] if Path(known).stem == stem]
+    same = [other for other in [*logged, path] if Path(other).stem == stem]
     if same[0] == path:
         return stem
-    beside = [known for known in same[1:] if Path(known).parent.name == parent]
+    beside = [other for other in same[1:] if Path(other).parent.name == parent]
     return (
         f"{parent}/{stem}" if beside[0] == path else f"{parent}-{crc32(path.encode()):08x}/{stem}"
     )

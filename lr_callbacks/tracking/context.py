@@ -14,22 +14,20 @@ from mlflow.utils.autologging_utils import autologging_is_disabled
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 from pytorch_lightning.utilities import rank_zero_warn
 
-from lr_callbacks.tracking.plain import public
+from lr_callbacks.tracking.conversion import public
 
 #: Elements of a tensor that its digest is made of.
 SAMPLED = 4096
 
 
 def context_tags(tags: Mapping[str, Any], parent: str | None) -> dict[str, str]:
-    """Return a run's tags: those given, MLflow's own, the parent, and the commit of the code.
+    """Return a run's tags: its own, MLflow's, the parent, and the commit of the code.
 
     MLflow finds the commit where the script stands; for an installed command it is that of the
     present folder.
     """
-    given = dict(tags)
-    if parent:
-        given["mlflow.parentRunId"] = parent
-    resolved = {key: str(value) for key, value in resolve_tags(given).items()}
+    own = {**tags, "mlflow.parentRunId": parent} if parent else dict(tags)
+    resolved = {key: str(value) for key, value in resolve_tags(own).items()}
     if MLFLOW_GIT_COMMIT not in resolved and (commit := _commit(Path.cwd())):
         resolved[MLFLOW_GIT_COMMIT] = commit
     return resolved
@@ -52,10 +50,10 @@ def describe_run(logger: Any) -> dict[str, Any]:
 
 
 def warn_of_autologging(run_id: str | None) -> None:
-    """Say that MLflow's autologging makes a second run of a training, where it does.
+    """Warn that MLflow\'s autologging makes a second run of a training, where it does.
 
     Args:
-        run_id: of the run that the logger was given; autologging writes to it where it is active.
+        run_id: of the run that the logger continues; autologging writes to it where it is active.
     """
     active = mlflow.active_run()
     shared = run_id is not None and active is not None and active.info.run_id == run_id
@@ -81,7 +79,7 @@ def describe_data(dataset: Any, name: str | None = None) -> dict[str, str]:
     """Describe a data set as MLflow records one, without drawing a sample from it.
 
     Args:
-        dataset: a `torch.utils.data.Dataset`, or whatever a loader was given.
+        dataset: a `torch.utils.data.Dataset`, or whatever a loader loads.
         name: None for its class's.
 
     Returns:
@@ -93,12 +91,12 @@ def describe_data(dataset: Any, name: str | None = None) -> dict[str, str]:
     except Exception:  # a stream; some raise what they like
         size = -1
     digest.update(str(size).encode())
-    held = getattr(dataset, "tensors", ())
-    for tensor in held if isinstance(held, list | tuple) else ():
+    tensors = getattr(dataset, "tensors", ())
+    for tensor in tensors if isinstance(tensors, list | tuple) else ():
         if not hasattr(tensor, "detach"):
             continue
         flat = tensor.detach().reshape(-1)
         sample = flat[:: max(1, flat.numel() // SAMPLED)].cpu().double().numpy()
         digest.update(repr(tuple(tensor.shape)).encode() + sample.tobytes())
-    named = name or type(dataset).__name__
-    return {"name": named, "digest": digest.hexdigest()[:16], "size": str(size)}
+    name = name or type(dataset).__name__
+    return {"name": name, "digest": digest.hexdigest()[:16], "size": str(size)}

@@ -1,28 +1,27 @@
-"""Records of a journal, told to MLflow; what it refuses for good costs no other record."""
+"""Records of a journal, sent to MLflow; what it refuses for good costs no other record."""
 
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import sleep
-from typing import Any, TypeVar
+from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from lr_callbacks.tracking import store
-from lr_callbacks.tracking.plain import text
-
-E = TypeVar("E", Metric, Param, RunTag)
+from lr_callbacks.tracking.conversion import first_line, text
 
 log = logging.getLogger(__name__)
 
 #: MLflow's limits: metrics, parameters and tags in one call, characters in a value.
-METRICS, PARAMS, TAGS, CHARACTERS = 1000, 100, 100, 6000
+METRICS, CHARACTERS = 1000, 6000
+_LIMITS = {"metrics": METRICS, "params": 100, "tags": 100}
 
 #: Times that a record is tried which the store answers with an error, while it takes others; and
 #: seconds between those of a file, whose store may be another one.
@@ -42,7 +41,7 @@ _LATER = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUST
 
 
 class Delivery:
-    """Tells records to MLflow in their order.
+    """Sends records to MLflow in their order.
 
     A record is set aside if the store refuses it for good, or if it answers it with an error again
     and again and in between takes another one.
@@ -56,7 +55,7 @@ class Delivery:
         self.client, self.aside = client, aside
         self.sent = self.rejected = 0
         # MLflow orders the history in a database itself, and writes down every point newer than the
-        # ones before as its run's latest: oldest first, that takes a fifth of the time.
+        # ones before as its run's latest: newest first, that takes a fifth of the time.
         self._newest_first = client.tracking_uri.startswith("sqlite")
 
     def __call__(self, run: str, records: Iterable[dict[str, Any]]) -> str | None:
@@ -70,7 +69,7 @@ class Delivery:
         """
         records, before = list(records), self.rejected
         points = [p for record in records for p in self._points(record)]
-        self._metrics(run, points[::-1] if self._newest_first else points)
+        self._send(run, "metrics", points[::-1] if self._newest_first else points)
         status = None
         for record in records:
             status = self._other(run, record) or status
@@ -87,29 +86,26 @@ class Delivery:
             self._set_aside(error, record)
             return []
 
-    def _metrics(self, run: str, metrics: list[Metric]) -> None:
-        for start in range(0, len(metrics), METRICS):
-            self._send(
-                run,
-                metrics[start : start + METRICS],
-                lambda part: self.client.log_batch(run, metrics=part, synchronous=True),
-                lambda metric: {"m": {metric.key: metric.value}, "s": metric.step},
-            )
+    def _send(self, run: str, kind: str, parts: Sequence[Any]) -> None:
+        """Send parts of a kind, as many at once as MLflow takes."""
+        for start in range(0, len(parts), _LIMITS[kind]):
+            self._send_batch(run, kind, parts[start : start + _LIMITS[kind]])
 
-    def _send(
-        self, run: str, parts: list[E], call: Callable[[list[E]], Any], told: Callable[[E], Any]
-    ) -> None:
-        """Send parts together; where the store refuses some, halve until only they are left."""
-        error = self._refusal(run, partial(call, parts)) if parts else None
+    def _send_batch(self, run: str, kind: str, parts: Sequence[Any]) -> None:
+        """Send parts together; where the store refuses some, halve until only they remain."""
+        batch: dict[str, Any] = {kind: parts, "synchronous": True}
+        error = self._refusal(run, partial(self.client.log_batch, run, **batch))
         if error is None:
-            self.sent += sum(isinstance(part, Metric) for part in parts)
+            self.sent += len(parts) if kind == "metrics" else 0
         elif len(parts) == 1 or (permanent(error) and not store.active(self.client, run)):
             for part in parts:
-                self._set_aside(error, told(part))
+                step = {"s": part.step} if kind == "metrics" else {}
+                letter = {"metrics": "m", "params": "p", "tags": "g"}[kind]
+                self._set_aside(error, {letter: {part.key: part.value}, **step})
         else:
             middle = len(parts) // 2
-            self._send(run, parts[:middle], call, told)
-            self._send(run, parts[middle:], call, told)
+            self._send_batch(run, kind, parts[:middle])
+            self._send_batch(run, kind, parts[middle:])
 
     def _refusal(self, run: str, call: Callable[[], Any], pause: float = 0.0) -> Exception | None:
         """Make a call; return why the store refuses it, while it takes others.
@@ -117,31 +113,32 @@ class Delivery:
         Raises:
             Exception: the store takes nothing at present.
         """
-        found: Exception | None = None
+        failure: Exception | None = None
         for attempt in range(TRIES):
             sleep(pause if attempt else 0.0)
             try:
                 call()
                 return None
             except Exception as error:
-                found = error
-            if permanent(found):
+                failure = error
+            if permanent(failure):
                 break
-            if isinstance(found, MlflowException) and found.error_code in _LATER:
-                raise found
+            if isinstance(failure, MlflowException) and failure.error_code in _LATER:
+                raise failure
             try:
                 self.client.set_tag(run, REFUSED, str(self.rejected))
             except Exception:
-                raise found from None
-        return found
+                raise failure from None
+        return failure
 
     def _other(self, run: str, record: dict[str, Any]) -> str | None:
         """Send what is no metric; return the status that it gives the run, if any."""
         client, status, calls = self.client, None, []
         if isinstance(record.get("p"), dict):
-            self._params(client, run, record["p"])
+            self._params(run, record["p"])
         if isinstance(record.get("g"), dict):
-            self._tags(client, run, record["g"])
+            tags = [RunTag(text(k), text(v)[:CHARACTERS]) for k, v in record["g"].items()]
+            self._send(run, "tags", tags)
         if "i" in record:
             calls.append(lambda: client.log_inputs(run, [_input(record["i"])]))
         if "open" in record:
@@ -162,55 +159,38 @@ class Delivery:
         return None if any(refusals) else status
 
     def _artifact(self, run: str, record: dict[str, Any]) -> None:
-        """Upload a file that is still there, and remove it where that was asked for."""
+        """Upload a file that is still there, and remove it where that is wanted."""
         path, folder, remove = record["a"]
         if os.path.exists(path):
             self.client.log_artifact(run, path, None if folder is None else text(folder))
             if remove:
                 os.remove(path)
 
-    def _params(self, client: MlflowClient, run: str, params: dict[str, Any]) -> None:
+    def _params(self, run: str, params: dict[str, Any]) -> None:
         """Add parameters; one that changed since is kept under a further name."""
-        held: list[dict[str, str]] = []
-        error = self._refusal(run, lambda: held.append(dict(client.get_run(run).data.params)))
+        stored: dict[str, str] = {}
+        error = self._refusal(run, lambda: stored.update(self.client.get_run(run).data.params))
         if error is not None:
             self._set_aside(error, {"p": params})
             return
-        known, new = held[0], []
-        for key, given in params.items():
-            value, key, count = text(given)[:CHARACTERS], text(key), 1
-            name = key
-            while name in known and known[name] != value:
+        new = []
+        for key, value in ((text(k), text(v)[:CHARACTERS]) for k, v in params.items()):
+            name, count = key, 1
+            while name in stored and stored[name] != value:
                 count += 1
                 name = f"{key}.{count}"
-            if name not in known:
-                known[name] = value
+            if name not in stored:
+                stored[name] = value
                 new.append(Param(name, value))
-        for start in range(0, len(new), PARAMS):
-            self._send(
-                run,
-                new[start : start + PARAMS],
-                lambda part: client.log_batch(run, params=part, synchronous=True),
-                lambda param: {"p": {param.key: param.value}},
-            )
-
-    def _tags(self, client: MlflowClient, run: str, given: dict[str, Any]) -> None:
-        tags = [RunTag(text(key), text(value)[:CHARACTERS]) for key, value in given.items()]
-        for start in range(0, len(tags), TAGS):
-            self._send(
-                run,
-                tags[start : start + TAGS],
-                lambda part: client.log_batch(run, tags=part, synchronous=True),
-                lambda tag: {"g": {tag.key: tag.value}},
-            )
+        self._send(run, "params", new)
 
     def _set_aside(self, error: Exception, record: dict[str, Any]) -> None:
-        said = (str(error) or repr(error)).splitlines()[0]
+        reason = first_line(error)
         if not self.rejected:
-            log.warning("MLflow refuses a record, kept in %s: %s", self.aside.name, text(said))
+            log.warning("MLflow refuses a record, kept in %s: %s", self.aside.name, reason)
         self.rejected += 1
         with suppress(OSError), self.aside.open("a") as file:
-            file.write(json.dumps({**record, "error": said}) + "\n")
+            file.write(json.dumps({**record, "error": reason}) + "\n")
 
 
 def _input(described: dict[str, Any]) -> DatasetInput:

@@ -11,7 +11,12 @@ further line holds ``t``, the time in milliseconds since 1970, and one of
 - ``drop``: it was begun in vain, since another run is gone on with.
 
 A line is flushed to the page cache before the call returns: it survives SIGKILL, not a power cut. A
-torn line is skipped by every reader. Standard library only.
+torn line is skipped by every reader.
+
+A journal has a folder of its own, with what else of the run is on this disk: the lock of the
+process that writes it, the acknowledgement of what was sent (``.ack``), records that MLflow refused
+(``.rejected``), files to upload (``.files``), the report (``.report``). Journals of the first
+versions lie side by side in one folder, and so does what belongs to them.
 """
 
 import errno
@@ -26,11 +31,17 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lr_callbacks.tracking.plain import plain
+from filelock import FileLock, Timeout
+
+from lr_callbacks.tracking.conversion import plain
 
 #: Version of the format, in the first line.
 FORMAT = 1
 SUFFIX = ".journal.jsonl"
+NAME = f"run{SUFFIX}"
+
+#: The tag of a run of `lr-train` with the overrides of its command line.
+OVERRIDES = "lr_callbacks.overrides"
 
 #: Records kept in memory while the disk fails.
 LIMIT = 200_000
@@ -50,10 +61,10 @@ class Journal:
     """Appends records to a new file.
 
     Should the disk fail, records stay in memory, the last `LIMIT` of them, until it works again;
-    ``failure`` tells what happened.
+    ``failure`` says what happened.
 
     Args:
-        folder: created where missing.
+        folder: of all journals, created where missing.
         about: what a reader must know of the run; becomes the first line.
         claim: called with the path before the file is there for anybody to see.
     """
@@ -64,8 +75,8 @@ class Journal:
         about: Mapping[str, Any],
         claim: Callable[[Path], object] = lambda path: None,
     ) -> None:
-        self.id = uuid.uuid4().hex
-        self.path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{self.id[:8]}{SUFFIX}"
+        self.folder, self.id = folder, uuid.uuid4().hex
+        self.path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{self.id[:8]}" / NAME
         claim(self.path)
         self.failure: OSError | None = None
         self.overflow: deque[dict[str, Any]] = deque(maxlen=LIMIT)
@@ -153,6 +164,32 @@ def read(path: Path, offset: int = 0) -> Iterator[Line]:
                 continue
             if isinstance(record, dict):
                 yield Line(record, offset)
+
+
+def beside(path: Path) -> list[Path]:
+    """Return a journal and the others in the folder of all, those of the first versions too."""
+    folder = path.parent.parent if path.name == NAME else path.parent
+    return [*folder.glob(f"*{SUFFIX}"), *folder.glob(f"*/{NAME}")]
+
+
+def companion(path: Path, suffix: str) -> Path:
+    """Return the file or folder beside a journal that has its name and another suffix."""
+    return path.with_suffix("").with_suffix(suffix)
+
+
+def lock(path: Path) -> FileLock:
+    """Return the lock of a journal, not taken yet: who holds it writes the journal, or sends it."""
+    return FileLock(f"{path}.lock", thread_local=False)
+
+
+def claimed(path: Path) -> FileLock | None:
+    """Take the lock of a journal whose process is gone; None while one is alive."""
+    free = lock(path)
+    try:
+        free.acquire(timeout=0)
+    except Timeout:
+        return None
+    return free
 
 
 def header(path: Path) -> dict[str, Any] | None:

@@ -18,20 +18,19 @@ from pytorch_lightning.utilities import rank_zero_only
 from lr_callbacks.tracking import store
 from lr_callbacks.tracking.checkpoints import stage
 from lr_callbacks.tracking.context import describe_run, warn_of_autologging
-from lr_callbacks.tracking.plain import text
+from lr_callbacks.tracking.conversion import text
 from lr_callbacks.tracking.recording import Recording
 
-#: The environment variable by which a sweep tells its jobs their parent run.
+#: The environment variable by which a sweep names the parent run to its jobs.
 PARENT = "LR_CALLBACKS_PARENT_RUN_ID"
 
 
 class JournaledMLFlowLogger(MLFlowLogger):
-    """Logs every metric to a journal on disk, from where one thread brings it to MLflow.
+    """Logs every metric to a journal on disk, from where it is sent to MLflow.
 
-    A call costs microseconds, whatever MLflow does. A store that is away, slow or locked is
-    reported once and asked again; a killed process loses nothing, ``lr-callbacks sync`` sends the
-    rest. What MLflow would not draw is logged beside: ``health/nonfinite`` for a NaN or an
-    infinity, ``train/loss_max`` and ``train/loss_min`` for spikes.
+    A call costs microseconds. A store that is away, slow or locked is reported once and tried
+    again; a killed process loses nothing, ``lr-callbacks sync`` sends the rest. What MLflow would
+    not draw is logged beside: ``health/nonfinite``, and ``train/loss_max``, ``train/loss_min``.
 
     Args:
         experiment_name: where the run is shown; created where missing.
@@ -45,12 +44,12 @@ class JournaledMLFlowLogger(MLFlowLogger):
         run_id: log to this run instead of a new one; it is set to RUNNING again.
         journal_dir: folder of the journals; None for ``journals`` beside an sqlite store, or here.
         drain_timeout: seconds that the end of a run may wait for MLflow.
-        handover: seconds until a process of its own sends the journal; None for a thread of ours.
+        handover: seconds until a process of its own sends the journal; what ends before, a thread.
         parent_run_id: the run under which this one is shown; None for that of the sweep, if any.
         strict: raise in the training when MLflow fails, instead of reporting it once.
 
     Raises:
-        ValueError: the store cannot be used; the message says why.
+        ValueError: the store cannot be used, or ``handover`` is no number of seconds.
     """
 
     _recording: Recording | None
@@ -70,10 +69,11 @@ class JournaledMLFlowLogger(MLFlowLogger):
         *,
         journal_dir: str | None = None,
         drain_timeout: float = 30.0,
-        handover: float | None = 3.0,
+        handover: float = 3.0,
         parent_run_id: str | None = None,
         strict: bool = False,
     ) -> None:
+        store.check_seconds(handover, "handover")
         uri = store.resolve(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"), Path.cwd())
         store.prepare(uri)
         super().__init__(
@@ -92,7 +92,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
         self.drain_timeout, self.handover, self.strict = drain_timeout, handover, strict
         self._parent_run_id = parent_run_id or os.environ.get(PARENT)
         self._identity = uuid.uuid4().hex  # of the run, in every process that logs to it
-        self._given, self._resumes, self._recording = run_id is not None, False, None
+        self._has_run, self._resumes, self._recording = run_id is not None, False, None
         self._checkpoint_callbacks: dict[int, ModelCheckpoint] = {}
 
     @property
@@ -109,7 +109,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
     @rank_zero_experiment
     def experiment(self) -> MlflowClient:
         """MLflow's client; the run is created first, if the store answers in time."""
-        self._recorder().writer.opened.wait(self.drain_timeout)
+        self._recorder().sender.opened.wait(self.drain_timeout)
         return self._mlflow_client
 
     @property
@@ -117,7 +117,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
         """The run's id; None while MLflow has not answered."""
         _ = self.experiment
         if self._recording is not None:
-            self._run_id = self._recording.writer.outbox.run_id or self._run_id
+            self._run_id = self._recording.sender.outbox.run_id or self._run_id
         return self._run_id
 
     @property
@@ -125,7 +125,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
         """The experiment's id; None while MLflow has not answered."""
         _ = self.experiment
         if self._recording is not None:
-            self._experiment_id = self._recording.writer.outbox.experiment_id
+            self._experiment_id = self._recording.sender.outbox.experiment_id
         return self._experiment_id
 
     @property
@@ -190,12 +190,12 @@ class JournaledMLFlowLogger(MLFlowLogger):
 
     def identity(self) -> dict[str, str | None]:
         """Say which run this is, for a checkpoint; never waits."""
-        known = self._recording.writer.outbox.run_id if self._recording else None
-        run = {"run": self._identity, "run_id": known or self._run_id}
+        created = self._recording.sender.outbox.run_id if self._recording else None
+        run = {"run": self._identity, "run_id": created or self._run_id}
         return {"uri": self.tracking_uri, "name": self._experiment_name, **run}
 
     def resume(self, identity: Mapping[str, str | None]) -> bool:
-        """Go on with the run of a checkpoint, unless this logger was given another one.
+        """Go on with the run of a checkpoint, unless this logger has another one.
 
         Args:
             identity: what `identity` returned then.
@@ -204,7 +204,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
             Whether the run is gone on with; never one of another store.
         """
         same = identity["run"] == self._identity
-        if same or identity["uri"] != self.tracking_uri or self._given:
+        if same or identity["uri"] != self.tracking_uri or self._has_run:
             return same
         begun, self._recording = self._recording, None
         self._identity, self._run_id = str(identity["run"]), identity["run_id"]
@@ -216,8 +216,8 @@ class JournaledMLFlowLogger(MLFlowLogger):
     def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
         """Upload checkpoints now or, those of every callback, at the end, as `log_model` says."""
         super().after_save_checkpoint(checkpoint_callback)
-        if kept := self._checkpoint_callback:
-            self._checkpoint_callbacks[id(kept)] = kept
+        if latest := self._checkpoint_callback:
+            self._checkpoint_callbacks[id(latest)] = latest
 
     @rank_zero_only
     def finalize(self, status: str = "success") -> None:
@@ -232,10 +232,9 @@ class JournaledMLFlowLogger(MLFlowLogger):
         """Return this process's recording; another process opens its own, of the same run."""
         if self._recording is not None and self._recording.pid == os.getpid():
             return self._recording
-        about = describe_run(self)
         self._recording = recording = Recording(
-            self.journal_dir, about, prefix=self._prefix, drain_timeout=self.drain_timeout,
-            handover=self.handover, strict=self.strict,
+            self.journal_dir, describe_run(self), prefix=self._prefix, strict=self.strict,
+            drain_timeout=self.drain_timeout, handover=self.handover,
         )  # fmt: skip
         weakref.finalize(self, recording.close)  # also at the exit of the process
         return recording

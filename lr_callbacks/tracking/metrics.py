@@ -2,16 +2,47 @@
 
 import logging
 import math
+import re
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from lr_callbacks.tracking.names import Extremes, Names
-from lr_callbacks.tracking.plain import number, text
+from lr_callbacks.tracking.conversion import number, text
+from lr_callbacks.tracking.decimation import Windows
 
 log = logging.getLogger(__name__)
 
-#: The series whose extremes are logged too.
-LOSS = "train/loss"
+#: The series whose extremes are logged too, since MLflow draws 320 points of a series, the first of
+#: each bucket, so that a spike of one step among 10,000 is invisible; and windows of which there
+#: are at most 300 within 20 million steps.
+LOSS, EXTREMES = "train/loss", 28
+
+_FORBIDDEN = re.compile(r"[^\w./: -]", re.ASCII)
+
+#: MLflow takes 250 characters; the rest is kept for telling equal names apart.
+LONGEST = 240
+
+
+class Names(dict[str, str]):
+    """Holds a name that MLflow takes for any metric or parameter; two names never become one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._taken: set[str] = set()
+
+    def __missing__(self, name: str) -> str:
+        """Find the name to use for ``name``, from now on always the same."""
+        parts = _FORBIDDEN.sub("_", name)[:LONGEST].split("/")
+        clean = "/".join(part for part in parts if part not in ("", ".", "..")) or "_"
+        if clean.startswith(".."):  # MLflow takes it for a way out of the folder
+            clean = f"_{clean[1:]}"
+        plain, salt = clean, name.encode(errors="backslashreplace")
+        while clean in self._taken:
+            clean = f"{plain}_{zlib.crc32(salt):08x}"
+            salt += b"+"
+        self[name] = clean
+        self._taken.add(clean)
+        return clean
 
 
 class Metrics:
@@ -26,24 +57,24 @@ class Metrics:
         self.own: set[str] = set()  # names of the package's own series
         self._prefix = prefix
         self._names = Names()
-        self._extremes = Extremes()
+        self._extremes = Windows(EXTREMES)
         self._no_numbers: set[str] = set()
         self._last_step = 0
 
     def __call__(
         self, metrics: Mapping[str, Any], step: int, *, own: bool = False
     ) -> dict[str, float]:
-        """Return plain numbers by their names in MLflow; what is no number is left out.
+        """Return plain numbers by their names in MLflow; what is no number is skipped.
 
         That is reported the first time that it befalls a name. What is not the package's ``own``
         gets another name where it has that of a series that is.
         """
         clean: dict[str, float] = {}
-        for key, given in metrics.items():
+        for key, metric in metrics.items():
             name = key if type(key) is str else text(key)
-            value = given if type(given) is float else number(given)
+            value = metric if type(metric) is float else number(metric)
             if value is None:
-                self._leave_out(name, given)
+                self._report(name, metric)
                 continue
             if not own and name in self.own:
                 name = f"{name}_module"
@@ -54,7 +85,7 @@ class Metrics:
                 self.first_nonfinite = self.first_nonfinite or f"{named} at step {step}"
             elif name == LOSS:
                 self._last_step = step
-                if (extremes := self._extremes.add(value)) is not None:
+                if (extremes := self._extremes.add(step, value)) is not None:
                     clean |= self._named(*extremes)
         if own:
             self.own |= metrics.keys()
@@ -65,11 +96,11 @@ class Metrics:
         extremes = self._extremes.close()
         return None if extremes is None else (self._last_step, self._named(*extremes))
 
-    def _leave_out(self, name: str, given: Any) -> None:
+    def _report(self, name: str, metric: Any) -> None:
         if name not in self._no_numbers:
             self._no_numbers.add(name)
-            kind = "string" if isinstance(given, str) else type(given).__name__
-            log.warning("Discarding metric with %s value %s=%s.", kind, text(name), text(given))
+            kind = "string" if isinstance(metric, str) else type(metric).__name__
+            log.warning("Discarding metric with %s value %s=%s.", kind, text(name), text(metric))
 
     def _named(self, low: float, high: float) -> dict[str, float]:
         loss = self._names[f"{self._prefix}-{LOSS}" if self._prefix else LOSS]

@@ -1,4 +1,4 @@
-"""From a journal to MLflow, once and in order: used by the live writer and by ``sync`` alike."""
+"""From a journal to MLflow, once and in order: for a live run and for ``sync`` alike."""
 
 import json
 import logging
@@ -15,9 +15,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from lr_callbacks.tracking import store
+from lr_callbacks.tracking.conversion import first_line, text
 from lr_callbacks.tracking.delivery import METRICS, Delivery, permanent
 from lr_callbacks.tracking.journal import Line, read
-from lr_callbacks.tracking.plain import text
 
 log = logging.getLogger(__name__)
 
@@ -94,15 +94,15 @@ class Outbox:
         if self.run_id is None:
             artifacts = about["artifacts"] and text(about["artifacts"])
             experiment = store.experiment_id(client, text(about["experiment"]), artifacts)
-            found = store.find_run(client, experiment, about["run"])
-            self.run_id = found or self._create(client, experiment)
+            existing = store.find_run(client, experiment, about["run"])
+            self.run_id = existing or self._create(client, experiment)
         self.experiment_id = str(client.get_run(self.run_id).info.experiment_id)
         self._acknowledge(self.offset)
         return self.run_id
 
     def _create(self, client: MlflowClient, experiment: str) -> str:
         """Create the run; tags that the store refuses cost neither the run nor the other tags."""
-        began, own = self.about["t"], {"lr_callbacks.run": self.about["run"]}
+        began, own = self.about["t"], {store.IDENTITY: self.about["run"]}
         tags = {text(key): text(value) for key, value in (self.about["tags"] or {}).items()}
         name = self.about["run_name"] and text(self.about["run_name"])
         try:
@@ -146,11 +146,11 @@ class Outbox:
             self._acknowledge(self.offset)
 
     def failed(self, error: Exception) -> None:
-        """Tell those who read the acknowledgement that the store does not take the rest now."""
-        said = text(str(error) or repr(error)).splitlines()[0]
-        said = f"{'refuses the run' if permanent(error) else 'does not answer'} ({said})"
-        if self.failure != said:
-            self.failure = said
+        """Report in the acknowledgement that the store does not take the rest now."""
+        reason = first_line(error)
+        failure = f"{'refuses the run' if permanent(error) else 'does not answer'} ({reason})"
+        if self.failure != failure:
+            self.failure = failure
             self._acknowledge(self.offset)
 
     def deliver(self, records: Iterable[dict[str, Any]]) -> None:

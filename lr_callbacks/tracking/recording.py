@@ -1,4 +1,4 @@
-"""One process's record of a run: its journal, and the thread that sends it."""
+"""One process's record of a run: its journal, and what sends it."""
 
 import logging
 import os
@@ -12,12 +12,10 @@ import yaml
 from filelock import FileLock
 from lightning_fabric.utilities.logger import _convert_params, _flatten_dict
 
-from lr_callbacks.tracking.journal import Journal, read
-from lr_callbacks.tracking.locks import lock
-from lr_callbacks.tracking.metrics import Metrics
-from lr_callbacks.tracking.names import Names
-from lr_callbacks.tracking.plain import integer, plain, text
-from lr_callbacks.tracking.writer import Writer
+from lr_callbacks.tracking.conversion import integer, plain, text
+from lr_callbacks.tracking.journal import Journal, companion, lock, read
+from lr_callbacks.tracking.metrics import Metrics, Names
+from lr_callbacks.tracking.sender import Sender
 
 log = logging.getLogger(__name__)
 
@@ -25,14 +23,14 @@ _STATUS = {"success": "FINISHED", "finished": "FINISHED", "failed": "FAILED"}
 
 
 class Recording:
-    """Opens a journal and its writer, and ends both with the right status.
+    """Opens a journal and its sender, and ends both with the right status.
 
     Args:
         folder: of the journal.
         about: what the journal says of its run.
         prefix: put before each metric's name.
         drain_timeout: seconds that the end may wait for MLflow.
-        handover: seconds until a process of its own sends; None for never.
+        handover: seconds until a process of its own sends.
         strict: raise when MLflow fails, instead of reporting it once.
     """
 
@@ -43,16 +41,16 @@ class Recording:
         *,
         prefix: str = "",
         drain_timeout: float = 30.0,
-        handover: float | None = 3.0,
+        handover: float = 3.0,
         strict: bool = False,
     ) -> None:
         self.pid = os.getpid()
-        self.ended = self._closed = self._told = False
+        self.ended = self._closed = self._reported = False
         self._status: str | None = None  # that the run ended with, perhaps before it went on
         self._handled, self._fatal = _mark(sys.exc_info()[1]), _mark(_fatal())
         self._lock: FileLock | None = None
         self.journal = Journal(folder, about, self._claim)
-        self.writer = Writer(self.journal, handover)
+        self.sender = Sender(self.journal, handover)
         self._metrics, self._param_names = Metrics(prefix), Names()
         self._config: dict[str, Any] = {}
         self._drain_timeout, self._strict = drain_timeout, strict
@@ -70,13 +68,13 @@ class Recording:
         times: Sequence[float] = (),
     ) -> None:
         """Append the metrics of steps, and a tag the first time that one is not finite."""
-        told = self._metrics.first_nonfinite
+        before = self._metrics.first_nonfinite
         whole = [(m, s if type(s) is int else integer(s)) for m, s in steps]
         records = [{"s": s, "m": self._metrics(metrics, s, own=own)} for metrics, s in whole]
         for record, seconds in zip(records, times, strict=False):
             record["t"] = int(seconds * 1000)
         self.write(*records)
-        if self._metrics.first_nonfinite is not told:
+        if self._metrics.first_nonfinite is not before:
             self.write({"g": {"first_nonfinite": self._metrics.first_nonfinite}})
 
     def write_params(self, params: Any) -> None:
@@ -105,7 +103,7 @@ class Recording:
     @property
     def files(self) -> Path:
         """A folder beside the journal for files that wait for their upload."""
-        return self.journal.path.with_suffix("").with_suffix(".files")
+        return companion(self.journal.path, ".files")
 
     def write(self, *records: dict[str, Any]) -> None:
         """Append records.
@@ -118,30 +116,30 @@ class Recording:
             self.ended = False
             journal.append({"open": True})
         journal.append(*records)
-        if journal.failure is not None and not self._told:
-            self._told = True
+        if journal.failure is not None and not self._reported:
+            self._reported = True
             log.warning(
                 "The journal %s failed (%s); while it does, records are kept in memory.",
                 journal.path,
                 journal.failure,
             )
-        if self._strict and self.writer.failure is not None:
-            raise RuntimeError(f"`strict=True` asked to stop: MLflow {self.writer.failure}.")
+        if self._strict and self.sender.failure is not None:
+            raise RuntimeError(f"`strict=True` asked to stop: MLflow {self.sender.failure}.")
 
     def end(self, status: str) -> None:
         """Give the run its status and send what waits, for at most ``drain_timeout`` seconds."""
         error = sys.exc_info()[1]
         self._write_end(final_status(status, None if _mark(error) == self._handled else error))
-        if not self.writer.drain(self._drain_timeout):
+        if not self.sender.drain(self._drain_timeout):
             log.warning(
                 "MLflow did not take everything within %.0f s; `lr-callbacks sync %s` sends the "
                 "rest.",
                 self._drain_timeout,
-                self.journal.path.parent,
+                self.journal.folder,
             )
 
     def close(self) -> None:
-        """End what nobody ended, and the thread; what is not sent stays in the journal."""
+        """End what nobody ended, and the sender; what is unsent stays in the journal."""
         if self.pid != os.getpid() or self._closed:
             return
         self._closed, self._strict = True, False
@@ -149,7 +147,7 @@ class Recording:
             error = _fatal()
             died = error is not None and _mark(error) != self._fatal
             self._write_end(final_status("failed", error) if died else self._status or "FINISHED")
-        self.writer.close(self._drain_timeout if self.writer.failure is None else 0.0)
+        self.sender.close(self._drain_timeout if self.sender.failure is None else 0.0)
         self.journal.close()
         if self._lock is not None:
             self._lock.release()
@@ -178,7 +176,7 @@ class Recording:
 
 
 def final_status(status: str, error: BaseException | None) -> str:
-    """Return MLflow's status for Lightning's, and tell an interruption from a failure.
+    """Return MLflow\'s status for Lightning\'s, an interruption apart from a failure.
 
     Args:
         status: Lightning calls both ``failed``.

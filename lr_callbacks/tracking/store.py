@@ -14,11 +14,16 @@ from mlflow.tracking._tracking_service.utils import _tracking_store_registry
 from mlflow.utils.rest_utils import http_request
 from mlflow.utils.uri import get_uri_scheme
 
+from lr_callbacks.tracking.conversion import first_line
+
 #: The parts of the address of an sqlite file: what comes before the path, and after it.
 _FILE = re.compile(r"(sqlite(?:\+\w+)?:///)(?!file:)([^?]+)(.*)")
 
 #: Seconds within which a server must say that it is there.
 PATIENCE = 5.0
+
+#: The tag of a run with the identity of the logger that made it.
+IDENTITY = "lr_callbacks.run"
 
 
 def resolve(tracking_uri: str | None, folder: Path) -> str:
@@ -33,26 +38,26 @@ def resolve(tracking_uri: str | None, folder: Path) -> str:
     Raises:
         ValueError: MLflow knows no such address, or the file cannot be written.
     """
-    given = str(tracking_uri or "sqlite:///mlflow.db")
-    if found := _FILE.fullmatch(given):
-        path = (folder / found[2]).resolve()
+    uri = str(tracking_uri or "sqlite:///mlflow.db")
+    if parts := _FILE.fullmatch(uri):
+        path = (folder / parts[2]).resolve()
         _check_file(path)
-        return f"{found[1]}{path}{found[3]}"
+        return f"{parts[1]}{path}{parts[3]}"
     try:
-        _tracking_store_registry.get_store_builder(given)  # type: ignore[no-untyped-call]
-        known = given == "databricks" or _scheme(given) not in ("", "file", "sqlite")
+        _tracking_store_registry.get_store_builder(uri)  # type: ignore[no-untyped-call]
+        valid = uri == "databricks" or _scheme(uri) not in ("", "file", "sqlite")
     except MlflowException:
-        known = False
+        valid = False
     rule = "sqlite:///PATH, http(s)://HOST:PORT or another address that MLflow has a store for"
-    if not known:
-        raise ValueError(f"`tracking_uri` must be {rule}, no folder, got {given!r}.")
-    return given.rstrip("/") if given.startswith("http") else given
+    if not valid:
+        raise ValueError(f"`tracking_uri` must be {rule}, no folder, got {uri!r}.")
+    return uri.rstrip("/") if uri.startswith("http") else uri
 
 
 def local_file(uri: str) -> Path | None:
     """Return the file of an sqlite store, None for any other."""
-    found = _FILE.fullmatch(uri)
-    return Path(found[2]) if found else None
+    parts = _FILE.fullmatch(uri)
+    return Path(parts[2]) if parts else None
 
 
 def local_database(uri: str) -> bool:
@@ -80,15 +85,15 @@ def prepare(uri: str) -> None:
                     connection.execute("PRAGMA journal_mode=WAL")
             MlflowClient(uri).search_experiments(max_results=1)
         except (MlflowException, sqlite3.Error) as error:
-            said = str(error).splitlines()[0]
-            raise ValueError(f"MLflow cannot use the store {path}: {said}") from error
+            reason = first_line(error)
+            raise ValueError(f"MLflow cannot use the store {path}: {reason}") from error
 
 
 def reachable(client: MlflowClient, experiment: str = "Default") -> None:
     """Ask a server for an experiment, as MLflow's client does but not for minutes.
 
     Address, credentials and certificates are those of the client. What the server answers is not
-    looked at: the next call tells. Other stores are not asked.
+    looked at: the next call shows it. Other stores are not asked.
 
     Raises:
         OSError: no server answers there, or it is out of order.
@@ -96,17 +101,17 @@ def reachable(client: MlflowClient, experiment: str = "Default") -> None:
     credentials = getattr(client._tracking_client.store, "get_host_creds", None)
     if credentials is None:
         return
-    asked = {"params": {"experiment_name": experiment}, "timeout": PATIENCE, "max_retries": 0}
+    settings = {"params": {"experiment_name": experiment}, "timeout": PATIENCE, "max_retries": 0}
     try:
         answer = http_request(  # type: ignore[no-untyped-call]
             credentials(),
             "/api/2.0/mlflow/experiments/get-by-name",
             "GET",
             retry_timeout_seconds=PATIENCE,
-            **asked,
+            **settings,
         )
     except Exception as error:  # of MLflow, of a plugin for credentials, of Databricks' client
-        raise OSError((str(error) or repr(error)).splitlines()[0]) from error
+        raise OSError(first_line(error)) from error
     if answer.status_code >= 500:
         raise OSError(f"{answer.status_code} {answer.reason}")
 
@@ -118,19 +123,19 @@ def experiment_id(client: MlflowClient, name: str, artifacts: str | None) -> str
         MlflowException: the store refuses, for instance because an experiment of this name was
             deleted.
     """
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         try:
             return str(client.create_experiment(name, artifact_location=artifacts))
         except MlflowException:
-            found = client.get_experiment_by_name(name)
-            if found is None:
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
                 raise
-    if found.lifecycle_stage != "active":
+    if experiment.lifecycle_stage != "active":
         raise MlflowException.invalid_parameter_value(
             f"The experiment {name!r} is deleted; restore it or choose another `experiment_name`."
         )
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)
 
 
 def active(client: MlflowClient, run: str) -> bool:
@@ -146,7 +151,7 @@ def active(client: MlflowClient, run: str) -> bool:
 def find_run(client: MlflowClient, experiment: str, identity: str) -> str | None:
     """Return the id of the run that was made for a logger of this identity, if one was."""
     runs = client.search_runs(
-        [experiment], f"tags.`lr_callbacks.run` = '{identity}'", ViewType.ACTIVE_ONLY, max_results=1
+        [experiment], f"tags.`{IDENTITY}` = '{identity}'", ViewType.ACTIVE_ONLY, max_results=1
     )
     return str(runs[0].info.run_id) if runs else None
 
@@ -157,16 +162,16 @@ def artifact_folder(uri: str, experiment: str) -> str | None:
     return str(path.parent / "mlartifacts" / experiment) if path else None
 
 
-def journal_folder(uri: str, given: str | None) -> Path:
-    """Return where journals go: the folder given, or beside a local store, or here.
+def journal_folder(uri: str, folder: str | None) -> Path:
+    """Return where journals go: the folder, or beside a local store, or here.
 
     Raises:
         ValueError: no file can be made there.
     """
     beside = (local_file(uri) or Path.cwd() / "x").parent
-    folder = Path(given).absolute() if given else beside / "journals"
-    check_folder(folder, "journal_dir")
-    return folder
+    path = Path(folder).absolute() if folder else beside / "journals"
+    check_folder(path, "journal_dir")
+    return path
 
 
 def _check_file(path: Path) -> None:
@@ -196,3 +201,13 @@ def check_folder(path: Path, name: str) -> None:
         raise ValueError(
             f"`{name}` must be a folder that can be written: {path}: {error.strerror}."
         ) from error
+
+
+def check_seconds(value: object, name: str) -> None:
+    """See that an argument is a number of seconds, `math.inf` among them.
+
+    Raises:
+        ValueError: it is not; ``name`` is the argument that the message blames.
+    """
+    if not isinstance(value, int | float) or not value >= 0:
+        raise ValueError(f"`{name}` must be a number of seconds, at least 0, got {value!r}.")

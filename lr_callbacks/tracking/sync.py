@@ -1,13 +1,14 @@
 """Bringing journals of runs that are over, or were killed, into MLflow."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lr_callbacks.tracking.journal import SUFFIX, header, read
-from lr_callbacks.tracking.locks import claimed
+from lr_callbacks.tracking.conversion import first_line
+from lr_callbacks.tracking.journal import claimed, header, read
 from lr_callbacks.tracking.outbox import Outbox
-from lr_callbacks.tracking.plain import text
+
+Abouts = Mapping[Path, dict[str, Any]]
 
 
 class Synced(NamedTuple):
@@ -19,36 +20,38 @@ class Synced(NamedTuple):
     outcome: str  # "up to date", "sent", "closed as KILLED", "being written", or an error
     failed: bool = False
 
+    @property
+    def being_written(self) -> bool:
+        """Whether the journal was skipped for the process that writes it."""
+        return self.outcome == "being written"
 
-def sync(folder: Path, uri: str | None = None, most: int | None = None) -> Iterator[Synced]:
-    """Send what is not acknowledged in every journal under ``folder``.
+
+def sync(
+    paths: Iterable[Path], uri: str | None = None, most: int | None = None
+) -> Iterator[Synced]:
+    """Send what is not acknowledged in journals.
 
     A journal that a live process writes is left to it. A run whose process died without an end is
     closed as KILLED, at the time of its last line, unless a later journal goes on with it.
 
     Args:
-        folder: searched with all its subfolders.
+        paths: of the journals; other files are skipped.
         uri: only journals for this store; None for any.
-        most: leave journals alone that hold more unsent bytes; None for no limit.
+        most: skip journals that hold more unsent bytes; None for no limit.
     """
-    found = {path: about for path in sorted(folder.rglob(f"*{SUFFIX}")) if (about := header(path))}
-    for path, about in found.items():
+    abouts = {path: about for path in sorted(paths) if (about := header(path))}
+    for path in abouts:
         try:
-            done = _sync(path, about, found, uri, most)
+            done = _sync(path, abouts, uri, most)
         except Exception as error:  # whatever is wrong with one journal, the others are sent
-            done = Synced(path, None, 0, _line(error), failed=True)
+            done = Synced(path, None, 0, _reason(error), failed=True)
         if done is not None:
             yield done
 
 
-def _sync(
-    path: Path,
-    about: dict[str, Any],
-    found: Mapping[Path, dict[str, Any]],
-    uri: str | None,
-    most: int | None,
-) -> Synced | None:
-    """Send one journal among those ``found``; None where it is to be left alone."""
+def _sync(path: Path, abouts: Abouts, uri: str | None, most: int | None) -> Synced | None:
+    """Send one of the journals; None where it is skipped."""
+    about = abouts[path]
     outbox = Outbox(path, about)
     unsent = path.stat().st_size - outbox.offset
     if uri not in (None, about["uri"]) or (most is not None and unsent > most):
@@ -60,36 +63,25 @@ def _sync(
         return Synced(path, None, 0, "being written")
     outbox.refresh()
     try:
-        return finish(outbox, [(p, a) for p, a in found.items() if a.get("t", 0) > about["t"]])
+        return _finish(outbox, abouts)
     except Exception as error:
-        return Synced(path, outbox.run_id, outbox.sent, _line(error), failed=True)
+        return Synced(path, outbox.run_id, outbox.sent, _reason(error), failed=True)
     finally:
         lock.release()
 
 
-def _line(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"its first line does not tell {error}"
-    return text(str(error) or repr(error)).splitlines()[0]
-
-
-def finish(outbox: Outbox, later: list[tuple[Path, dict[str, Any]]]) -> Synced:
-    """Send the rest of a journal that nobody writes any more, and close its run.
-
-    Args:
-        outbox: of the journal.
-        later: other journals and their headers, which may go on with the same run.
-    """
-    waiting = outbox.waiting()
+def _finish(outbox: Outbox, abouts: Abouts) -> Synced:
+    """Send the rest of a journal that nobody writes any more, and close its run."""
+    outcome = "sent" if outbox.waiting() else "up to date"
     while outbox.send():
         continue
-    outcome = "sent" if waiting else "up to date"
     if not outbox.ended:
-        outcome = "closed as KILLED"
+        later = ((p, a) for p, a in abouts.items() if a.get("t", 0) > outbox.about["t"])
         if any(_continues(outbox, path, about) for path, about in later):
             outcome = "sent, its run went on"
             outbox.settle()
         else:
+            outcome = "closed as KILLED"
             outbox.close("KILLED", max(_time(line.record) for line in read(outbox.path)))
     return Synced(outbox.path, outbox.run_id, outbox.sent, outcome)
 
@@ -97,6 +89,12 @@ def finish(outbox: Outbox, later: list[tuple[Path, dict[str, Any]]]) -> Synced:
 def _continues(outbox: Outbox, path: Path, about: dict[str, Any]) -> bool:
     same = outbox.about["run"] == about.get("run")
     return same or outbox.run_id in (about.get("run_id"), Outbox(path, about).run_id)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"its first line does not tell {error}"
+    return first_line(error)
 
 
 def _time(record: dict[str, Any]) -> int:

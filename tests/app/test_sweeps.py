@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 
 from lr_callbacks.cli import main
 from lr_callbacks.report.compare import compare
-from lr_callbacks.report.sweep_jobs import Job, figure
+from lr_callbacks.report.sweep import Job, figure
 
 QUIET = ["trainer=debug", "trainer.enable_progress_bar=false", "test=false", "data.batch_size=256"]
 RATES = ["optimizer=sgd", "callbacks=none,guard", "optimizer.lr=0.1,1e30"]

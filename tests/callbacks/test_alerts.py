@@ -3,6 +3,7 @@
 import copy
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import textwrap
@@ -40,9 +41,8 @@ def begun():
     begun = []
     yield begun
     for alerts in begun:
-        alerts._courier.pause = 1e6  # the webhook is gone
-        if alerts._courier.late is not None:
-            alerts._courier.late.kill()
+        if alerts._courier.process is not None:
+            alerts._courier.process.kill()
 
 
 def wait_for(condition):
@@ -72,13 +72,25 @@ def fit(alerts, script, logger=None, module=None, **settings):
     return run
 
 
+class Waits(Regression):
+    """Goes on after some steps once the first message has arrived."""
+
+    def __init__(self, hook, steps):
+        super().__init__()
+        self.hook, self.steps = hook, steps
+
+    def on_train_batch_end(self, *_):
+        if self.seen == self.steps:
+            arrived(self.hook, 1)
+
+
 def test_an_alarm_has_the_runs_name_the_sentence_loss_rate_and_link(hook, tmp_path, begun):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     logger = JournaledMLFlowLogger("e", "my run", tracking_uri=uri)
     logger.log_metrics({"a": 1.0}, 0)
     assert logger.run_id  # MLflow has answered
-    fit(made(hook, begun), Script(s5=ALARM), logger)
-    first, last = sorted(arrived(hook, 2), key=lambda message: message["type"], reverse=True)
+    fit(made(hook, begun), Script(s5=ALARM), logger, Waits(hook, 6))
+    first, last = arrived(hook, 2)
     assert (first["title"], first["type"]) == ("my run: spiking", "warning")
     sentence, *place = first["message"].splitlines()
     assert sentence.startswith("step 5: loss ")
@@ -100,8 +112,7 @@ def test_where_a_run_is_found_is_told_without_waiting_for_mlflow(tmp_path):
 def told(hook, alerts, script, **settings):
     """Everything that a training tells in the end, as one text."""
     fit(alerts, script, **settings)
-    wait_for(lambda: alerts._courier._thread is None)
-    assert alerts._courier.late is None or alerts._courier.late.wait() == 0
+    assert alerts._courier.process.wait(60) == 0
     return "\n".join(m["message"] for m in hook.messages)
 
 
@@ -150,21 +161,20 @@ def test_a_diverged_training_is_a_failure(hook, tmp_path, begun):
 def test_what_comes_before_the_pause_is_over_is_summed_up_in_one_message(hook, begun):
     alerts = made(hook, begun, pause=1e6)
     many = {f"s{step}": (ALARM, BACK)[step % 5 == 0] for step in range(1, 200)}
-    fit(alerts, Script(**many), max_steps=200, max_epochs=-1)
+    fit(alerts, Script(**many), module=Waits(hook, 2), max_steps=200, max_epochs=-1)
     (first,) = arrived(hook, 1)
-    assert first["message"].startswith("step ")
-    late = alerts._courier.late
-    assert late.poll() is None  # it waits for its minute
-    assert not alerts._courier._queue
+    assert first["message"].startswith("step 1: ")
+    assert alerts._courier.process.poll() is None  # it waits for its minute
 
 
 def test_the_next_message_sums_up_and_none_is_lost(hook):
-    courier = Courier([hook.url], pause=0.5)
+    courier = Courier([hook.url], pause=3.0)
     for number in range(300):
-        courier.tell(Alert(Level(number % 2), "spiking", f"step {number}", "run", lambda: "here"))
+        courier.send(Alert(Level(number % 2), "spiking", f"step {number}", "run", "here"))
         if number == 0:
             arrived(hook, 1)
-    wait_for(lambda: courier._thread is None)
+    courier.close()
+    assert courier.process.wait(60) == 0
     assert [m["title"] for m in hook.messages] == ["run: spiking", "run: spiking and 298 more"]
     body = hook.messages[-1]["message"].splitlines()
     assert len(body) == 8
@@ -175,29 +185,45 @@ def test_the_next_message_sums_up_and_none_is_lost(hook):
 @given(st.lists(st.tuples(st.sampled_from(Level), st.text(max_size=900)), min_size=1, max_size=50),
        st.integers(0, 10**6))  # fmt: skip
 def test_a_message_is_short_whatever_it_sums_up(alerts, lost):
-    told = [Alert(level, "spiking", text, "run", lambda: "here") for level, text in alerts]
+    told = [Alert(level, "spiking", text, "run", "here") for level, text in alerts]
     message = composed(told, Counter(spiking=len(told) + lost))
     assert len(message["body"]) < 2000
-    assert message["type"] == max(level for level, _ in alerts).name.lower()
+    assert message["notify_type"] == max(level for level, _ in alerts).name.lower()
 
 
 def test_the_title_tells_the_last_of_what_is_gravest():
     told = [("roll back", 1), ("ended", 1), ("observe", 0)]
-    alerts = [Alert(Level(level), word, "text", "n" * 200, lambda: "") for word, level in told]
+    alerts = [Alert(Level(level), word, "text", "n" * 200, "") for word, level in told]
     title = composed(alerts, Counter(word for word, _ in told))["title"]
     assert title == f"{'n' * 80}: ended and 2 more"
 
 
-def test_a_service_that_fails_is_told_again_with_the_next(hook, caplog):
+def test_what_a_service_does_not_take_goes_with_the_next(hook, caplog):
     hook.mode = "fails"
     courier = Courier([hook.url], pause=0.5)
-    courier.tell(Alert(Level.WARNING, "spiking", "step 1", "run", lambda: ""))
+    courier.send(Alert(Level.WARNING, "spiking", "step 1", "run", ""))
     arrived(hook, 1)
     hook.mode = "answers"
-    wait_for(lambda: courier._thread is None)
+    arrived(hook, 2)
+    courier.close()
+    assert courier.process.wait(60) == 0
     assert [m["message"].splitlines()[0] for m in hook.messages] == ["step 1", "step 1"]
-    assert caplog.text.count("An alert could not be sent, the next tells it again") == 1
+    assert caplog.text.count("An alert could not be sent, the next message has it again") == 1
     assert str(hook.server_port) not in caplog.text
+
+
+def test_alerts_that_a_pipe_has_no_room_for_cost_the_training_no_time(hook, caplog):
+    hook.mode = "hangs"
+    courier, begun = Courier([hook.url], pause=1e6), time.monotonic()
+    for number in range(3000):
+        courier.send(Alert(Level.WARNING, "spiking", f"{number}" * 99, "run", "here"))
+        if number == 0:
+            courier.process.send_signal(signal.SIGSTOP)  # it reads nothing
+    assert time.monotonic() - begun < 30
+    assert sum("An alert could not be sent" in r.message for r in caplog.records) == 1
+    courier.close()
+    courier.process.kill()
+    courier.process.wait(60)
 
 
 def test_a_training_ends_at_once_and_well_whatever_the_service_does(hook, tmp_path):
@@ -212,7 +238,7 @@ def test_a_training_ends_at_once_and_well_whatever_the_service_does(hook, tmp_pa
         for url in sys.argv[1:]:
             alerts, script = Alerts(url), Script(**{f"s{step}": alarm for step in range(12)})
             trainer([AdaptiveLearningRate(script), alerts]).fit(Regression(), loader())
-            print("late", alerts._courier.late.pid)
+            print("late", alerts._courier.process.pid)
     """)
     )
     tests = str(Path(__file__).parents[1])
@@ -226,9 +252,9 @@ def test_a_training_ends_at_once_and_well_whatever_the_service_does(hook, tmp_pa
         assert done.returncode == 0, done.stderr
         late = [int(line.split()[1]) for line in done.stdout.splitlines() if line[:4] == "late"]
         assert len(late) == 3
-        for process in late:  # the rest waits for its minute, in a process of its own
-            os.kill(process, 9)
         assert len(arrived(hook, 1)) == len(arrived(failing, 1)) == 1
+        for process in late:  # what nobody takes is sent again after a minute
+            os.kill(process, 9)
 
 
 def test_a_callback_that_cannot_take_a_decision_is_left_out_and_the_training_goes_on():
@@ -246,8 +272,7 @@ def test_a_copy_tells_nothing_that_waits(hook, begun):
     fit(alerts, Script(s3=ALARM))
     for copied in (copy.deepcopy(alerts), pickle.loads(pickle.dumps(alerts))):
         assert (copied.urls, copied.at) == (alerts.urls, alerts.at)
-        assert copied._courier.late is None
-        assert not copied._courier._queue
+        assert copied._courier.process is None
 
 
 @pytest.mark.parametrize(

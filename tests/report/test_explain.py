@@ -69,7 +69,7 @@ def test_a_step_that_is_asked_for_is_explained(ask):
     assert code == 0
     assert "around step 100, as asked (steps 75 to 125):" in said
     assert "- The loss was not finite at step 100." in said
-    assert "- Step 100 was left out, as loss or gradients were not finite." in said
+    assert "- Step 100 was skipped, as loss or gradients were not finite." in said
 
 
 @pytest.mark.parametrize("around", [None, "0", "61", "139"])

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from lr_callbacks.report.figure import draw
+from lr_callbacks.report.figure_marks import KINDS, Span, marks
 from lr_callbacks.report.history import History, settled
-from lr_callbacks.report.marks import KINDS, Span, marks
 
 
 def run(losses, decisions=(), scales=()):

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from lr_callbacks.report.history import whole
-from lr_callbacks.report.series import TAIL, WINDOWS, Series
+from lr_callbacks.tracking.decimation import TAIL, WINDOWS, Series
 from lr_callbacks.tracking.journal import Journal
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lr_callbacks.report.history import History
 from lr_callbacks.report.summary import command, summary, written
-from lr_callbacks.tracking.names import ASKED
+from lr_callbacks.tracking.journal import OVERRIDES
 
 numbers = st.floats(allow_nan=True, allow_infinity=True)
 losses = st.lists(numbers, min_size=1, max_size=30)
@@ -49,7 +49,7 @@ def test_the_first_and_the_last_of_many_decisions_are_told():
 
 
 def test_the_command_of_a_job_of_a_sweep_is_the_one_that_trains_it_alone():
-    tags = {ASKED: json.dumps(["optimizer.lr=0.1", "callbacks=[guard,alerts]"])}
+    tags = {OVERRIDES: json.dumps(["optimizer.lr=0.1", "callbacks=[guard,alerts]"])}
     run = History({"command": "lr-train -m x"}, {}, [], 0, 0, tags=tags)
     assert command(run) == "lr-train optimizer.lr=0.1 'callbacks=[guard,alerts]'"
     assert command(run._replace(tags={})) == "lr-train -m x"

@@ -80,7 +80,7 @@ KINDS = {
 
 @pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
 @pytest.mark.parametrize(
-    ("kind", "handover"), [*((kind, None) for kind in KINDS), ("basic", 0.0), ("own_tls", 0.0)]
+    ("kind", "handover"), [*((kind, 60.0) for kind in KINDS), ("basic", 0.0), ("own_tls", 0.0)]
 )
 def test_a_server_that_mlflows_client_reaches_gets_every_record(
     server, certificate, tmp_path, monkeypatch, kind, handover

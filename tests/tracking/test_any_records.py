@@ -18,9 +18,9 @@ from trainers import Regression, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate, JournaledMLFlowLogger, RunReport
 from lr_callbacks.cli import main
+from lr_callbacks.tracking.conversion import plain, text
 from lr_callbacks.tracking.journal import Journal, read
 from lr_callbacks.tracking.outbox import Outbox
-from lr_callbacks.tracking.plain import plain, text
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9.txt")
 

@@ -94,7 +94,7 @@ def proxy(server, request):
 
 
 def logger_at(uri, folder, **settings):
-    given = {"drain_timeout": 1.0, "handover": None, "journal_dir": str(folder)}
+    given = {"drain_timeout": 1.0, "handover": 0.0, "journal_dir": str(folder)}
     return JournaledMLFlowLogger("faults", tracking_uri=uri, **(given | settings))
 
 
@@ -155,7 +155,7 @@ time.sleep(float(sys.argv[2]))
 def test_a_store_locked_by_another_process_is_waited_for_without_slowing_the_training(
     uri, tmp_path
 ):
-    logger = JournaledMLFlowLogger("e", tracking_uri=uri, handover=None, drain_timeout=1.0)
+    logger = JournaledMLFlowLogger("e", tracking_uri=uri, drain_timeout=1.0)
     _ = logger.run_id
     seconds = "30" if LONG else "7"
     lock = subprocess.Popen(
@@ -204,8 +204,7 @@ def test_sigkill_at_ten_random_moments_loses_nothing(initialised, tmp_path, drai
         copy_store(initialised, folder / "mlflow.db")
         uri = f"sqlite:///{folder}/mlflow.db"
         steps = 800 if draining else 1_000_000
-        handover = 60.0 if draining else None
-        job = start(jobs.train, folder, uri, steps=steps, handover=handover, drain_timeout=300.0)
+        job = start(jobs.train, folder, uri, steps=steps, handover=60.0, drain_timeout=300.0)
         handed.append((folder, uri, job))
         if len(handed) % 2 == 0:
             for each in handed[-2:]:
@@ -235,7 +234,7 @@ def kill_at_random(folder, uri, job, chance, draining):
 
 
 @pytest.mark.parametrize(
-    ("sent", "handover"), [(signal.SIGTERM, None), (signal.SIGINT, None), (signal.SIGTERM, 0.0)]
+    ("sent", "handover"), [(signal.SIGTERM, 60.0), (signal.SIGINT, 60.0), (signal.SIGTERM, 0.0)]
 )
 def test_a_training_that_is_told_to_stop_ends_as_killed_with_all_its_points(
     uri, tmp_path, sent, handover

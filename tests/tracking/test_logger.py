@@ -152,7 +152,7 @@ def test_a_given_run_id_is_gone_on_with_and_set_to_running(uri):
     first.finalize("failed")
     second = JournaledMLFlowLogger("e", tracking_uri=uri, run_id=first.run_id)
     second.log_metrics({"a": 2.0}, 1)
-    second._recording.writer.drain(30)
+    second._recording.sender.drain(30)
     run = only_run(uri)
     assert run.info.status == "RUNNING"
     second.finalize("success")
@@ -187,43 +187,49 @@ def test_a_journal_folder_that_cannot_be_written_is_refused(uri, tmp_path):
         JournaledMLFlowLogger("e", tracking_uri=uri, journal_dir=str(tmp_path / "file" / "j"))
 
 
-def test_a_process_of_its_own_takes_over_and_sends_all(uri):
+@pytest.mark.parametrize("handover", [None, -1.0, float("nan"), "soon"])
+def test_a_handover_that_is_no_number_of_seconds_is_refused(uri, handover):
+    with pytest.raises(ValueError, match="`handover` must be a number of seconds, at least 0, got"):
+        JournaledMLFlowLogger("e", tracking_uri=uri, handover=handover)
+
+
+def test_a_process_of_its_own_sends_all_of_a_long_run(uri):
     logger = JournaledMLFlowLogger("e", tracking_uri=uri, handover=0.0, drain_timeout=300)
     logger.log_metrics({"a": 0.5}, 0)
-    writer = logger._recording.writer
-    wait_for(lambda: writer._sender is not None)
+    sender = logger._recording.sender
+    wait_for(lambda: sender._process is not None)
     for step in range(1, 3000):
         logger.log_metrics({"a": step / 7, "b": 1.0}, step)
-    wait_for(lambda: writer.outbox.offset == writer.journal.size)
-    assert writer._sender.poll() is None
+    wait_for(lambda: sender.outbox.offset == sender.journal.size)
+    assert sender._process.poll() is None
     logger.finalize("success")
     run = only_run(uri)
     assert run.info.status == "FINISHED"
     assert points(uri, run.info.run_id) == journal_points(logger.journal_path)
 
 
-def test_when_the_sending_process_dies_the_thread_goes_on(uri):
+def test_when_the_sending_process_dies_the_thread_sends(uri):
     logger = JournaledMLFlowLogger("e", tracking_uri=uri, handover=0.0, drain_timeout=300)
     logger.log_metrics({"a": 0.5}, 0)
-    writer = logger._recording.writer
-    sender = wait_for(lambda: writer._sender)
-    sender.kill()
+    sender = logger._recording.sender
+    process = wait_for(lambda: sender._process)
+    process.kill()
     logger.log_metrics({"a": 1.5}, 1)
     logger.finalize("success")
     assert series(uri, only_run(uri).info.run_id, "a") == [(0, 0.5), (1, 1.5)]
 
 
-def test_the_sending_process_ends_with_the_run_and_another_takes_over_should_it_go_on(uri):
+def test_the_sending_process_ends_with_the_run_and_another_sends_should_it_go_on(uri):
     logger = JournaledMLFlowLogger("e", tracking_uri=uri, handover=0.0, drain_timeout=300)
     logger.log_metrics({"a": 0.0}, 0)
-    writer = logger._recording.writer
+    sender = logger._recording.sender
     for step in (1, 2):
         logger.log_metrics({"a": step / 7}, step)
-        sender = wait_for(lambda: writer._sender)
-        wait_for(lambda: writer.outbox.offset == writer.journal.size)
+        process = wait_for(lambda: sender._process)
+        wait_for(lambda: sender.outbox.offset == sender.journal.size)
         logger.finalize("success")
-        assert sender.poll() == 0
-        assert writer._sender is None
+        assert process.poll() == 0
+        assert sender._process is None
     kept = series(uri, only_run(uri).info.run_id, "a")
     assert kept == [(step, step / 7) for step in range(3)]
 
@@ -287,7 +293,7 @@ def test_when_the_run_of_the_checkpoint_is_gone_a_new_one_begins(uri, tmp_path):
 def test_another_process_logs_to_the_same_run(uri, method):
     logger = JournaledMLFlowLogger("e", tracking_uri=uri)
     logger.log_metrics({"a": 1.0}, 0)
-    logger._recording.writer.drain(30)
+    logger._recording.sender.drain(30)
     process = multiprocessing.get_context(method).Process(target=_elsewhere, args=(logger,))
     process.start()
     process.join(240)

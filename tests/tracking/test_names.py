@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name, _validate_param_name
 
-from lr_callbacks.tracking.names import Extremes, Names
+from lr_callbacks.tracking.decimation import Windows
+from lr_callbacks.tracking.metrics import EXTREMES, Names
 
 anything = st.text(max_size=300) | st.from_regex(r"[a./:\[\]~ -]{0,12}", fullmatch=True)
 
@@ -47,8 +48,8 @@ def test_usual_names_are_kept_and_others_stay_readable(given_name, taken):
 
 @given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=3000))
 def test_the_windows_cover_every_value(values):
-    extremes = Extremes()
-    windows = [w for v in values if (w := extremes.add(v))]
+    extremes = Windows(EXTREMES)
+    windows = [w for step, v in enumerate(values) if (w := extremes.add(step, v))]
     windows += [last] if (last := extremes.close()) else []
     assert min(low for low, _ in windows) == min(values)
     assert max(high for _, high in windows) == max(values)
@@ -57,8 +58,8 @@ def test_the_windows_cover_every_value(values):
 
 @pytest.mark.parametrize("steps", [1, 10, 20, 21, 1000, 100_000, 2_000_000])
 def test_a_run_of_any_length_has_at_most_300_windows(steps):
-    extremes = Extremes()
-    count = sum(extremes.add(0.5) is not None for _ in range(steps))
+    extremes = Windows(EXTREMES)
+    count = sum(extremes.add(step, 0.5) is not None for step in range(steps))
     count += extremes.close() is not None
     assert min(steps, 20) <= count <= 300
     assert count <= 40 + 20 * math.log(steps)

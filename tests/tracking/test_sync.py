@@ -11,14 +11,17 @@ from recorded import journal_points, journals, only_run, points
 
 from lr_callbacks import JournaledMLFlowLogger
 from lr_callbacks.cli import main
-from lr_callbacks.tracking.journal import read
+from lr_callbacks.report.history import whole
+from lr_callbacks.tracking.journal import Journal, beside, read
+from lr_callbacks.tracking.outbox import Outbox
+from lr_callbacks.tracking.sync import sync
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_training_killed_at_a_random_step_loses_none_of_them(uri, tmp_path, capsys, seed):
     steps = random.Random(seed).randrange(30, 900)
     # Nothing but `sync` sends: on a slow machine a sender would outlive the training.
-    job = start(train, tmp_path, uri, handover=None)
+    job = start(train, tmp_path, uri, handover=60.0)
     (path,) = wait_for(lambda: journals(tmp_path))
     wait_for(lambda: sum("m" in line.record for line in read(path)) >= steps)
     os.kill(job.pid, signal.SIGKILL)
@@ -101,8 +104,6 @@ def test_a_folder_without_journals_is_no_failure_and_a_missing_folder_is(tmp_pat
 def test_a_store_that_was_never_reached_gets_the_whole_run_from_its_journal(uri, tmp_path):
     logger = JournaledMLFlowLogger("e", tracking_uri=uri, tags={"team": "x"})
     folder = tmp_path / "journals"
-    from lr_callbacks.tracking.journal import Journal
-
     about = {"uri": uri, "experiment": "e", "artifacts": None, "run_name": "n", "run": "r"}
     journal = Journal(folder, {**about, "tags": {"team": "x"}})
     journal.append({"m": {"a": 1.0}, "s": 0})
@@ -114,3 +115,36 @@ def test_a_store_that_was_never_reached_gets_the_whole_run_from_its_journal(uri,
     assert run.info.start_time == journal.header["t"]
     assert run.data.tags["team"] == "x"
     assert MlflowClient(uri).get_experiment(run.info.experiment_id).name == "e"
+
+
+def test_journals_of_the_first_versions_lie_side_by_side_and_are_sent_too(uri, tmp_path):
+    folder = tmp_path / "journals"
+    about = {"uri": uri, "experiment": "e", "artifacts": None, "run_name": "n", "run": "r"}
+    old = Journal(folder, {**about, "tags": {}})
+    old.append({"m": {"train/loss": 1.0}, "s": 0})
+    outbox = Outbox(old.path, old.header)
+    outbox.send_all()
+    old.append({"m": {"train/loss": 2.0}, "s": 1})
+    flat = folder / "20250102-030405-1a2b3c4d.journal.jsonl"
+    for file in list(old.path.parent.iterdir()):
+        file.rename(folder / file.name.replace("run.", "20250102-030405-1a2b3c4d."))
+    old.path.parent.rmdir()
+    new = Journal(folder, {**about, "tags": {}})  # goes on with the run
+    new.append({"m": {"train/loss": 3.0}, "s": 2}, {"end": "FINISHED"})
+    assert set(beside(flat)) == set(beside(new.path)) == {flat, new.path}
+    assert whole(new.path).series["train/loss"] == [(0, 1.0), (1, 2.0), (2, 3.0)]
+    assert [done.metrics for done in sync(journals(tmp_path))] == [1, 1]
+    run = only_run(uri)
+    assert (run.info.run_id, run.info.status) == (outbox.run_id, "FINISHED")
+    assert points(uri, run.info.run_id) == journal_points(flat, new.path)
+
+
+def test_all_of_a_run_on_this_disk_is_in_one_folder(uri, tmp_path):
+    logger = JournaledMLFlowLogger("e", tracking_uri=uri)
+    logger.log_hyperparams({"a": 1})
+    logger.log_metrics({"a": 1.0}, 0)
+    logger.finalize("success")
+    (folder,) = (tmp_path / "journals").iterdir()
+    assert logger.journal_path.parent == folder
+    names = {"run.journal.jsonl", "run.journal.jsonl.lock", "run.journal.ack", "run.files"}
+    assert {path.name for path in folder.iterdir()} == names

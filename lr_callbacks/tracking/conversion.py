@@ -24,10 +24,15 @@ def text(value: object) -> str:
     ('0.5', 'caf\\\\udce9')
     """
     try:
-        said = str(value)
+        words = str(value)
     except Exception:  # the value's own method
-        said = f"<{type(value).__name__}>"
-    return said.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+        words = f"<{type(value).__name__}>"
+    return words.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says in one line, or its name where it says nothing."""
+    return text(str(error) or repr(error)).splitlines()[0]
 
 
 def plain(value: Any, depth: int = DEPTH) -> Any:
@@ -39,17 +44,17 @@ def plain(value: Any, depth: int = DEPTH) -> Any:
     if value is None or type(value) in (bool, int, float):
         return value
     if depth and isinstance(value, Mapping):
-        return {text(key): plain(held, depth - 1) for key, held in value.items()}
+        return {text(key): plain(inner, depth - 1) for key, inner in value.items()}
     if depth and isinstance(value, list | tuple | set | frozenset):
-        return [plain(held, depth - 1) for held in value]
+        return [plain(inner, depth - 1) for inner in value]
     for kind in (int, float):
         if isinstance(value, kind):  # of a class of its own
             return kind(value)
     try:
-        found = value.item()
+        scalar = value.item()
     except Exception:  # more than one element, or no number at all
-        found = None
-    return found if type(found) in (bool, int, float) else text(value)
+        scalar = None
+    return scalar if type(scalar) in (bool, int, float) else text(value)
 
 
 def number(value: Any) -> float | None:
@@ -64,8 +69,8 @@ def number(value: Any) -> float | None:
 
 def integer(value: Any) -> int:
     """Return the number of a step, 0 for what is none."""
-    found = number(value)
-    return int(found) if found is not None and math.isfinite(found) else 0
+    step = number(value)
+    return int(step) if step is not None and math.isfinite(step) else 0
 
 
 def public(word: str) -> str:

@@ -1,7 +1,4 @@
-"""What a figure marks on a run: modes, checks and their outcomes, gates, decisions; at most 200.
-
-Standard library only, so that the picture and the page mark the same.
-"""
+"""What a figure marks on a run: modes, checks and their outcomes, gates, decisions; at most 200."""
 
 import re
 from collections.abc import Sequence
@@ -9,8 +6,9 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from lr_callbacks.report.history import History
+from lr_callbacks.tracking.decimation import spread
 
-#: Marks at most, 200 together: a reader tells no more apart, and a browser draws them at once.
+#: Marks at most, 200 together: a reader distinguishes no more.
 BANDS, CHECKS, GATES, DECISIONS = 40, 40, 60, 60
 
 #: Events of steps that a gate did not let through as they were.
@@ -43,7 +41,7 @@ class Marks(NamedTuple):
 
     Attributes:
         bands: the policy's modes.
-        checks: from a decision to the step that tells what came of it, which ``what`` says.
+        checks: from a decision to the step that shows what came of it, which ``what`` says.
         gates: steps that were skipped, clipped, held or abandoned, neighbours together.
         decisions: the gravest where there are too many.
     """
@@ -58,8 +56,8 @@ def marks(run: History) -> Marks:
     """Find what to mark on a run."""
     steps = {kind: list[int]() for kind in KINDS}
     for name, points in run.series.items():
-        if found := _GATE.fullmatch(name):
-            steps[found[1]] += [step for step, _ in points]
+        if gate := _GATE.fullmatch(name):
+            steps[gate[1]] += [step for step, _ in points]
     gates = [gate for kind, made in steps.items() for gate in _joined(kind, sorted(made))]
     return Marks(
         _longest(_bands(run), BANDS),
@@ -86,13 +84,13 @@ def _bands(run: History) -> list[Span]:
 
 
 def _checks(run: History) -> list[Span]:
-    known = {(row.get("of"), step): row for step, row in run.decisions}
-    told = {}
+    rows = {(row.get("of"), step): row for step, row in run.decisions}
+    settled = {}
     for step, row in run.decisions:
-        asked = (row.get("of"), row.get("settles"))
-        if asked in known and known[asked].get("outcome"):
-            told[asked] = step  # of several, the last
-    return [Span(key[1], step, str(known[key]["outcome"])) for key, step in told.items()]
+        key = (row.get("of"), row.get("settles"))
+        if key in rows and rows[key].get("outcome"):
+            settled[key] = step  # of several, the last
+    return [Span(key[1], step, str(rows[key]["outcome"])) for key, step in settled.items()]
 
 
 def _joined(kind: str, steps: Sequence[int]) -> list[Span]:
@@ -110,22 +108,11 @@ def _joined(kind: str, steps: Sequence[int]) -> list[Span]:
 
 
 def _longest(spans: list[Span], most: int) -> list[Span]:
-    kept = sorted(spans, key=lambda span: span.first - span.last)[:most]
-    return sorted(kept)
+    return sorted(sorted(spans, key=lambda span: span.first - span.last)[:most])
 
 
 def _gravest(run: History) -> list[Mark]:
-    every = [Mark(number, *found) for number, found in enumerate(run.decisions, 1)]
-    if len(every) <= DECISIONS:
-        return every
-    grave = [mark for mark in every if mark.row.get("action") in _GRAVE]
-    grave = _spread(grave, DECISIONS)
+    every = [Mark(number, *decision) for number, decision in enumerate(run.decisions, 1)]
+    grave = spread([mark for mark in every if mark.row.get("action") in _GRAVE], DECISIONS)
     rest = [mark for mark in every if mark.row.get("action") not in _GRAVE]
-    return sorted([*grave, *_spread(rest, DECISIONS - len(grave))], key=lambda mark: mark.number)
-
-
-def _spread(made: list[Mark], most: int) -> list[Mark]:
-    """Keep some of many, from the first to the last."""
-    if len(made) <= most:
-        return made
-    return [made[k * (len(made) - 1) // max(1, most - 1)] for k in range(most)]
+    return sorted([*grave, *spread(rest, DECISIONS - len(grave))], key=lambda mark: mark.number)

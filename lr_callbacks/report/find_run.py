@@ -1,4 +1,4 @@
-"""A past run, from a journal on disk or from an MLflow store, whole and around a step."""
+"""Finds a run, as its journal on this disk or an MLflow store holds it."""
 
 import csv
 import json
@@ -9,106 +9,87 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lr_callbacks.report.history import LOSS, History, Rows, records, whole
+from lr_callbacks.report.history import History, Reader, Rows, records, whole
+from lr_callbacks.tracking.conversion import first_line
 from lr_callbacks.tracking.journal import SUFFIX, header
+from lr_callbacks.tracking.metrics import LOSS
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-#: What stands before the names of the series that tell what happened around a step.
+#: What stands before the names of the series that show what happened around a step.
 KINDS = ("lr/", "scale/", "events/", "grad_norm/", "update_ratio/", "clip/", "watched/")
 
 Points = list[tuple[int, float]]
 
 
-class Past(Protocol):
-    """A run that can be looked at whole and around a step."""
-
-    @property
-    def run(self) -> History:
-        """The whole of it; long series may be thinned."""
-        ...
-
-    def near(self, first: int, last: int) -> dict[str, Points]:
-        """Return every point of the steps from ``first`` to ``last``."""
-        ...
-
-
-class Journaled(NamedTuple):
-    """A run as its journal, and those before it, tell it."""
-
-    path: Path
-    run: History
-
-    def near(self, first: int, last: int) -> dict[str, Points]:
-        """Return every point of the steps from ``first`` to ``last``."""
-        series: dict[str, Points] = {}
-        for record in records(self.path):
-            if first <= record.get("s", -1) <= last:
-                for name, value in record.get("m", {}).items():
-                    series.setdefault(name, []).append((record["s"], float(value)))
-        return series
-
-
-class Stored(NamedTuple):
-    """A run as an MLflow store holds it."""
+class Found(NamedTuple):
+    """A run, and its journal where it is on this disk."""
 
     run: History
+    path: Path | None = None
 
-    def near(self, first: int, last: int) -> dict[str, Points]:
+    def near(self, first: int, last: int) -> dict[str, list[tuple[int, float]]]:
         """Return every point of the steps from ``first`` to ``last``."""
+        if self.path is not None:
+            reader = Reader({}, math.inf)
+            for record in records(self.path):
+                if first <= record.get("s", -1) <= last:
+                    reader.add(record)
+            return reader.history().series
         cut = {n: [p for p in s if first <= p[0] <= last] for n, s in self.run.series.items()}
         return {name: points for name, points in cut.items() if points}
 
 
-def past(given: str, folder: Path, tracking_uri: str | None = None) -> Past:
+def find(name: str, folder: Path, tracking_uri: str | None = None) -> Found:
     """Find a run.
 
     Args:
-        given: ``last``, a run's name or id, or the path of a journal or of a folder of them.
-        folder: where journals are looked for; an id that is in none of them is asked of MLflow.
-        tracking_uri: the store to ask for an id at once; else `store_of` says which.
+        name: ``last``, a run's name or id, or the path of a journal or of a folder of them.
+        folder: where journals are looked for; an id that is in none is looked for in MLflow.
+        tracking_uri: the store to look for an id in at once; else `store_of` says which.
 
     Raises:
         ValueError: there is no such run; one sentence.
     """
-    known = re.fullmatch(r"[0-9a-f]{32}", given)
-    if not (known and tracking_uri):
+    is_id = re.fullmatch(r"[0-9a-f]{32}", name)
+    if not (is_id and tracking_uri):
         try:
-            path = journal(given, folder)
-            return Journaled(path, whole(path))
+            path = find_journal(name, folder)
+            return Found(whole(path), path)
         except ValueError:
-            if not known:
+            if not is_id:
                 raise
-    return Stored(stored(given, tracking_uri))
+    return Found(stored(name, tracking_uri))
 
 
-def journal(given: str, folder: Path) -> Path:
+def find_journal(name: str, folder: Path) -> Path:
     """Find a journal: of the newest run, or of one by its name, its id or its path.
 
     Raises:
         ValueError: there is none; one sentence, with the newest runs that there are.
     """
-    path = Path(given)
+    path = Path(name)
     if path.is_file():
         if header(path) is None:
-            raise ValueError(f"{given} is not a journal.")
+            raise ValueError(f"{name} is not a journal.")
         return path
-    folder, given = (path, "last") if path.is_dir() else (folder, given)
-    named = []
-    for found, about in _newest(folder):
-        if given in ("last", about.get("run_name"), about.get("run"), _run_id(found, about)):
-            return found
-        named.append(repr(about.get("run_name")))
+    folder, name = (path, "last") if path.is_dir() else (folder, name)
+    others = []
+    for journal, about in newest(folder):
+        if name in ("last", about.get("run_name"), about.get("run"), _run_id(journal, about)):
+            return journal
+        others.append(repr(about.get("run_name")))
     where = f"under {folder.absolute()}"
-    if not named:
+    if not others:
         raise ValueError(f"There is no journal {where}.")
-    raise ValueError(f"There is no run {given!r} {where}; the newest are {', '.join(named[:5])}.")
+    raise ValueError(f"There is no run {name!r} {where}; the newest are {', '.join(others[:5])}.")
 
 
-def _newest(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+def newest(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the journals under a folder and their first lines, those written last first."""
     paths = sorted(folder.rglob(f"*{SUFFIX}"), key=lambda p: p.stat().st_mtime, reverse=True)
     return ((path, about) for path in paths if (about := header(path)))
 
@@ -152,7 +133,7 @@ def stored(
         tracking_uri: see `store_of`.
         name: the metric of the losses, where it is not ``train/loss`` or one that was followed.
         kinds: what stands before the names of the other series that are read.
-        decided: read the table of decisions too, which `RunReport` leaves at a run's end.
+        decided: read the table of decisions too, which `RunReport` logs at a run's end.
 
     Returns:
         The run; what its ``about`` calls ``loss`` is the series of the losses.
@@ -168,7 +149,7 @@ def stored(
         loss, series = _series(client, run_id, run.data.metrics, name, tuple(kinds))
         decisions = _decisions(client, run_id) if decided else []
     except MlflowException as error:
-        raise ValueError(f"MLflow: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"MLflow: {first_line(error)}") from error
     about = {"run_name": run.info.run_name, "loss": loss}
     ended = run.info.end_time or run.info.start_time
     return History(about, series, decisions, run.info.start_time, ended, {}, run.data.tags)
@@ -224,7 +205,6 @@ def _infinite(value: float) -> float:
     return math.copysign(math.inf, value) if abs(value) >= sys.float_info.max else value
 
 
-def some(names: object) -> str:
+def some(names: Iterable[str]) -> str:
     """Name some of many."""
-    known = sorted(names)[:8]  # type: ignore[call-overload]
-    return ", ".join(map(repr, known)) or "none"
+    return ", ".join(map(repr, sorted(names)[:8])) or "none"
