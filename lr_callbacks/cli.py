@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lr_callbacks.report import compare, explain, replay
+from lr_callbacks.report import compare, explain, replay, watch
 from lr_callbacks.report.find_run import newest
 from lr_callbacks.terminal import EXIT_CODES, show, show_json
 from lr_callbacks.tracking.journal import SUFFIX
@@ -20,6 +20,7 @@ examples:
   lr-callbacks compare last             the newest sweep: a table, and compare.png
   lr-callbacks compare last --json      the same for a program
   lr-callbacks explain last             what happened in the newest run, and why
+  lr-callbacks watch                    the newest run as it goes
   lr-callbacks replay losses.csv        what would have been decided, and replay.png
   lr-callbacks ui                       MLflow's UI on the store of this folder
 
@@ -45,6 +46,7 @@ PARTS: dict[str, tuple[Any, str]] = {
     "compare": (compare, "a sweep's table, and a figure of its methods"),
     "explain": (explain, "what happened around a step of a run, in sentences"),
     "replay": (replay, "what would be decided on a recorded curve"),
+    "watch": (watch, "a live view of a run in this terminal"),
 }
 
 

@@ -34,7 +34,7 @@ ROOMS = {
     "optim": {"torch"},
     "callbacks": {"torch", "rich", "apprise", *LIGHTNING},
     "tracking": {"mlflow", "filelock", "yaml", *LIGHTNING},
-    "report": {"rich", "matplotlib", "mlflow", "numpy"},
+    "report": {"rich", "matplotlib", "mlflow", "numpy", "plotext"},
     "zoo": {"torch", "sklearn", *LIGHTNING},
     "app": {
         "torch",
@@ -154,7 +154,7 @@ def loaded(code):
     return set(done.stdout.splitlines()[-1].split()[1:])
 
 
-@pytest.mark.parametrize("command", ["", "sync", "replay", "compare", "explain", "ui"])
+@pytest.mark.parametrize("command", ["", "sync", "replay", "compare", "explain", "watch", "ui"])
 def test_the_help_of_a_command_loads_nothing_that_takes_seconds(command):
     arguments = [*command.split(), "--help"]
     assert loaded(f"from lr_callbacks.cli import main; main({arguments!r})") == set()

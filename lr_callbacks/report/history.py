@@ -1,7 +1,7 @@
 """A run as its journals hold it: every series, every decision. Standard library only."""
 
 import math
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,9 @@ COLUMNS = (
 
 #: What stands before the name of a loss that is followed instead of ``train/loss``.
 WATCHED = "watched/"
+
+#: Decisions of a run in progress that are kept, so that an outcome finds the one it is of.
+LATEST = 50
 
 Rows = list[tuple[int, dict[str, Any]]]
 
@@ -101,12 +104,15 @@ class Reader:
     Args:
         about: the first line of the journal.
         windows: see `Series`; all points are kept where that is infinite.
+        decisions: how many of the last are kept; None for all.
     """
 
-    def __init__(self, about: dict[str, Any], windows: float = WINDOWS) -> None:
+    def __init__(
+        self, about: dict[str, Any], windows: float = WINDOWS, decisions: int | None = None
+    ) -> None:
         self.about = about
         self._series: dict[str, Series] = defaultdict(lambda: Series(windows))
-        self._decisions: Rows = []
+        self._decisions: deque[tuple[int, dict[str, Any]]] = deque(maxlen=decisions)
         self._tags: dict[str, str] = {}
         self._began = self._ended = int(about.get("t", 0))
 
@@ -124,8 +130,10 @@ class Reader:
         """Return the run as far as it was read."""
         series = {name: kept.points() for name, kept in self._series.items()}
         counts = {name: kept.count for name, kept in self._series.items()}
-        decisions, tags = settled(self._decisions), dict(self._tags)
-        return History(self.about, series, decisions, self._began, self._ended, counts, tags)
+        decisions = settled(list(self._decisions))
+        return History(
+            self.about, series, decisions, self._began, self._ended, counts, dict(self._tags)
+        )
 
 
 def history(path: Path) -> History:
@@ -148,6 +156,37 @@ def whole(path: Path, windows: float = WINDOWS) -> History:
     for record in records(path):
         reader.add(record)
     return reader.history()
+
+
+class Tail:
+    """Follows a journal that is still being written, in memory that does not grow with it.
+
+    Args:
+        path: a journal that has its first line.
+
+    Attributes:
+        ended: the status that the run ended with; empty while it goes on.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.ended = path, ""
+        self._reader = Reader(header(path) or {}, decisions=LATEST)
+        self._prefix, self._offset = _prefix(self._reader.about), 0
+
+    def read(self) -> bool:
+        """Take in the lines that were written since; return whether there were any."""
+        before = self._offset
+        for record, end in read(self.path, before):
+            self._offset = end
+            self._reader.add(_bare(record, self._prefix))
+            if "open" in record or "m" in record:
+                self.ended = ""
+            self.ended = str(record.get("end", self.ended))
+        return self._offset > before
+
+    def history(self) -> History:
+        """Return the run as far as it was read: long series thinned, the last decisions."""
+        return self._reader.history()
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:

@@ -56,7 +56,7 @@ def test_the_second_command_shows_examples_and_exit_codes(capsys):
     assert "exit codes: 0 done, 1 something failed or was left, 2 wrong usage, 130" in said
 
 
-@pytest.mark.parametrize("command", ["sync", "replay", "compare", "explain", "ui"])
+@pytest.mark.parametrize("command", ["sync", "replay", "compare", "explain", "watch", "ui"])
 def test_each_command_shows_examples_and_exit_codes(command, capsys):
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])
