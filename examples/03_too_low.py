@@ -1,6 +1,6 @@
 """Learn what a rate a thousand times too low costs, and how a search finds a better one.
 
-A rate too low looks healthy, so a guard sees no trouble; ``callbacks=search`` raises the rate until
+A rate too low looks healthy, so a guard sees no alarm; ``callbacks=search`` raises the rate until
 there is some, tries a few below that, and keeps the best. Writes ``03_too_low.png`` beside the
 MLflow store.
 """

@@ -17,7 +17,7 @@ class Condition(IntEnum):
     """What the loss is doing, in order of severity.
 
     Attributes:
-        trouble: whether a rate that is too high may be the cause.
+        alarm: whether a rate that is too high may be the cause.
     """
 
     STABLE = 0
@@ -28,7 +28,7 @@ class Condition(IntEnum):
     NONFINITE = 5
 
     def __init__(self, severity: int) -> None:
-        self.trouble = severity >= 2  # oscillating and worse
+        self.alarm = severity >= 2  # oscillating and worse
 
 
 class Reading(NamedTuple):

@@ -22,7 +22,7 @@ FAR, UNSEEN = 10.0, 1000.0
 Rows = Sequence[tuple[int, Mapping[str, Any]]]
 
 #: Conditions that are alarms, as the rows of decisions name them.
-ALARMS = {condition.name.lower() for condition in Condition if condition.trouble}
+ALARMS = {condition.name.lower() for condition in Condition if condition.alarm}
 
 #: Outcomes that say more than that the loss is back.
 _TELLING = (Verdict.WORSE, Verdict.NEW_NORMAL, Verdict.BAD_DATA, Verdict.HARMED)

@@ -38,7 +38,7 @@ class Hasty:
             state = state._replace(candidate="")
         name, reading = worst(readings)
         state = state._replace(since=state.since + 1, clear=state.clear + 1)
-        if reading.condition.trouble:
+        if reading.condition.alarm:
             return self._react(state, reading.condition, symptom(name, reading))
         scale, save = state.scale, None
         if state.clear > self.rest:

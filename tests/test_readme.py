@@ -167,7 +167,7 @@ def test_the_reference_names_every_event_action_and_condition():
         Decision(),
     ]
     actions = {decision.action(1.0) for decision in found}
-    troubles = {condition.name.lower() for condition in Condition if condition.trouble}
+    troubles = {condition.name.lower() for condition in Condition if condition.alarm}
     named = {name.replace(" ", "_") for name in actions | set(Verdict)}
     events = troubles | named | {"skipped", "abandoned", "held", "clipped"}
     table = TEXT[TEXT.index("| event | what happened |") :].partition("\n\n")[0]

@@ -137,7 +137,7 @@ class Reckless:
         return Kept()
 
     def update(self, state, observation, readings):
-        trouble = any(r.condition.trouble for r in readings.values())
+        trouble = any(r.condition.alarm for r in readings.values())
         return state, self.answer if trouble else Decision()
 
 
@@ -191,7 +191,7 @@ class Careless:
 
     def update(self, state, observation, readings):
         scale, good = state
-        trouble = any(r.condition.trouble for r in readings.values())
+        trouble = any(r.condition.alarm for r in readings.values())
         if observation.unsaved and self.promise != "unsaved":
             good = "start"
         if trouble and scale > 1e-3:

@@ -148,4 +148,4 @@ def test_an_application_of_lightning_cli_takes_the_callback_and_an_sqlite_store(
         installed / "python", "main.py", "fit",
         "--trainer.callbacks.help=lr_callbacks.AdaptiveLearningRate", folder=app,
     )  # fmt: skip
-    assert "what to do about trouble" in said
+    assert "what to do about an alarm" in said

@@ -36,8 +36,8 @@ def noise(kind, steps, generator):
 
 
 def alarms(losses):
-    """Count the alarms of each detector, and of all that tell of trouble."""
-    rows = {name: [] for name in ("trouble", "plateau", *default_detectors())}
+    """Count the alarms of each detector, and of all whose alarms count."""
+    rows = {name: [] for name in ("alarm", "plateau", *default_detectors())}
     for name, detector in default_detectors().items():
         state = detector.init()
         for row, loss in enumerate(losses):
@@ -45,8 +45,8 @@ def alarms(losses):
             if reading.condition:
                 rows[name].append(row)
     rows["plateau"] = rows.pop("progress")
-    trouble = ("spike", "start", "drift", "oscillation")
-    rows["trouble"] = sorted(row for name in trouble for row in rows[name])
+    alarming = ("spike", "start", "drift", "oscillation")
+    rows["alarm"] = sorted(row for name in alarming for row in rows[name])
     return {name: episodes(found) for name, found in rows.items()}
 
 
@@ -57,7 +57,7 @@ def main():
     tables.add_write(parser)
     given = parser.parse_args()
     head = ("noise", "loss", "false alarms", "spike", "start", "drift", "oscillation", "plateaus")
-    rows, kinds = [], ("trouble", *head[3:-1], "plateau")
+    rows, kinds = [], ("alarm", *head[3:-1], "plateau")
     for kind in NOISES:
         for shape, level in SHAPES.items():
             generator = np.random.default_rng([given.seed, len(rows)])

@@ -209,7 +209,7 @@ def _judged(module: _Training, bench: Bench, cell: Cell) -> float:
 
 
 def _told(adaptive: Any, steps: int) -> dict[str, Any]:
-    """Say what the policy did: final scale, shares of steps lost to probing and to trouble."""
+    """Say what the policy did: final scale, shares of steps lost to probing and to alarms."""
     kept = adaptive.state_dict()
     state = adaptive.controller.restore(kept["controller"])[0].policy
     if not hasattr(state, "probing"):

@@ -74,7 +74,7 @@ class Alerts(Callback):
     def hear_decision(self, measured: StepRecord, decision: Decision) -> None:
         """Report a decision, where it is grave enough."""
         self._latest = measured
-        action, alarm = deed(measured, decision), decision.condition.trouble
+        action, alarm = deed(measured, decision), decision.condition.alarm
         if decision.stop:
             level = Level.FAILURE
         elif alarm or action in _ACTS or decision.outcome in _BAD:

@@ -79,7 +79,7 @@ class Recorder:
         """Record a decision: its event, the outcome that it tells, its row, its line."""
         done = deed(record, decision)
         condition = decision.condition.name.lower()
-        event = condition if decision.condition.trouble else done.replace(" ", "_")
+        event = condition if decision.condition.alarm else done.replace(" ", "_")
         counts = self._count(event)
         if decision.outcome:  # of an earlier one
             counts |= self._count(decision.outcome.replace(" ", "_"))

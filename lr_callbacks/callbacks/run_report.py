@@ -32,7 +32,7 @@ class RunReport(Callback):
     Logs the artifacts ``report/figure.png``, ``report/decisions.csv``, ``report/decisions.md``,
     ``report/journal.jsonl.gz``, ``report/summary.json`` (see `summary`), the data set, and the tags
     ``lr_callbacks.verdict`` (see `verdict`), ``lr_callbacks.summary``, the same JSON,
-    ``lr_callbacks.decisions`` and ``lr_callbacks.first_trouble``, the first alarm. Checkpoints
+    ``lr_callbacks.decisions`` and ``lr_callbacks.first_alarm``, the first alarm. Checkpoints
     remember the run, so that ``fit(ckpt_path=…)`` goes on with it, tagged ``resumed_from_step``.
     Put it after `AdaptiveLearningRate`. A report that fails is reported, the training is not
     touched.
@@ -117,7 +117,7 @@ def report(logger: JournaledMLFlowLogger, journal: Path) -> None:
     if run.decisions:
         step, row = run.decisions[0]
         tags["lr_callbacks.decisions"] = ", ".join(f"{n} × {kind}" for kind, n in kinds.items())
-        tags["lr_callbacks.first_trouble"] = f"step {step}: {sentence(row)}"
+        tags["lr_callbacks.first_alarm"] = f"step {step}: {sentence(row)}"
     content = written(summary(run, tags["lr_callbacks.verdict"]))
     tags["lr_callbacks.summary"] = content
     tags["mlflow.note.content"] = _note(run, tags, place(logger))
@@ -159,7 +159,7 @@ def _note(run: History, tags: dict[str, str], page: str | None) -> str:
         f"**{tags['lr_callbacks.verdict']}** after {run.steps} steps in {_seconds(run):.0f} s"
         f"{_since(loss[0][0])}.",
         f"Loss from {loss[0][1]:.4g} to {loss[-1][1]:.4g}.",
-        f"First alarm: {tags.get('lr_callbacks.first_trouble', 'none')}.",
+        f"First alarm: {tags.get('lr_callbacks.first_alarm', 'none')}.",
         f"Decisions: {tags.get('lr_callbacks.decisions', 'none')}.",
         f"See {figure} and {table}.",
     ]

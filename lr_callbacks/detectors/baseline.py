@@ -14,7 +14,7 @@ CLIFF = 1.5
 #: that it is the tail of a spike, or a cliff.
 _SPREAD = 4.0
 
-#: Least noise, as a share of the level: the ripple of a dead network is nobody's trouble.
+#: Least noise, as a share of the level: the ripple of a dead network is no alarm.
 FLOOR = 7e-4
 
 

@@ -1,4 +1,4 @@
-"""The start of a training: trouble in its first losses, before their noise is known."""
+"""The start of a training: alarms in its first losses, before their noise is known."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

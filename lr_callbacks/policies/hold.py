@@ -10,7 +10,7 @@ from lr_callbacks.policies.wording import symptom
 
 
 class HoldState(NamedTuple):
-    """The last trouble told, so that one episode is told once."""
+    """The last alarm reported, so that one episode is reported once."""
 
     told: int = -1
     condition: int = 0
@@ -18,12 +18,12 @@ class HoldState(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Hold:
-    """Leaves the rate alone and tells each episode of trouble once.
+    """Leaves the rate alone and reports each episode of alarms once.
 
     Use it to learn what `Guard` would have reacted to, at no risk.
 
     Args:
-        quiet: steps without trouble that end an episode, usually 25.
+        quiet: steps without an alarm that end an episode, usually 25.
 
     >>> state, decision = Hold().update(HoldState(), Observation(7, 2.5, 1.0), {})
     >>> decision.scale, decision.reason
@@ -47,7 +47,7 @@ class Hold:
         """Fold in one observation; the scale is always 1."""
         name, reading = worst(readings)
         decision = Decision(condition=reading.condition, urgent=inf)
-        if not reading.condition.trouble:
+        if not reading.condition.alarm:
             return state, decision
         over = state.told < 0 or observation.step - state.told > self.quiet
         if over or reading.condition > state.condition:

@@ -35,7 +35,7 @@ class _Next(NamedTuple):
 class Probing:
     """Finds the rate within the first steps of a training, then hands it to a guard.
 
-    A *ramp* raises the rate, taking snapshots, until loss or weights show trouble; after a rush,
+    A *ramp* raises the rate, taking snapshots, until loss or weights raise an alarm; after a rush,
     once more slowly. *Trials* of neighbouring rates, all from one early snapshot, decide; the
     winner's weights are kept. Meanwhile the schedule is suspended. Then the training *runs* at
     scale × schedule, guarded. Where trials show nothing, as at a saddle, the highest harmless rate
@@ -109,19 +109,19 @@ class Probing:
             state, end, save = state._replace(ramp=step.ramp, noise=step.noise), step.end, step.save
         ramp = state.ramp
         if end:
-            return self._off_ramp(state, divided, end, trouble=True)
+            return self._off_ramp(state, divided, end, alarm=True)
         spent = self._spare(state, divided) < divided.trial
         top = min(self.ceiling, state.ceiling / 2)
         if spent or ramp.rows > 0.15 * divided.horizon or ramp.scale > top:
-            return self._off_ramp(state, divided, "the ramp is over", trouble=False)
+            return self._off_ramp(state, divided, "the ramp is over", alarm=False)
         return _Next(state, Decision(scale=ramp.scale, save=save))
 
-    def _off_ramp(self, state: ProbingState, divided: Plan, why: str, *, trouble: bool) -> _Next:
+    def _off_ramp(self, state: ProbingState, divided: Plan, why: str, *, alarm: bool) -> _Next:
         """Begin the trials; after a rush, or with no healthy decade below, a lower ramp."""
         ramp, limit = state.ramp, state.behind
-        hasty = trouble and ramp.hasty(divided)
+        hasty = alarm and ramp.hasty(divided)
         careful = self._spare(state, divided) > 2 * (divided.decade + divided.trial)
-        if trouble and state.falls < 6 and (ramp.rows <= divided.decade or (hasty and careful)):
+        if alarm and state.falls < 6 and (ramp.rows <= divided.decade or (hasty and careful)):
             scale = max(self.floor, limit * (1e-2 if ramp.rows <= 4 else 10**-1.5))
             state = state._replace(
                 ceiling=limit, falls=state.falls + 1, noise=Noise(),
@@ -129,12 +129,12 @@ class Probing:
             )  # fmt: skip
             reason = f"{why} at scale {limit:.3g}; range test from {scale:.3g} upwards"
             return _Next(state, Decision(scale=scale, restore=START, reason=reason))
-        if trouble:
+        if alarm:
             state = state._replace(ceiling=min(state.ceiling, limit))
         if not ramp.first:
             found = Bracket(limit / 10, limit, Base(), False, 0.0)
         else:
-            found = bracket(ramp, limit, norms=not trouble or "weights" in why or "decade" in why)
+            found = bracket(ramp, limit, norms=not alarm or "weights" in why or "decade" in why)
         scale, edge = max(self.floor, found.candidate), found.limit / (GRID if hasty else 1.0)
         opening = opened(scale, found.base, edge, strong=found.strong, moved=False,
                          volatility=found.volatility)  # fmt: skip

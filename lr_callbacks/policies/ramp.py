@@ -153,7 +153,7 @@ def bracket(ramp: RampState, limit: float, *, norms: bool) -> Bracket:
     """
     start = mean(ramp.first)
     if not ramp.seen:
-        # A decade below the trouble is the highest rate not shown to harm.
+        # A decade below the alarm is the highest rate not shown to harm.
         return Bracket(limit / 10, limit, Base(START, ramp.first), False, ramp.volatility)
     least = start - ramp.lowest
     first = ramp.best

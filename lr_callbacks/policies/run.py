@@ -29,7 +29,7 @@ class RunState(NamedTuple):
     still: int = 0  # blocks without movement
     quiet: int = 2  # blocks of it before a raise
     since: int = 0  # steps since the unproven rate was chosen
-    top: float = math.inf  # rate that gave trouble while unproven
+    top: float = math.inf  # rate that raised an alarm while unproven
     restarts: int = 0
     wait: int = 3  # trial lengths without progress before a raise by trial
     trial: Raise = Raise()
@@ -73,7 +73,7 @@ def fitted(scale: float, growth: float, limit: float) -> float:
     Args:
         scale: that won.
         growth: of the norm during the trial; NaN if unknown.
-        limit: scale known to be trouble; no more than half of it is returned, or ``scale``.
+        limit: scale known to raise alarms; no more than half of it is returned, or ``scale``.
     """
     if growth > SWOLLEN:
         return scale / 1.5

@@ -41,7 +41,7 @@ def go_on(
     cut = state.cap.rate < run.guard.cap.rate
     run = run._replace(guard=state, since=run.since + 1, settling=max(0, run.settling - 1))
     if decision.outcome == Verdict.HARMED or (cut and not run.proven):
-        return _troubled(run, noise, decision)
+        return _alarmed(run, noise, decision)
     decision = decision._replace(scale=decision.scale * run.scale * warmed(clock.plan, run))
     if state.mode not in (Mode.CRUISE, Mode.RECOVER, Mode.EXHAUSTED):
         return Ran(run, noise, decision, excused=True)
@@ -83,7 +83,7 @@ def _excused(
     return run, {n: r for n, r in readings.items() if r.condition not in excused}
 
 
-def _troubled(run: RunState, noise: Noise, decision: Decision) -> Ran:
+def _alarmed(run: RunState, noise: Noise, decision: Decision) -> Ran:
     """Let the guard cut a proven rate; an unproven one goes down the grid.
 
     It does so for good where the weights had to be rolled back: a lone spike is often a false one.

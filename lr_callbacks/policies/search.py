@@ -54,9 +54,9 @@ class Search:
 
     In short trainings, for other optimizers, and where the estimate does not grow, rates are tried:
     a *ramp* raises the rate from a hundredth of the user's, taking snapshots, until loss or weights
-    show trouble; *trials* of neighbouring rates, all from one early snapshot, decide; the winner's
-    weights are kept. Meanwhile the schedule is suspended. Then the training *runs* at scale ×
-    schedule, guarded; initial rate × scale takes the place of the user's number.
+    raise an alarm; *trials* of neighbouring rates, all from one early snapshot, decide; the
+    winner's weights are kept. Meanwhile the schedule is suspended. Then the training *runs* at
+    scale × schedule, guarded; initial rate × scale takes the place of the user's number.
 
     On a resumed run the snapshots are gone. What was under way is then taken up from the weights
     resumed from: trials begin again there at the best rate known, a ramp or an estimate goes on.

@@ -25,7 +25,7 @@ class ProbingState(NamedTuple):
     seen: int = 0  # observations
     age: int = 0  # updates that the present weights have behind them
     ages: tuple[tuple[str, int], ...] = ()  # and those in each slot
-    excused: int = 0  # updates lost to trouble in the run, not to probing
+    excused: int = 0  # updates lost to alarms in the run, not to probing
     behind: float = 1.0  # scale of the step before the newest
     ceiling: float = math.inf  # a scale known to fail
     note: str = ""  # what the next decision has to tell

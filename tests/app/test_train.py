@@ -109,7 +109,7 @@ def test_with_the_guard_the_same_training_ends_below_a_tenth_of_its_first_loss(t
     assert len(loss) == 500
     assert sum(loss[-10:]) / 10 < loss[0] / 10
     assert found.data.tags["lr_callbacks.verdict"] == "recovered"
-    assert "step" in found.data.tags["lr_callbacks.first_trouble"]
+    assert "step" in found.data.tags["lr_callbacks.first_alarm"]
 
 
 FITS = [

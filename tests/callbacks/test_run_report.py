@@ -45,7 +45,7 @@ def test_a_run_with_trouble_explains_itself_in_mlflow_and_on_the_terminal(logger
     assert run.info.status == "FINISHED"
     assert tags["lr_callbacks.verdict"] == "recovered"
     assert tags["lr_callbacks.decisions"] == "1 × spiking: cut"
-    assert tags["lr_callbacks.first_trouble"] == "step 5: spike (9.1 > 6.7)"
+    assert tags["lr_callbacks.first_alarm"] == "step 5: spike (9.1 > 6.7)"
     assert "step 5: spike (9.1 > 6.7)" in tags["mlflow.note.content"]
     page = f"#/experiments/{logger.experiment_id}/runs/{logger.run_id}"
     assert f"[report/figure.png]({page}/artifacts/report/figure.png)" in tags["mlflow.note.content"]
@@ -119,7 +119,7 @@ def test_the_decisions_table_tells_what_came_of_each(logger):
     table = Path(client.download_artifacts(logger.run_id, "report/decisions.md")).read_text()
     assert f"| {' | '.join(told)} |" in table
     first = "step 5: loss 9; watching the next losses → recovered"
-    assert run.data.tags["lr_callbacks.first_trouble"] == first
+    assert run.data.tags["lr_callbacks.first_alarm"] == first
     assert f"First alarm: {first}." in run.data.tags["mlflow.note.content"]
 
 

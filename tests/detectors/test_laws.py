@@ -118,7 +118,7 @@ def test_what_is_rebased_judges_a_new_level_by_the_old_noise(detector):
     noise = [0.1 * math.sin(t * t) for t in range(600)]
     state, _ = fold(detector, [5 + x for x in noise])
     _, readings = fold(detector, [2 + x for x in noise], detector.rebase(state))
-    assert not any(r.condition.trouble for r in readings)
+    assert not any(r.condition.alarm for r in readings)
 
 
 def test_the_default_detectors_bear_the_names_that_stand_in_reasons():

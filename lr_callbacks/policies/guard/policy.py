@@ -203,7 +203,7 @@ class Guard:
         loss, level = observation.loss, state.level
         if observation.skipped or not math.isfinite(loss):
             return True
-        if not rate.accused(state, observation, readings).trouble:
+        if not rate.accused(state, observation, readings).alarm:
             return False
         if state.doubt:  # as far again above what the old weights gave after the change
             return loss > 2 * state.test.mean - state.aside.mean

@@ -32,7 +32,7 @@ def in_force(observation: Observation) -> float:
 
 
 def suspect(state: GuardState, observation: Observation) -> bool:
-    """Whether the rate may be too high: no other has proved good, or it has made trouble before."""
+    """Whether the rate may be too high: no other has proved good, or it has failed before."""
     risen = in_force(observation) > RISEN * max(state.cap.proved[1], state.best.rate)
     ruined = state.level.mean > RUINED * abs(state.race.first)
     return risen or state.race.overshot or state.cap.failed < math.inf or ruined
