@@ -130,7 +130,11 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize(("schedule", "points"), SHAPES, ids=str)
+@pytest.mark.parametrize(
+    ("schedule", "points"),
+    SHAPES,
+    ids=lambda given: getattr(getattr(given, "formula", None), "__name__", None),
+)
 def test_a_schedule_has_the_shape_that_its_name_says(schedule, points):
     seen = rates(schedule, 100)
     assert {t: seen[t] / 2.0 for t in points} == pytest.approx(points, abs=1e-3)
