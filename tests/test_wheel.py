@@ -20,6 +20,9 @@ FOREIGN = Path(__file__).parent / "foreign"
 SHIPPED = {
     *(path.relative_to(ROOT).as_posix() for path in (ROOT / "lr_callbacks").rglob("*.py")),
     "lr_callbacks/py.typed",
+    "lr_callbacks/report/page.html",
+    "lr_callbacks/report/uplot/uPlot.iife.min.js",
+    "lr_callbacks/report/uplot/LICENSE",
     *(f"lr_callbacks/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")),
     *(f"lr_callbacks/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.py")),
 }

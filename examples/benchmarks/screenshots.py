@@ -113,11 +113,11 @@ def the_pages(uri, experiment, run, swept, parent):
     of = f"#/experiments/{swept}/runs"
     children = urllib.parse.quote(f"tags.`mlflow.parentRunId` = '{parent}'")
     drawn = "document.querySelectorAll('.main-svg .trace').length >= 8"
-    shown = "document.querySelector('.image-outer-container, [class*=image] canvas, img') !== null"
+    shown = "document.querySelector('iframe') !== null"
     return {
         "run": (f"{at}{view}", text("Description"), 1300),
         "metrics": (f"{at}/model-metrics{view}", drawn, 3000),
-        "figure": (f"{at}/artifacts/report/figure.png{view}", shown, 1100),
+        "figure": (f"{at}/artifacts/report/figure.html{view}", shown, 1100),
         "decisions": (f"{at}/artifacts/report/decisions.md{view}", text("condition"), 800),
         "parent": (f"{of}/{parent}{view}", text("compare the best"), 1300),
         "compared": (compared(uri, parent), text("Comparing 4 Runs"), 1100),

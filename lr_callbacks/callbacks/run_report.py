@@ -16,6 +16,7 @@ from rich.table import Table
 from lr_callbacks.callbacks.run_address import place, where
 from lr_callbacks.report.figure import draw
 from lr_callbacks.report.history import COLUMNS, History, sentence, whole
+from lr_callbacks.report.page import page
 from lr_callbacks.report.summary import summary, written
 from lr_callbacks.tracking.context import describe_data
 from lr_callbacks.tracking.journal import companion
@@ -29,13 +30,13 @@ class RunReport(Callback):
     """Reports how a training went, on the terminal and in MLflow.
 
     Needs a `JournaledMLFlowLogger`, whose journal it reads when ``fit`` ends, also by an exception.
-    Logs the artifacts ``report/figure.png``, ``report/decisions.csv``, ``report/decisions.md``,
-    ``report/journal.jsonl.gz``, ``report/summary.json`` (see `summary`), the data set, and the tags
-    ``lr_callbacks.verdict`` (see `verdict`), ``lr_callbacks.summary``, the same JSON,
-    ``lr_callbacks.decisions`` and ``lr_callbacks.first_alarm``, the first alarm. Checkpoints
-    remember the run, so that ``fit(ckpt_path=…)`` goes on with it, tagged ``resumed_from_step``.
-    Put it after `AdaptiveLearningRate`. A report that fails is reported, the training is not
-    touched.
+    Logs the artifacts ``report/figure.png``, ``report/figure.html`` (needs no network),
+    ``report/decisions.csv``, ``report/decisions.md``, ``report/journal.jsonl.gz``,
+    ``report/summary.json`` (see `summary`), the data set, and the tags ``lr_callbacks.verdict``
+    (see `verdict`), ``lr_callbacks.summary``, the same JSON, ``lr_callbacks.decisions`` and
+    ``lr_callbacks.first_alarm``, the first alarm. Checkpoints remember the run, so that
+    ``fit(ckpt_path=…)`` goes on with it, tagged ``resumed_from_step``. Put it after
+    `AdaptiveLearningRate`. A report that fails is reported, the training is not touched.
     """
 
     def __init__(self) -> None:
@@ -125,6 +126,7 @@ def report(logger: JournaledMLFlowLogger, journal: Path) -> None:
     folder = companion(journal, ".report")
     folder.mkdir(exist_ok=True)
     draw({"loss": run}).savefig(folder / "figure.png", dpi=130)
+    (folder / "figure.html").write_text(page(run, str(logger._run_name)), encoding="utf-8")
     (folder / "summary.json").write_text(f"{content}\n", encoding="utf-8")
     _decisions(run, folder)
     with journal.open("rb") as plain, gzip.open(folder / "journal.jsonl.gz", "wb") as packed:
@@ -152,7 +154,7 @@ def _short(value: Any) -> str:
 def _note(run: History, tags: dict[str, str], page: str | None) -> str:
     """Sum up the run in five lines of Markdown, with links once the run has a page."""
     loss = run.series[run.loss]
-    figure, table = "report/figure.png", "report/decisions.md"
+    figure, table = "report/figure.html", "report/decisions.md"
     if page:
         figure, table = (f"[{path}]({page}/artifacts/{path})" for path in (figure, table))
     story = [

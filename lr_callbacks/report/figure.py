@@ -117,7 +117,7 @@ def _series(
         scales = run.series.get(f"scale/{name.removeprefix('lr/')}", [])
         _line(panels["rate"], run.series[name], color=colour, lw=1.6, label=entry)
         if any(scale != 1 for _, scale in scales):
-            rates = _scheduled(run.series[name], scales)
+            rates = scheduled(run.series[name], scales)
             labelled = any(line.get_label() == SCHEDULED for line in panels["rate"].lines)
             entry = "_" if labelled else SCHEDULED
             _line(panels["rate"], rates, color="black", lw=0.9, ls=":", label=entry)
@@ -131,7 +131,7 @@ def _line(axes: Axes, points: Points, **style: Any) -> None:
         axes.plot(*zip(*drawn, strict=True), **style)
 
 
-def _scheduled(rate: Points, scales: Points) -> list[tuple[int, float]]:
+def scheduled(rate: Points, scales: Points) -> list[tuple[int, float]]:
     """Divide the scale, recorded where it changes, out of the rate in force."""
     changes, scale, rates = deque(scales), 1.0, []
     for step, value in rate:

@@ -48,9 +48,18 @@ def test_a_run_with_trouble_explains_itself_in_mlflow_and_on_the_terminal(logger
     assert tags["lr_callbacks.first_alarm"] == "step 5: spike (9.1 > 6.7)"
     assert "step 5: spike (9.1 > 6.7)" in tags["mlflow.note.content"]
     page = f"#/experiments/{logger.experiment_id}/runs/{logger.run_id}"
-    assert f"[report/figure.png]({page}/artifacts/report/figure.png)" in tags["mlflow.note.content"]
+    assert (
+        f"[report/figure.html]({page}/artifacts/report/figure.html)" in tags["mlflow.note.content"]
+    )
     assert tags["mlflow.note.content"].count("\n") == 4  # five lines
-    names = ("decisions.csv", "decisions.md", "figure.png", "journal.jsonl.gz", "summary.json")
+    names = (
+        "decisions.csv",
+        "decisions.md",
+        "figure.html",
+        "figure.png",
+        "journal.jsonl.gz",
+        "summary.json",
+    )
     assert artifacts(logger) == {f"report/{name}" for name in names}
     (data,) = run.inputs.dataset_inputs
     assert data.dataset.name == "TensorDataset"
@@ -96,6 +105,9 @@ def test_a_run_that_decides_at_every_step_has_a_report_of_bounded_size(logger):
         sizes[Path(info.path).name] = info.file_size
     with open(client.download_artifacts(logger.run_id, "report/decisions.csv")) as file:
         assert len(list(csv.DictReader(file))) == 700
+    (name,) = (name for name in sizes if name.endswith(".html"))
+    page = Path(client.download_artifacts(logger.run_id, f"report/{name}")).read_text()
+    assert page.count('"action"') <= 500 + 5  # decisions, and the name of the column
     assert all(size < 500_000 for size in sizes.values())
 
 
