@@ -57,7 +57,7 @@ class Observation(NamedTuple):
         step: its number, from 0.
         loss: the mean over its batches and over all ranks.
         scale: the factor that was in force.
-        skipped: the loss or the gradients were not finite and the step was left out, so that
+        skipped: the loss or the gradients were not finite and the step was skipped, so that
             weights and optimizer state are as they were before it.
         horizon: optimizer steps that the whole training will take; infinite where unbounded.
         norm: Euclidean norm of all weights; NaN unless the last decision asked for it.
@@ -118,7 +118,7 @@ class Decision(NamedTuple):
         stop: the training should end.
         reason: one sentence for a person; empty when nothing changed.
         seen, done: its two halves, what was observed and what is done about it, where the policy
-            tells them apart.
+            distinguishes them.
         expected: what should come of it, to be compared with the outcome.
         outcome: what came of the decision at step ``settles``; empty where nothing was settled.
         settles: the step of an earlier decision whose outcome is known now, or None.
@@ -191,7 +191,7 @@ class Policy(Protocol[S]):
             empty, whoever carries the decisions out fills `START` before the first observation.
 
     A policy that wants measurements with the very first observation names them in ``opening``. One
-    with a method ``resumed(state) -> state`` is told that its snapshots but `START` are gone, with
+    with a method ``resumed(state) -> state`` learns that its snapshots but `START` are gone, with
     ``closing(state) -> slot`` it names the weights to end with.
     """
 

@@ -30,7 +30,7 @@ class AdaptiveLearningRate(Callback):
     with the scale where it changes (``scale/<optimizer>``) and each decision (``events/…``).
 
     Args:
-        policy: what to do about an alarm: `Guard` acts, `Hold` only tells; None for `Guard()`.
+        policy: what to do about an alarm: `Guard` acts, `Hold` only reports; None for `Guard()`.
         detectors: what to watch, by name; None for the default ones.
         read_every: steps whose losses are read from the device and judged together, at least 1; one
             while a policy probes. None for 16; a single process on the CPU then judges urgent ones

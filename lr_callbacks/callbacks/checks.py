@@ -2,7 +2,7 @@
 
 from pytorch_lightning import Trainer
 
-#: Strategies under which there are no weights to copy and no step to leave out, and why.
+#: Strategies under which there are no weights to copy and no step to skip, and why.
 REFUSED = {
     "DeepSpeedStrategy": "which steps inside its own engine",
     "FSDPStrategy": "the older FSDP, which flattens weights into one",

@@ -34,9 +34,9 @@ class Fit:
         trainer: whose optimizers are taken over until `close`.
         module: the model in training.
         settings: what the user chose.
-        policy: it says how many snapshots there may be, and whether steps may be left out.
+        policy: it says how many snapshots there may be, and whether steps may be skipped.
         memory: what is known from before.
-        gated: whether steps may be left out or held, and outliers clipped.
+        gated: whether steps may be skipped or held, and outliers clipped.
         judge: called before a checkpoint is written, so that no unread loss hides behind it.
 
     Raises:
@@ -195,7 +195,7 @@ class _Saving:
     Args:
         trainer: whose method it is.
         judge: called before.
-        apart: told when all processes write a checkpoint, and where.
+        apart: informed when all processes write a checkpoint, and where.
     """
 
     def __init__(self, trainer: Trainer, judge: Callable[[], None], apart: Apart) -> None:

@@ -17,7 +17,7 @@ class GradientLog:
 
     The norm is the Euclidean one over all gradients of the optimizer, of all its groups together,
     before Lightning clips them and without the factor of mixed precision. The ratio is
-    ‖w after − w before‖ / ‖w before‖ over all its trainable weights, 0 where the step was left out
+    ‖w after − w before‖ / ‖w before‖ over all its trainable weights, 0 where the step was skipped
     or every weight was 0 before it. It needs a copy of these weights, whose memory is held as long
     as this object lives.
 

@@ -22,7 +22,7 @@ class DecisionLogger(Protocol):
 
 @runtime_checkable
 class Listener(Protocol):
-    """A callback of the Trainer that is told what was record and decided, on rank 0."""
+    """A callback of the Trainer that hears what was recorded and decided, on rank 0."""
 
     def hear_steps(self, block: Sequence[StepRecord]) -> None:
         """Take in steps that were made."""
@@ -36,7 +36,7 @@ class Listener(Protocol):
 class Recorder:
     """Hands steps and decisions to every logger, whatever `log_every_n_steps` says.
 
-    A logger that raises is reported once and left out from then on, as is a callback that listens;
+    A logger that raises is reported once and disabled from then on, as is a callback that listens;
     training goes on.
 
     Args:
@@ -76,7 +76,7 @@ class Recorder:
         self._log([(self._count("abandoned"), record.step) for record in steps])
 
     def decision(self, record: StepRecord, decision: Decision) -> None:
-        """Record a decision: its event, the outcome that it tells, its row, its line."""
+        """Record a decision: its event, the outcome that it settles, its row, its line."""
         done = deed(record, decision)
         condition = decision.condition.name.lower()
         event = condition if decision.condition.alarm else done.replace(" ", "_")
@@ -92,7 +92,7 @@ class Recorder:
                 try:
                     logger.log_decision(record.step, entry)
                 except Exception as error:
-                    self._leave_out(logger, error)
+                    self._disable(logger, error)
         self._tell("hear_decision", record, decision)
         self._say(line(record, decision))
 
@@ -134,16 +134,16 @@ class Recorder:
                     for metrics, step in block:
                         logger.log_metrics(metrics, step)
             except Exception as error:
-                self._leave_out(logger, error)
+                self._disable(logger, error)
 
     def _tell(self, how: str, *heard: Any) -> None:
         for listener in self._listeners:
             try:
                 getattr(listener, how)(*heard)
             except Exception as error:
-                self._leave_out(listener, error)
+                self._disable(listener, error)
 
-    def _leave_out(self, logger: Any, error: Exception) -> None:
+    def _disable(self, logger: Any, error: Exception) -> None:
         self._loggers = [other for other in self._loggers if other is not logger]
         self._listeners = [other for other in self._listeners if other is not logger]
         rank_zero_warn(

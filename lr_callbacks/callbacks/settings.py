@@ -15,7 +15,7 @@ class Settings:
         monitor: the loss to follow, by its name in what `training_step` returns or logs.
         per: ``"step"`` or ``"validation"``.
         optimizer: the position of one optimizer among those of `configure_optimizers`.
-        skip: leave out steps that are not finite; None where the policy may act.
+        skip: skip steps that are not finite; None where the policy may act.
         gate: ``"clip"`` scales outliers of the gradient norm down where the policy may act.
         own_loss: the loss followed is moved by the optimizers in charge alone.
         snapshots: ``"device"``, ``"cpu"`` or ``"auto"``.
@@ -56,5 +56,5 @@ class Settings:
 
     @property
     def name(self) -> str:
-        """What tells files of this callback from those of another beside it."""
+        """What distinguishes files of this callback from those of another beside it."""
         return "lr_callbacks" if self.optimizer is None else f"lr_callbacks-{self.optimizer}"

@@ -42,7 +42,7 @@ class LossWindow:
     """Forms the true mean loss of one optimizer step from the batches accumulated for it.
 
     Under manual optimization a logged loss is that of the step's last batch: whether the batches
-    before logged it anew, Lightning does not tell.
+    before logged it anew, Lightning does not say.
 
     Args:
         monitor: the name of the loss in what `training_step` returns or logs; None for ``loss``.

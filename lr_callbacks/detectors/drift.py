@@ -55,14 +55,14 @@ class Drift:
     the largest of those over 1, 2, 4 and 8 blocks, which allows for autocorrelation; no less
     than 0.07 % of the level over √``block``. ``b = √(α/(2-α)) √(2 ln(nα/2))`` bounds the depth of a
     minimum of n slow means: without it alarms never end. It grows with the run, so that the least
-    lasting rise that is told grows from 0.4 standard deviations of a loss after 40 losses to 0.7
-    after 100,000. h is 1.3 times Siegmund's limit (1985) for one alarm in ``arl``: a starting
+    lasting rise that is reported grows from 0.4 standard deviations of a loss after 40 losses to
+    0.7 after 100,000. h is 1.3 times Siegmund's limit (1985) for one alarm in ``arl``: a starting
     point, since m and s are estimated; what ``arl`` gives is measured by the command below.
 
     Two signs need no estimate of the noise. *Lost*: two blocks' worth of losses in a row above the
     middle between the first loss and m, once that gain is six times the usual difference of
-    successive losses; told once. *Blow-up*: 12 rises in a row to a record (chance 1/13!), or 6 that
-    together more than double it.
+    successive losses; reported once. *Blow-up*: 12 rises in a row to a record (chance 1/13!), or 6
+    that together more than double it.
 
     Ignores single outliers (winsorised at 8 s; see `Spike`) and everything downwards. In ``rebase``
     the reference is forgotten, s is kept.

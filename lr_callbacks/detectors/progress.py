@@ -10,14 +10,14 @@ from lr_callbacks.core import Condition, Reading, require
 
 
 class ProgressState(NamedTuple):
-    """The block under way, the last block means, and the level at which a plateau was told."""
+    """The block under way, the last block means, and the level at which a plateau was reported."""
 
     rows: int = 0
     total: float = 0.0
     means: tuple[float, ...] = ()
     first: float = math.inf
     best: float = math.inf
-    told: float = math.inf
+    reported: float = math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +41,8 @@ class Progress:
         blocks: block means compared, an even number of at least 8; usually 32.
         share: of all that the run has gained; a gain below it is none, in (0, 1); usually 0.01.
 
-    Expected steps between alarms: healthy late training is flat too and is told as such, about once
-    in 4,000 losses of the recorded curves, once in a stream of stationary noise.
+    Expected steps between alarms: healthy late training is flat too and is reported as such, about
+    once in 4,000 losses of the recorded curves, once in a stream of stationary noise.
 
     False alarms come from a rise that hides a fall, and from a first loss unlike all others.
 
@@ -98,10 +98,10 @@ class Progress:
 
     def _close(self, state: ProgressState, mean: float) -> tuple[ProgressState, Reading]:
         """Take in the mean of a block, and judge."""
-        _, _, means, first, best, told = state
+        _, _, means, first, best, reported = state
         first = mean if first == math.inf else first
         means = (*means[1 - self.blocks :], mean)
-        state = ProgressState(0, 0.0, means, first, min(best, mean), told)
+        state = ProgressState(0, 0.0, means, first, min(best, mean), reported)
         return (state, _CALM) if len(means) < self.blocks // 2 else self._judge(state)
 
     def _judge(self, state: ProgressState) -> tuple[ProgressState, Reading]:
@@ -113,16 +113,17 @@ class Progress:
         gained = state.first - state.best
         if not gained:  # a loss that never fell has no pace to lose
             return state, _CALM
-        if state.told != math.inf and abs(level - state.told) > max(0.1 * gained, 8 * error):
-            state = state._replace(told=math.inf)
+        moved = abs(level - state.reported)
+        if state.reported != math.inf and moved > max(0.1 * gained, 8 * error):
+            state = state._replace(reported=math.inf)
         needed = max(2 * error, self.share * gained)
         slowness = min(1e9, needed / gain) if gain else (1e9 if needed else 0.0)
-        if state.told == math.inf and slowness > 1:
+        if state.reported == math.inf and slowness > 1:
             rows = self.block * len(state.means)
             said = (
                 f"at {level:.4g} for {rows} steps: {older - level:.2g} gained, {gained:.3g} in all"
             )
-            return state._replace(told=level), Reading(slowness, 1.0, Condition.STALLED, said)
+            return state._replace(reported=level), Reading(slowness, 1.0, Condition.STALLED, said)
         return state, Reading(min(slowness, 1.0), 1.0, Condition.STABLE)
 
 

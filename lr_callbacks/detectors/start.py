@@ -8,18 +8,18 @@ from lr_callbacks.core import Condition, Reading, require
 
 
 class StartState(NamedTuple):
-    """The first losses while they are few, their number, and what was told."""
+    """The first losses while they are few, their number, and what was reported."""
 
     losses: tuple[float, ...] = ()
     rows: int = 0
-    told: tuple[bool, ...] = (False, False, False)  # which signs
+    reported: tuple[bool, ...] = (False, False, False)  # which signs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
     """Watches the first losses, which no other detector has a noise scale for.
 
-    Three signs of order or of ratio, each told once, where it begins: one of a spike, two of a
+    Three signs of order or of ratio, each reported once, where it begins: one of a spike, two of a
     divergence. A *leap*, where losses are positive: one above ten times all before, or two in a row
     no lower than all before, one of them 2.5 times; or among the first 16 losses two in a row above
     all before by 2.5 times their range.
@@ -29,7 +29,7 @@ class Start:
     last 20 losses, pairs that rise less pairs that fall, is above 166 of 190, 5.4 standard
     deviations.
 
-    Ignores everything after ``rows`` losses; a level that was lost later is told by `Drift`. In
+    Ignores everything after ``rows`` losses; a level that was lost later is reported by `Drift`. In
     ``rebase`` the losses are forgotten, their number is kept; a leap after it is left to `Spike`,
     which keeps the noise.
 
@@ -65,7 +65,7 @@ class Start:
 
     def rebase(self, state: StartState) -> StartState:
         """Forget the losses."""
-        return StartState(rows=state.rows, told=state.told)
+        return StartState(rows=state.rows, reported=state.reported)
 
     def update(self, state: StartState, loss: float) -> tuple[StartState, Reading]:
         """Fold in one finite loss."""
@@ -76,12 +76,13 @@ class Start:
         signs = _leap(losses) if first else (0.0, ""), _above(losses), _rising(losses)
         new = [
             (*sign, condition)
-            for sign, condition, told in zip(signs, _CONDITIONS, state.told, strict=True)
-            if not told
+            for sign, condition, reported in zip(signs, _CONDITIONS, state.reported, strict=True)
+            if not reported
         ]
         share, said, condition = max(new, default=(0.0, "", Condition.STABLE))
-        told = tuple(told or sign[0] > 1 for sign, told in zip(signs, state.told, strict=True))
-        state = StartState(losses if state.rows + 1 < self.rows else (), state.rows + 1, told)
+        each = zip(signs, state.reported, strict=True)
+        reported = tuple(before or sign[0] > 1 for sign, before in each)
+        state = StartState(losses if state.rows + 1 < self.rows else (), state.rows + 1, reported)
         return state, Reading.judge(min(share, 1e9), 1.0, condition, said)
 
     def fold(self, state: StartState, losses: Sequence[float]) -> tuple[StartState, list[Reading]]:

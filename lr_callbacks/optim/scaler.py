@@ -81,7 +81,7 @@ class LRScaler:
         self.scales = self.scale != 1.0 or self.suspended
 
     def note(self) -> None:
-        """Take the rates in force for those of a step that may yet be left out, or was."""
+        """Take the rates in force for those of a step that may yet be skipped, or was."""
         self.stepped = self.rates()
 
     def rates(self) -> list[Rate]:

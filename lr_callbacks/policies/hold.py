@@ -12,7 +12,7 @@ from lr_callbacks.policies.wording import symptom
 class HoldState(NamedTuple):
     """The last alarm reported, so that one episode is reported once."""
 
-    told: int = -1
+    reported: int = -1
     condition: int = 0
 
 
@@ -49,7 +49,7 @@ class Hold:
         decision = Decision(condition=reading.condition, urgent=inf)
         if not reading.condition.alarm:
             return state, decision
-        over = state.told < 0 or observation.step - state.told > self.quiet
+        over = state.reported < 0 or observation.step - state.reported > self.quiet
         if over or reading.condition > state.condition:
             decision = decision._replace(reason=symptom(name, reading))
         severity = reading.condition if over else max(state.condition, reading.condition)
