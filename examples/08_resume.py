@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 from lr_callbacks import AdaptiveLearningRate, JournaledMLFlowLogger, RunReport
 from lr_callbacks.app.build import optimizer
@@ -27,7 +27,7 @@ def train(folder, steps, name, **fit):
     """Train up to a step with a rate that is too high, and return the journal."""
     pl.seed_everything(0)
     data = digits()
-    batch = DataLoader(TensorDataset(data.x, data.y), len(data.x))  # whole, in the same order
+    batch = DataLoader([(data.x, data.y)], batch_size=None)  # one batch is the whole
     fast = optimizer("sgd", lr=2.0, momentum=0.9)
     task = Task(mlp((1, 8, 8), data.outputs), data.task, fast, Cosine(horizon=STEPS))
     store = f"sqlite:///{folder.absolute()}/mlflow.db"
