@@ -22,6 +22,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import types
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
@@ -229,5 +230,7 @@ elif __name__ == "__main__":
         runpy.run_module(words_[1], run_name="__main__", alter_sys=True)
     else:
         sys.argv[0] = "-c" if words_[0] == "-c" else words_[0]
-        __file__ = words_[0]
-        exec(program(words_), {"__name__": "__main__", "__builtins__": __builtins__})
+        sys.modules["__main__"] = main = types.ModuleType("__main__")
+        if words_[0] != "-c":
+            main.__file__ = words_[0]
+        exec(program(words_), vars(main))
