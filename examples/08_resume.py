@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 from lr_callbacks import AdaptiveLearningRate, JournaledMLFlowLogger, RunReport
 from lr_callbacks.app.factories import OptimizerFactory
@@ -28,7 +28,7 @@ def train(folder, steps, name, **fit):
     """Train up to a step with a rate that is too high, and return the journal."""
     pl.seed_everything(0)
     data = digits()
-    batch = DataLoader(TensorDataset(data.x, data.y), len(data.x))  # whole, in the same order
+    batch = DataLoader([(data.x, data.y)], batch_size=None)  # one batch is the whole
     fast = OptimizerFactory(torch.optim.SGD, 2.0, {"momentum": 0.9})
     schedule = Curve(cosine, horizon=STEPS)
     task = Task(mlp((1, 8, 8), data.outputs), data.task, fast, schedule)

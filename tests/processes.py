@@ -3,11 +3,11 @@
 import json
 import os
 import socket
-import subprocess
 import sys
 import warnings
 from pathlib import Path
 
+import preloaded
 import torch
 
 TESTS = Path(__file__).parent
@@ -42,16 +42,8 @@ def start(folder, *scenarios, script="ranks.py", count=2):
             "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
             "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo",
         }  # fmt: skip
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, TESTS / script, folder, *scenarios],
-                env=environment,
-                cwd=folder,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
+        command = [TESTS / script, folder, *scenarios]
+        processes.append(preloaded.Process(*command, env=environment, cwd=folder))
     return processes
 
 

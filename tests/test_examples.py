@@ -3,15 +3,14 @@
 import os
 import runpy
 import subprocess
-import sys
 from pathlib import Path
 
+import preloaded
 import pytest
 from mlflow.tracking import MlflowClient
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 COURSE = sorted(path.name for path in EXAMPLES.glob("[0-9]*.*") if path.suffix in (".py", ".sh"))
-BIN = Path(sys.executable).parent
 
 pytestmark = pytest.mark.filterwarnings("default")  # as a person sees them
 
@@ -22,11 +21,18 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("course")
 
 
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    """The folder of the commands that the examples run."""
+    return preloaded.stand_ins(tmp_path_factory.mktemp("programs") / "bin")
+
+
 @pytest.fixture
-def run(folder, monkeypatch, capfd):
+def run(folder, programs, monkeypatch, capfd):
     """Runs an example; returns what it says, once its picture lies where it says."""
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("PATH", str(BIN), prepend=os.pathsep)
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    monkeypatch.setattr("sys.executable", str(programs / "python"))
 
     def runs(name, *arguments):
         if name.endswith(".py"):  # as `python NAME`, without the seconds of the imports

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import preloaded
 import pytest
 
 from lr_callbacks.cli import main
@@ -141,11 +142,9 @@ def answers(tmp_path_factory):
     cases = [
         arguments if "--config-dir" in arguments else [*own, *arguments] for arguments, _ in CASES
     ]
-    told = subprocess.run(
-        [sys.executable, "-c", RUNNER.format(cases=cases)],
-        capture_output=True,
-        text=True,
-        check=False,
+    told = preloaded.run(
+        "-c",
+        RUNNER.format(cases=cases),
         cwd=folder,
         env={k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"},
     )

@@ -3,10 +3,10 @@
 import json
 import math
 import re
-import subprocess
 import sys
 from pathlib import Path
 
+import preloaded
 import pytest
 
 from lr_callbacks.app.command import HIDDEN
@@ -22,12 +22,7 @@ CONF = Path(__file__).parents[2] / "conf"
 def told(tmp_path_factory):
     """What `lr-train --help` and `lr-train --info` print, from a folder that stays empty."""
     folder = tmp_path_factory.mktemp("told")
-    said = [
-        subprocess.run(
-            [BIN / "lr-train", flag], capture_output=True, text=True, check=False, cwd=folder
-        )
-        for flag in ("--help", "--info")
-    ]
+    said = [preloaded.run(BIN / "lr-train", flag, cwd=folder) for flag in ("--help", "--info")]
     assert [s.returncode for s in said] == [0, 0], said[-1].stderr
     assert not (folder / "mlflow.db").exists()
     return [s.stdout for s in said]

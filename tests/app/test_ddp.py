@@ -1,10 +1,8 @@
 """``lr-train trainer=ddp``: two processes, one training, one run."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
+import preloaded
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -13,9 +11,9 @@ from lr_callbacks.report.history import history
 
 @pytest.mark.skipif(os.name != "posix", reason="gloo")
 def test_two_processes_train_one_model_and_roll_it_back_together(tmp_path):
-    command = [Path(sys.executable).parent / "lr-train", "trainer=ddp", "trainer.max_steps=120"]
+    command = [preloaded.BIN / "lr-train", "trainer=ddp", "trainer.max_steps=120"]
     command += ["trainer.enable_progress_bar=false", "optimizer.lr=30", "schedule=constant"]
-    told = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    told = preloaded.run(*command, cwd=tmp_path)
     assert told.returncode == 0, told.stderr[-2000:]
     assert "sync_dist" not in told.stderr
     assert "Starting with 2 processes" in told.stderr

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import preloaded
 import pytest
 
 MISTAKES = [
@@ -56,11 +57,9 @@ for arguments in {cases!r}:
 def answers(tmp_path_factory):
     """What the command says to each mistake; one process, for the imports take seconds."""
     code = RUNNER.format(cases=[arguments for arguments, _ in MISTAKES])
-    told = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=False,
+    told = preloaded.run(
+        "-c",
+        code,
         cwd=tmp_path_factory.mktemp("mistakes"),
         env={k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"},
     )

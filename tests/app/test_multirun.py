@@ -1,8 +1,8 @@
 """A multirun has one parent run with its children, closed also when a job fails."""
 
-import subprocess
 import sys
 
+import preloaded
 from hydra.core.global_hydra import GlobalHydra
 from mlflow.tracking import MlflowClient
 from recorded import series
@@ -45,8 +45,8 @@ def test_one_parent_and_a_child_for_each_job_in_one_store(uri, monkeypatch):
 
 
 def test_a_job_that_raises_fails_the_sweep_and_the_parent_is_closed(uri, tmp_path):
-    command = [sys.executable, "-m", "lr_callbacks.app.train", "-m", "optimizer.lr=0.1,-1", *SMALL]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    command = ["-m", "lr_callbacks.app.train", "-m", "optimizer.lr=0.1,-1", *SMALL]
+    done = preloaded.run(*command, cwd=tmp_path, timeout=300)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     _, (parent,), children = runs_of(uri)

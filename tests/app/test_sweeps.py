@@ -3,9 +3,8 @@
 import json
 import math
 import os
-import subprocess
-import sys
 
+import preloaded
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -45,11 +44,9 @@ def swept(tmp_path_factory):
         ["-m", *RATES[:-1], RATES[-1] + ",-1,1", *QUIET, "skip_finished=true"],
         [*SEARCH, *QUIET],
     ]
-    told = subprocess.run(
-        [sys.executable, "-c", RUNNER.format(sweeps=sweeps)],
-        capture_output=True,
-        text=True,
-        check=False,
+    told = preloaded.run(
+        "-c",
+        RUNNER.format(sweeps=sweeps),
         cwd=folder,
         env={k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"},
     )

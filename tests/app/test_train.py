@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import preloaded
 import pytest
 import torch
 from hydra import compose, initialize_config_module
@@ -48,9 +49,7 @@ def run(*overrides):
 
 
 def command(*overrides, folder=None, name="lr-train"):
-    return subprocess.run(
-        [BIN / name, *overrides], capture_output=True, text=True, check=False, cwd=folder
-    )
+    return preloaded.run(BIN / name, *overrides, cwd=folder)
 
 
 def only_run(folder):
@@ -65,7 +64,8 @@ def history(client, run_id, name):
 
 
 def test_the_first_command_records_every_loss_and_every_rate(tmp_path):
-    told = command("trainer.max_steps=60", "data.batch_size=128", folder=tmp_path)
+    line = [BIN / "lr-train", "trainer.max_steps=60", "data.batch_size=128"]
+    told = subprocess.run(line, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert told.returncode == 0, told.stderr
     client, found = only_run(tmp_path)
     assert found.info.status == "FINISHED"
@@ -143,14 +143,38 @@ def test_the_metric_is_that_of_the_last_weights():
     assert once < again  # an epoch has 20 steps: the last ten count too
 
 
-def test_a_sweep_on_a_store_that_does_not_exist_makes_one_parent_and_a_child_for_each_job(tmp_path):
-    told = command(
-        "-m", "optimizer.lr=-1,0.1,900", "schedule=constant,cosine", "hydra/launcher=joblib",
-        "optimizer=sgd", "trainer=debug", "callbacks=guard", *QUIET, folder=tmp_path,
-    )  # fmt: skip
+GOOD = [
+    "-m", "optimizer=sgd,adamw", "schedule=constant,cosine", "hydra/launcher=joblib",
+    "trainer=debug", "logger.mlflow.tracking_uri=sqlite:///good.db", "hydra.sweep.dir=good", *QUIET,
+]  # fmt: skip
+FAILING = [
+    "-m", "optimizer.lr=-1,0.1,900", "schedule=constant,cosine", "hydra/launcher=joblib",
+    "optimizer=sgd", "trainer=debug", "callbacks=guard", *QUIET,
+]  # fmt: skip
+
+RUNNER = """
+import os, sys
+from lr_callbacks.app.command import main
+for arguments in {sweeps!r}:
+    sys.argv = ["lr-train", *arguments]
+    os.environ.pop("HYDRA_FULL_ERROR", None)
+    main()
+    print("exit code 0", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A folder after two sweeps of one process, whose joblib starts its own processes once."""
+    folder = tmp_path_factory.mktemp("swept")
+    return folder, preloaded.run("-c", RUNNER.format(sweeps=[GOOD, FAILING]), cwd=folder)
+
+
+def test_a_sweep_on_a_store_that_does_not_exist_makes_one_parent_and_a_child_for_each_job(swept):
+    folder, told = swept
     assert told.returncode == 1
     assert "lr-train: `optimizer.lr` must be a positive finite number, got -1." in told.stderr
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     (experiment,) = [e for e in client.search_experiments() if e.name == "lr_callbacks"]
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [r for r in runs if r.data.tags.get("lr_callbacks.sweep") == "parent"]
@@ -162,16 +186,13 @@ def test_a_sweep_on_a_store_that_does_not_exist_makes_one_parent_and_a_child_for
     }
     assert status == {("-1", "FAILED"), ("0.1", "FINISHED"), ("900", "FINISHED")}
     assert parent.info.status == "FAILED"
-    assert (tmp_path / "multirun").is_dir()
+    assert (folder / "multirun").is_dir()
 
 
-def test_a_good_sweep_is_finished_with_all_its_children(tmp_path):
-    told = command(
-        "-m", "optimizer=sgd,adamw", "schedule=constant,cosine", "hydra/launcher=joblib",
-        "trainer=debug", *QUIET, folder=tmp_path,
-    )  # fmt: skip
-    assert told.returncode == 0, told.stderr
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+def test_a_good_sweep_is_finished_with_all_its_children(swept):
+    folder, told = swept
+    assert told.stdout.splitlines().count("exit code 0") == 1, told.stderr
+    client = MlflowClient(f"sqlite:///{folder}/good.db")
     experiments = [e.experiment_id for e in client.search_experiments()]
     runs = client.search_runs(experiments)
     assert [r.info.status for r in runs] == ["FINISHED"] * 5

@@ -1,10 +1,9 @@
 """The robustness table: a small part is trained, gone on with, and reported."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import preloaded
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -16,8 +15,8 @@ def robustness(tmp_path):
     def command(what, *options):
         part = "--tasks cancer_logreg --optimizers sgd --factors 1000 --seeds 0 --steps 120"
         methods = "--methods search guard cosine prodigy --processes 0 --out r.jsonl"
-        line = [sys.executable, PROGRAM, what, *part.split(), *methods.split(), *options]
-        told = subprocess.run(line, capture_output=True, text=True, check=False, cwd=tmp_path)
+        line = [PROGRAM, what, *part.split(), *methods.split(), *options]
+        told = preloaded.run(*line, cwd=tmp_path)
         assert told.returncode == 0, told.stderr
         return told.stdout
 

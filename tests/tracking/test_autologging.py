@@ -1,9 +1,8 @@
 """Beside MLflow's own autologging, which would make a second run, one sentence says what to do."""
 
-import subprocess
-import sys
 from pathlib import Path
 
+import preloaded
 import pytest
 
 # In a process of its own: autologging patches Lightning's Trainer for good.
@@ -30,14 +29,12 @@ print("runs:", len(mlflow.search_runs(search_all_experiments=True)))
 
 @pytest.mark.parametrize(("how", "runs", "warned"), [("enabled", 3, 1), ("shared", 1, 0)])
 def test_autologging_is_warned_of_where_it_makes_a_second_run(uri, tmp_path, how, runs, warned):
-    told = subprocess.run(
-        [sys.executable, "-c", SCRIPT, uri, how],
+    told = preloaded.run(
+        "-c", SCRIPT, uri, how,
         env={"PYTHONPATH": str(Path(__file__).parents[1]), "HOME": str(tmp_path)},
         cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
         timeout=300,
-    )
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
     assert f"runs: {runs}" in told.stdout
     assert told.stderr.count("call mlflow.pytorch.autolog(disable=True) before `fit`") == warned

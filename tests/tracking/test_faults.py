@@ -15,6 +15,7 @@ import threading
 import time
 
 import jobs
+import preloaded
 import pytest
 from jobs import start, wait_for
 from mlflow.tracking import MlflowClient
@@ -268,11 +269,10 @@ def test_an_exit_without_finalize_sends_all_and_ends_the_run(initialised, tmp_pa
         folder.mkdir()
         copy_store(initialised, folder / "mlflow.db")
         uri = f"sqlite:///{folder}/mlflow.db"
-        command = [sys.executable, "-c", EXIT, uri, how]
-        made.append((uri, folder, subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE)))
+        made.append((uri, folder, preloaded.Process("-c", EXIT, uri, how, cwd=folder)))
     for (uri, folder, process), status in zip(made, ("FINISHED", "FAILED"), strict=True):
         _, errors = process.communicate(timeout=300)
-        assert (b"boom" in errors) == (status == "FAILED")
+        assert ("boom" in errors) == (status == "FAILED")
         run = only_run(uri)
         assert run.info.status == status
         assert points(uri, run.info.run_id) == journal_points(*journals(folder))
