@@ -128,9 +128,9 @@ class AdaptiveLearningRate(Callback):
     ) -> None:
         """Take the buffers as the batch finds them, and the optimizers where others came."""
         fit = self._fit or self._running()
-        if fit.exchanged:
+        if trainer.strategy.optimizers != fit.optimizers:
             self._exchange(trainer, pl_module)
-        else:
+        elif fit.steps.buffers.live:
             fit.steps.begin_batch()
 
     def on_before_backward(

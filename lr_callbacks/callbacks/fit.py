@@ -39,6 +39,9 @@ class Fit:
         gated: whether steps may be skipped or held, and outliers clipped.
         judge: called before a checkpoint is written, so that no unread loss hides behind it.
 
+    Attributes:
+        optimizers: those of the Trainer when they were taken over.
+
     Raises:
         ValueError: a weight is not finite, or there is no memory for the snapshots.
     """
@@ -75,18 +78,13 @@ class Fit:
         self.steps.measures.load(memory.distance)
         self.apart = Apart(trainer, settings.name)
         self._saving = _Saving(trainer, judge, self.apart)
-        self._optimizers = list(trainer.optimizers)
+        self.optimizers = list(trainer.optimizers)
 
     @property
     def all_here(self) -> bool:
         """Whether all ranks may be averaged over; after an exception that could wait for ever."""
         broken = self.trainer.state.status == TrainerStatus.INTERRUPTED
         return self.trainer.world_size == 1 or not broken
-
-    @property
-    def exchanged(self) -> bool:
-        """Whether the Trainer has other optimizers than those that were taken over."""
-        return self.trainer.strategy.optimizers != self._optimizers
 
     @property
     def holds(self) -> bool:

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lr_callbacks.callbacks.checkpoint import Memory
@@ -49,6 +49,7 @@ class Steps:
 
     Attributes:
         gates: one for each optimizer in charge.
+        buffers: restored where a step is skipped; none where none is.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Steps:
         self._trainer, self._module, self._settings = trainer, module, settings
         self._memory, self._loop = memory, trainer.fit_loop.epoch_loop
         self._rates, self._recorder = rates, recorder
-        self._buffers = Buffers(module) if skips or acts else None
+        self.buffers = Buffers(module if skips or acts else nn.Module())
         alone = trainer.world_size == 1
         clips = acts and settings.gate is not None
         self.gates = [self._gate(s.optimizer, skips=skips, clips=clips) for s in rates.scalers]
@@ -87,7 +88,7 @@ class Steps:
     def _gate(self, optimizer: Optimizer, *, skips: bool, clips: bool) -> StepGate:
         return StepGate(
             optimizer,
-            buffers=self._buffers,
+            buffers=self.buffers,
             reduce=combined(optimizer) if self._trainer.world_size > 1 else None,
             before_step=self._before_step,
             outliers=NormLimit() if clips else None,
@@ -111,9 +112,8 @@ class Steps:
 
     def begin_batch(self) -> None:
         """Take over what was done to the buffers since the batch before."""
-        if self._buffers is not None and self._buffers.live:
-            one = self._trainer.accumulate_grad_batches == 1
-            self._buffers.begin(whole=one and self._module.automatic_optimization)
+        one = self._trainer.accumulate_grad_batches == 1
+        self.buffers.begin(whole=one and self._module.automatic_optimization)
 
     def before_clipping(self, optimizer: Optimizer) -> None:
         """Take notice of a step to come, whose gradients may be clipped next, of any optimizer."""
@@ -132,8 +132,7 @@ class Steps:
     def end_batch(self, outputs: Any) -> bool:
         """Take in a batch; return whether losses should be judged now, all ranks alike."""
         if not self._close(outputs):
-            if self._buffers is not None:
-                self._buffers.end()
+            self.buffers.end()
             return False
         block, memory, prompt = self._block, self._memory, self._prompt
         if block:
@@ -162,8 +161,7 @@ class Steps:
 
     def keep(self, *, anew: bool = False) -> None:
         """Hold the buffers of the moment to be those of the last good step."""
-        if self._buffers is not None:
-            self._buffers.refresh() if anew else self._buffers.keep()
+        self.buffers.refresh() if anew else self.buffers.keep()
 
     def close(self) -> None:
         """Detach from the optimizers."""

@@ -105,6 +105,7 @@ class StepGate:
 
     def close(self) -> None:
         """Detach from the optimizer."""
+        self._call = None
         for hook in self._hooks:
             hook.remove()
 
@@ -114,9 +115,10 @@ class StepGate:
         if self._call is not None and self._nested():
             return None
         self._call = sys._getframe(1)
-        self._judged, self._let = False, True
+        self._judged, self._let, self._undo.active = False, True, False
         closure = given[1] if len(given) > 1 else named.get("closure")
-        self._undo.begin(closed=closure is not None)
+        if not self._undo.plain:
+            self._undo.begin(closed=closure is not None)
         if closure is None:
             self._judge()
             return None
@@ -140,9 +142,10 @@ class StepGate:
             return loss
         if self._buffers is not None and self._buffers.live and not self._watched:
             self._buffers.enter()  # where the batch was not computed before
-        self._undo.observe()
+        if not self._undo.plain:
+            self._undo.observe()
         loss = closure()
-        if isinstance(loss, Tensor):
+        if isinstance(loss, Tensor) and not self._watched:
             self.watch(loss)
         self._judge()
         return loss
@@ -203,7 +206,8 @@ class StepGate:
         if self._call is not sys._getframe(1):
             return
         self._call = None
-        if self._undo.end(judges=self._skips):
+        undo = self._undo
+        if (undo.active or not undo.plain) and undo.end(judges=self._skips):
             self.passed = False
             if self._buffers is not None:
                 self._buffers.restore()

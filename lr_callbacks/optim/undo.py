@@ -24,6 +24,7 @@ class Undo:
 
     Attributes:
         searches: whether a step evaluates its closure several times.
+        plain: whether a step without gradients leaves no trace, so that no copy is ever made.
         active: whether the step under way is to leave no trace.
     """
 
@@ -31,13 +32,14 @@ class Undo:
         self._optimizer = optimizer
         self.searches, self.active = isinstance(optimizer, LBFGS), False
         self._foreign = not type(optimizer).__module__.startswith("torch.optim")
+        self.plain = not (self._foreign or self.searches)
         self._observed, self._moves = 0 if self._foreign else OBSERVED, False
         self._gradients: list[tuple[Tensor, Tensor | None]] = []
         self._copy: OptimizerCopy | None = None
 
     def begin(self, *, closed: bool) -> None:
         """Take notice of a step that begins, with or without a closure."""
-        self.active, self._gradients, self._copy = False, [], None
+        self._copy = None
         if closed and (self.searches or self._moves or self._observed < OBSERVED):
             self._copy = OptimizerCopy(self._optimizer)
 
@@ -50,7 +52,8 @@ class Undo:
 
     def withhold(self) -> None:
         """Take the gradients away until the step is over."""
-        self.active = True
+        if not self.active:
+            self.active, self._gradients = True, []
         for parameter in with_gradient(self._optimizer):
             self._gradients.append((parameter, parameter.grad))
             parameter.grad = None
