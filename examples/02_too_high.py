@@ -17,7 +17,7 @@ TRAIN = [Path(sys.executable).parent / "lr-train", "-m", "experiment=too_high", 
 
 def main(folder=Path()):
     subprocess.run(TRAIN, check=True, cwd=folder)
-    recorded = map(history, folder.glob("journals/*.jsonl"))
+    recorded = map(history, folder.glob("journals/*/*.jsonl"))
     guard, monitor = sorted(recorded, key=lambda run: run.began)[-2:]
     monitor.decisions.clear()  # it only observed
     draw({"guarded": guard, "watched only": monitor}).savefig(folder / "02_too_high.png", dpi=110)

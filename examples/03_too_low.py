@@ -18,7 +18,7 @@ TRAIN = [Path(sys.executable).parent / "lr-train", "-m", "experiment=too_low", "
 
 def main(folder=Path()):
     subprocess.run(TRAIN, check=True, cwd=folder)
-    recorded = map(history, folder.glob("journals/*.jsonl"))
+    recorded = map(history, folder.glob("journals/*/*.jsonl"))
     search, guard = sorted(recorded, key=lambda run: run.began)[-2:]
     draw({"searched": search, "guarded": guard}).savefig(folder / "03_too_low.png", dpi=110)
     print(folder / "03_too_low.png")

@@ -20,7 +20,7 @@ TRAIN = [Path(sys.executable).parent / "lr-train", "-m", f"schedule={','.join(SC
 
 def main(folder=Path()):
     subprocess.run(TRAIN, check=True, cwd=folder)
-    recorded = map(history, folder.glob("journals/*.jsonl"))
+    recorded = map(history, folder.glob("journals/*/*.jsonl"))
     runs = sorted(recorded, key=lambda run: run.began)[-len(SCHEDULES) :]
     for name, run in zip(SCHEDULES, runs, strict=True):
         print(f"{name}: validation loss {run.series['val/loss'][-1][1]:.3f}")

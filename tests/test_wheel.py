@@ -22,6 +22,7 @@ SHIPPED = {
     "lr_callbacks/py.typed",
     "lr_callbacks/report/page.html",
     "lr_callbacks/report/uplot/uPlot.iife.min.js",
+    "lr_callbacks/report/uplot/uPlot.min.css",
     "lr_callbacks/report/uplot/LICENSE",
     *(f"lr_callbacks/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")),
     *(f"lr_callbacks/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.py")),

@@ -40,7 +40,7 @@ settings:
 examples:
   lr-callbacks replay losses.csv
   lr-callbacks replay losses.csv policy=hold detectors=spike,drift spike.arl=3000
-  lr-callbacks replay lr_callbacks/journals/20250102-030405-1a2b3c4d.journal.jsonl policy.cut=0.3
+  lr-callbacks replay journals/20250102-030405-1a2b3c4d/run.journal.jsonl policy.cut=0.3
   lr-callbacks replay 0f1e2d3c4b5a69788796a5b4c3d2e1f0 --tracking-uri sqlite:///mlflow.db
   lr-callbacks replay losses.csv --json"""
 

@@ -17,7 +17,7 @@ def test_two_processes_train_one_model_and_roll_it_back_together(tmp_path):
     assert told.returncode == 0, told.stderr[-2000:]
     assert "sync_dist" not in told.stderr
     assert "Starting with 2 processes" in told.stderr
-    (journal,) = tmp_path.glob("journals/*.jsonl")  # rank 0 alone records
+    (journal,) = tmp_path.glob("journals/*/*.jsonl")  # rank 0 alone records
     run = history(journal)
     assert [step for step, _ in run.series["train/loss"]] == list(range(120))
     actions = [row["action"] for _, row in run.decisions]

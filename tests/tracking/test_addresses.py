@@ -155,4 +155,4 @@ def test_the_scheme_of_a_plugin_is_an_address(uri, tmp_path, handover):
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=300)
     run = only_run(uri)
     assert run.info.status == "FINISHED"
-    assert points(uri, run.info.run_id) == journal_points(*tmp_path.glob("journals/*.jsonl"))
+    assert points(uri, run.info.run_id) == journal_points(*tmp_path.glob("journals/*/*.jsonl"))
