@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lr_callbacks.detectors import Baseline, Drift, Oscillation, Progress, Spike, Start
     from lr_callbacks.optim.buffers import Buffers
     from lr_callbacks.optim.gate import StepGate
-    from lr_callbacks.optim.scaler import LRScaler
+    from lr_callbacks.optim.lr_scaler import LRScaler
     from lr_callbacks.optim.snapshots import Snapshots
     from lr_callbacks.policies import Guard, Hold, Search
     from lr_callbacks.testing import check_detector, check_policy
@@ -35,7 +35,7 @@ _HOMES = {
     "Guard": "policies",
     "Hold": "policies",
     "JournaledMLFlowLogger": "tracking.logger",
-    "LRScaler": "optim.scaler",
+    "LRScaler": "optim.lr_scaler",
     "MultirunParent": "app.multirun",
     "Observation": "core",
     "Oscillation": "detectors",

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lr_callbacks.optim.effective_rate import effective_rates
-from lr_callbacks.optim.scaler import LRScaler, Rate, base_names, optimizer_names
+from lr_callbacks.optim.lr_scaler import LRScaler, Rate, base_names, optimizer_names
 
 
 class Rates:

@@ -21,8 +21,8 @@ from lr_callbacks.optim.buffers import Buffers
 from lr_callbacks.optim.effective_rate import effective_rates
 from lr_callbacks.optim.finite import Flag, both
 from lr_callbacks.optim.gate import StepGate
+from lr_callbacks.optim.lr_scaler import Rate
 from lr_callbacks.optim.norm_limit import NormLimit
-from lr_callbacks.optim.scaler import Rate
 from lr_callbacks.optim.shards import combined
 
 #: Steps whose losses are judged together: reading each would stall an accelerator, and on the host

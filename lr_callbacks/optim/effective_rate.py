@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lr_callbacks.optim.scaler import LRScaler, Rate
+from lr_callbacks.optim.lr_scaler import LRScaler, Rate
 
 
 def effective_rates(scalers: Sequence[LRScaler], names: Sequence[str]) -> dict[str, Rate]:

@@ -27,7 +27,7 @@ class Sender:
     """Sends a journal: a thread at the end of a short run, a process of its own during a long one.
 
     A thread that talks to MLflow takes the interpreter from the training, some 0.1 ms for each
-    point, so it only creates the run, and starts the process (`background`) after ``delay``
+    point, so it only creates the run, and starts the process (`sender_process`) after ``delay``
     seconds. When a run ends, the process stops after the batch in hand and the thread sends the
     rest. Should the process die, or none be had, the thread sends.
 
@@ -120,7 +120,7 @@ class Sender:
 
     def _start_process(self) -> bool:
         """Start a process that sends; False where there was one, which died, or none can be had."""
-        command = [sys.executable, "-P", "-m", "lr_callbacks.tracking.background"]
+        command = [sys.executable, "-P", "-m", "lr_callbacks.tracking.sender_process"]
         with suppress(OSError):
             if self._process is None:
                 self._process = subprocess.Popen(

@@ -9,7 +9,7 @@ from trainers import Kept, Regression, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate, Hold
 from lr_callbacks.optim.effective_rate import effective_rates
-from lr_callbacks.optim.scaler import LRScaler
+from lr_callbacks.optim.lr_scaler import LRScaler
 
 
 class Watched(Regression):

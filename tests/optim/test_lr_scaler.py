@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from schedulers import SCHEDULES
 from torch.optim import lr_scheduler as schedules
 
-from lr_callbacks.optim.scaler import LRScaler, optimizer_names
+from lr_callbacks.optim.lr_scaler import LRScaler, optimizer_names
 
 
 def parameters(groups=2):

@@ -1,8 +1,8 @@
 """A process of its own that sends a live run's journal, so that training keeps its interpreter.
 
-``python -m lr_callbacks.tracking.background JOURNAL``. A byte in its input asks it to stop after
-the batch in hand; the process of the training sends the rest. The end of the input without one
-means that the process of the training is gone: the rest is sent, and a run that nobody ended is
+``python -m lr_callbacks.tracking.sender_process JOURNAL``. A byte in its input asks it to stop
+after the batch in hand; the process of the training sends the rest. The end of the input without
+one means that the process of the training is gone: the rest is sent, and a run that nobody ended is
 closed as KILLED.
 """
 
