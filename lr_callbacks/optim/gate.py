@@ -32,7 +32,8 @@ class StepGate:
 
     With ``outliers`` a gradient whose norm lies far outside its own recent distribution is scaled
     down to the usual one before it is applied, by one factor for all groups; after the user's own
-    clipping, so that nothing happens where that is stricter. `torch.optim.LBFGS` is not clipped.
+    clipping, so that nothing happens where that is stricter. `torch.optim.LBFGS`, and optimizers
+    from elsewhere, which may evaluate their closure again, are not clipped.
 
     In a loop of one's own: ``gate.watch(loss)`` before each ``loss.backward()``.
 
@@ -64,7 +65,7 @@ class StepGate:
         skips: bool = True,
     ) -> None:
         self._undo = Undo(optimizer)
-        self.outliers = None if self._undo.searches else outliers
+        self.outliers = outliers if self._undo.plain else None
         self.optimizer, self.hold = optimizer, False
         self.clipped: Clipped | None = None
         self.passed: Flag | None = None
