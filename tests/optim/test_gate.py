@@ -202,6 +202,27 @@ def test_a_loss_that_was_accumulated_counts_too():
     assert run.passed == [False, True]
 
 
+def test_gradients_are_judged_before_clipping_where_one_looks_then():
+    run = Run(OPTIMIZERS["Adam"])
+    for clipped in (False, True):
+        run.model[0].bias.grad = torch.full((4,), float("inf"))
+        if clipped:
+            run.gate.look()
+            nn.utils.clip_grad_value_(run.model.parameters(), 1.0)
+        run.optimizer.step()
+        assert run.gate.take() is False
+
+
+@pytest.mark.parametrize("make", [lambda p: Foreign(p, lr=0.1), OPTIMIZERS["LBFGS"]])
+def test_an_optimizer_that_may_evaluate_its_closure_again_is_not_clipped(make):
+    limit = NormLimit()
+    run = Run(make, outliers=limit)
+    for seed in range(3):
+        run.step(seed)
+    assert run.passed == [True] * 3
+    assert limit.state()[2] == 0  # no norm was followed
+
+
 def test_all_ranks_follow_the_rank_that_saw_it():
     run = Run(OPTIMIZERS["Adam"], reduce=lambda ok, norm: (False, norm))
     run.step(1)
