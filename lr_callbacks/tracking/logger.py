@@ -236,7 +236,7 @@ class JournaledMLFlowLogger(MLFlowLogger):
             self.journal_dir, describe_run(self), prefix=self._prefix, strict=self.strict,
             drain_timeout=self.drain_timeout, handover=self.handover,
         )  # fmt: skip
-        weakref.finalize(self, recording.close)  # also at the exit of the process
+        weakref.finalize(self, recording.close)
         return recording
 
     def _scan_and_log_checkpoints(self, checkpoint_callback: ModelCheckpoint) -> None:

@@ -1,5 +1,6 @@
 """One process's record of a run: its journal, and what sends it."""
 
+import atexit
 import logging
 import os
 import sys
@@ -56,6 +57,8 @@ class Recording:
         self._drain_timeout, self._strict = drain_timeout, strict
         if about.get("run_id") or about.get("resumes"):
             self.journal.append({"open": True})
+        # `weakref.finalize` fails at the exit if another thread makes one meanwhile, as ours may
+        atexit.register(self.close)
 
     def reserve(self, name: str) -> None:
         """Keep a metric's name for what is written as the package's own."""
@@ -143,6 +146,7 @@ class Recording:
         if self.pid != os.getpid() or self._closed:
             return
         self._closed, self._strict = True, False
+        atexit.unregister(self.close)
         if not self.ended:
             error = _fatal()
             died = error is not None and _mark(error) != self._fatal

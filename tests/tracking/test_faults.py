@@ -252,25 +252,37 @@ def test_a_training_that_is_told_to_stop_ends_as_killed_with_all_its_points(
 
 
 EXIT = """
-import sys
+import sys, threading, time, weakref
 from lr_callbacks import JournaledMLFlowLogger
 logger = JournaledMLFlowLogger("e", tracking_uri=sys.argv[1], drain_timeout=300)
 for step in range(500):
     logger.log_metrics({"a": step / 7}, step)
 if sys.argv[2] == "raise":
     raise RuntimeError("boom")
+if sys.argv[2] == "finalizers":  # made by a thread while the process ends, as libraries do
+    kept = []
+    def make():
+        kept.append(threading.Event())
+        weakref.finalize(kept[-1], id, 0).atexit = False
+    for _ in range(100_000):
+        make()
+    def go_on():
+        while True:
+            make()
+            time.sleep(1e-3)
+    threading.Thread(target=go_on, daemon=True).start()
 """
 
 
 def test_an_exit_without_finalize_sends_all_and_ends_the_run(initialised, tmp_path):
-    made = []
-    for how in ("end", "raise"):
+    made, ends = [], {"end": "FINISHED", "raise": "FAILED", "finalizers": "FINISHED"}
+    for how in ends:
         folder = tmp_path / how
         folder.mkdir()
         copy_store(initialised, folder / "mlflow.db")
         uri = f"sqlite:///{folder}/mlflow.db"
         made.append((uri, folder, preloaded.Process("-c", EXIT, uri, how, cwd=folder)))
-    for (uri, folder, process), status in zip(made, ("FINISHED", "FAILED"), strict=True):
+    for (uri, folder, process), status in zip(made, ends.values(), strict=True):
         _, errors = process.communicate(timeout=300)
         assert ("boom" in errors) == (status == "FAILED")
         run = only_run(uri)

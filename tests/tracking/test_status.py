@@ -5,10 +5,10 @@ import contextlib
 import io
 import os
 import signal
-import subprocess
 import sys
 import textwrap
 
+import preloaded
 import pytest
 from recorded import only_run
 from trainers import Regression, loader, trainer
@@ -139,8 +139,7 @@ def test_a_script_that_ends_without_a_word_gives_its_run_the_status_of_its_end(
     uri, tmp_path, end, kept
 ):
     script = f"{textwrap.dedent(SCRIPT)}{end}\n"
-    command = [sys.executable, "-c", script, uri]
-    done = subprocess.run(command, cwd=tmp_path, check=False, timeout=300)
+    done = preloaded.run("-c", script, uri, cwd=tmp_path, timeout=300)
     assert (done.returncode == 0) == (kept == "FINISHED")
     assert done.returncode in (0, 1, -signal.SIGINT)
     assert only_run(uri).info.status == kept
