@@ -14,6 +14,7 @@ from lr_callbacks.core import (
     Reading,
     worst,
 )
+from lr_callbacks.policies.blame import Cause, Suspect, look
 from lr_callbacks.policies.guard import Guard
 from lr_callbacks.policies.noise import Noise, mean, rebased
 from lr_callbacks.policies.plan import GRID, Base, Plan, plan
@@ -37,7 +38,8 @@ class Probing:
 
     A *ramp* raises the rate, taking snapshots, until loss or weights raise an alarm; after a rush,
     once more slowly. *Trials* of neighbouring rates, all from one early snapshot, decide; the
-    winner's weights are kept. Meanwhile the schedule is suspended. Then the training *runs* at
+    winner's weights are kept. A loss that leaps is looked into, on held weights, before it speaks
+    against a rate (`blame`). Meanwhile the schedule is suspended. Then the training *runs* at
     scale × schedule, guarded. Where trials show nothing, as at a saddle, the highest harmless rate
     goes on unproven, is raised while the weights hardly grow, and the question is taken up again
     when the loss moves; the schedule waits for that, for nothing has been learnt yet that lower
@@ -60,7 +62,8 @@ class Probing:
     def resumed(self, state: ProbingState) -> ProbingState:
         """Return the state to go on with when every snapshot but `START` is gone."""
         guard = self.guard.resumed(state.run.guard)
-        state = state._replace(ages=((START, state.age),), run=state.run._replace(guard=guard))
+        run, ages = state.run._replace(guard=guard), ((START, state.age),)
+        state = state._replace(ages=ages, run=run, suspect=Suspect())
         if state.phase == RAMP:
             return state._replace(ramp=state.ramp._replace(marks=()))
         if state.phase == TRIALS:
@@ -84,35 +87,62 @@ class Probing:
         )
         if not state.phase:
             after = self._begin(state, observation)
-        elif state.phase == RAMP:
-            after = self._on_ramp(state, observation)
-        elif state.phase == TRIALS:
-            after = self._on_trials(state, observation)
-        else:
+        elif state.phase == RUN:
             after = self._on_run(state, observation, readings)
+        else:
+            after = self._experiment(state, observation)
         return self._kept(before, after, observation, worst(readings)[1].condition)
 
     def _begin(self, state: ProbingState, observation: Observation) -> _Next:
         """Undo the one step that was made at the user's rate."""
         ramp = RampState(scale=self.start)
-        state = state._replace(phase=RAMP, origin=observation.step, ages=((START, 0),), ramp=ramp)
+        state = state._replace(
+            phase=RAMP, origin=observation.step, ages=((START, 0),), ramp=ramp,
+            first=observation.loss,
+        )  # fmt: skip
         reason = f"range test from scale {self.start:g} upwards"
         return _Next(state, Decision(scale=self.start, restore=START, reason=reason))
 
+    def _experiment(self, state: ProbingState, observation: Observation) -> _Next:
+        """Fold in a loss of the ramp, or of a trial; one that leaps is first looked into."""
+        why = state.suspect.why
+        state, cause, decision = look(state, observation)
+        if cause is Cause.OPEN:
+            return _Next(state, decision)
+        divided = self._plan(state, observation)
+        lost = state.ramp.rows + len(state.trials.losses)
+        if cause is Cause.DATA and self._spare(state, divided) - lost >= divided.trial:
+            return self._again(state)
+        if cause is not Cause.NONE and state.phase == RAMP:
+            return self._off_ramp(state, divided, why, alarm=True)
+        if cause is not Cause.NONE:
+            observation = observation._replace(loss=math.inf)
+        on = self._on_ramp if state.phase == RAMP else self._on_trials
+        return on(state, observation)
+
+    def _again(self, state: ProbingState) -> _Next:
+        """Begin the ramp, or the trial, anew: its weights met bad data, or data that changed."""
+        ramp, trials = state.ramp, state.trials
+        if state.phase == RAMP:
+            scale = ramp.curve[0][0] if ramp.curve else ramp.scale
+            state = state._replace(ramp=RampState(scale=scale, careful=ramp.careful), noise=Noise())
+            reason = f"the data was bad; range test from {scale:.3g} upwards"
+            return _Next(state, Decision(scale=scale, restore=START, reason=reason))
+        again = trials._replace(losses=(), slot="", norm=math.nan)
+        state = state._replace(trials=again, noise=rebased(state.noise))
+        reason = f"the data was bad; trial of scale {again.scale:.3g} again"
+        return _Next(state, Decision(0.1 * again.scale, restore=again.base, reason=reason))
+
     def _on_ramp(self, state: ProbingState, observation: Observation) -> _Next:
         divided = self._plan(state, observation)
-        end, ramp = "the loss is not finite", state.ramp
-        save = None
-        if math.isfinite(observation.loss):
-            step = climb(divided, ramp, state.noise, observation.loss, scale=state.behind,
-                         norm=observation.norm)  # fmt: skip
-            state, end, save = state._replace(ramp=step.ramp, noise=step.noise), step.end, step.save
+        step = climb(divided, state.ramp, state.noise, observation.loss, scale=state.behind,
+                     norm=observation.norm)  # fmt: skip
+        state, end, save = state._replace(ramp=step.ramp, noise=step.noise), step.end, step.save
         ramp = state.ramp
         if end:
             return self._off_ramp(state, divided, end, alarm=True)
-        spent = self._spare(state, divided) < divided.trial
-        top = min(self.ceiling, state.ceiling / 2)
-        if spent or ramp.rows > 0.15 * divided.horizon or ramp.scale > top:
+        spent = self._spare(state, divided) < divided.trial or ramp.rows > 0.15 * divided.horizon
+        if spent or ramp.scale > min(self.ceiling, state.ceiling / 2):
             return self._off_ramp(state, divided, "the ramp is over", alarm=False)
         return _Next(state, Decision(scale=ramp.scale, save=save))
 
@@ -215,5 +245,6 @@ class Probing:
             done = state.seen / self._plan(state, observation).horizon
             state, decision = waiting(state, decision, done)
         behind = observation.scale if decision.restore is None else scale
-        state = state._replace(age=age, ages=tuple(ages.items()), behind=behind, note="")
+        note = before.note if decision.hold else ""
+        state = state._replace(age=age, ages=tuple(ages.items()), behind=behind, note=note)
         return state, decision

@@ -62,7 +62,7 @@ class Climb(NamedTuple):
 def climb(
     plan: Plan, ramp: RampState, noise: Noise, loss: float, *, scale: float, norm: float
 ) -> Climb:
-    """Fold in one finite loss.
+    """Fold in one finite loss that is no leap.
 
     Args:
         plan, ramp: lengths, and where the ramp stands.
@@ -70,11 +70,9 @@ def climb(
         scale: under which the step before, which led to this loss, was made.
         norm: of the weights at this loss; NaN if unknown.
     """
-    noise, spike = follow(noise, loss)
+    noise, _ = follow(noise, loss)
     rows = ramp.rows + 1
     ramp = ramp._replace(rows=rows, last=(*ramp.last[-4:], loss))
-    if spike:
-        return Climb(ramp, noise, end="the loss jumps")
     if len(ramp.first) < 5:
         ramp = ramp._replace(first=(*ramp.first, loss))
     if rows == 8:

@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 from lr_callbacks.core import START, Decision
+from lr_callbacks.policies.blame import Suspect
 from lr_callbacks.policies.guard.modes import Kept
 from lr_callbacks.policies.noise import Noise
 from lr_callbacks.policies.plan import Plan
@@ -35,6 +36,7 @@ class ProbingState(NamedTuple):
     ramp: RampState = RampState()
     trials: TrialsState = TrialsState()
     run: RunState = RunState()
+    suspect: Suspect = Suspect()
     norm: float = math.nan  # of the untrained weights
     first: float = math.nan  # their loss
     late: bool = False  # the loss had not moved when `LATE` of the training was over

@@ -73,25 +73,24 @@ def opened(
 def attempt(
     plan: Plan, trials: TrialsState, noise: Noise, loss: float, *, norm: float, spare: float
 ) -> Trial:
-    """Fold in one loss, finite or not.
+    """Fold in one loss.
 
     Args:
         plan: lengths.
         trials: where the tournament stands.
         noise: the loss so far.
-        loss: newest; the first of a trial is that of the base.
+        loss: newest, no leap; the first of a trial is that of the base. Infinite where the rate is
+            to blame for one.
         norm: of the weights at this loss; NaN if unknown.
         spare: steps that may still be lost.
     """
-    spike = True
-    if math.isfinite(loss):
-        noise, spike = follow(noise, loss)
-        trials = trials._replace(losses=(*trials.losses, loss))
-        if len(trials.losses) == 1:
-            bases = (*trials.base_losses, loss)[-16:]
-            trials = trials._replace(base_losses=bases, norm=norm)
-    if spike:
+    if not math.isfinite(loss):
         return _judge(plan, trials, noise, Result(trials.scale), spare)
+    noise, _ = follow(noise, loss)
+    trials = trials._replace(losses=(*trials.losses, loss))
+    if len(trials.losses) == 1:
+        bases = (*trials.base_losses, loss)[-16:]
+        trials = trials._replace(base_losses=bases, norm=norm)
     rows = len(trials.losses)
     if rows >= plan.trial:
         return _judge(plan, trials, noise, _result(plan, trials, noise, norm), spare)

@@ -133,6 +133,23 @@ def test_each_decision_says_what_was_seen_done_and_expected_and_its_outcome_come
     assert all(d.reason == f"{d.seen}; {d.done}" for _, d in run.decisions if d.done)
 
 
+def test_batches_that_are_bad_until_older_weights_are_held_speak_against_no_weights():
+    run = Training(Guard(), data=between(500, 505, 20.0), learns=0.001).run(700)
+    assert run.outcomes == [Verdict.STILL_HIGH, Verdict.BAD_DATA, Verdict.RECOVERED]
+    (bad,) = [decision for _, decision in run.decisions if decision.outcome == Verdict.BAD_DATA]
+    assert re.match(r"those give (1\.0|0\.9)", bad.seen)  # and not the mean with the last bad one
+    assert {s.decision.scale for s in run.steps} == {1.0}
+
+
+@pytest.mark.parametrize("when", [7, 14, 30])
+def test_a_rate_raised_a_thousandfold_while_nothing_has_proved_good_is_capped_at_what_it_was(when):
+    leap = lambda t: 1000.0 if t >= when else 1.0  # noqa: E731
+    run = Training(Guard(), scheduled=leap, limit=50.0).run(300)
+    assert run.outcomes.count(Verdict.HARMED) == 1
+    assert 0.5 <= 1000 * run.steps[-1].decision.scale <= 1.51
+    assert run.weights.harm == 0
+
+
 def test_a_second_incident_soon_after_cuts_the_rate_until_that_is_forgiven():
     run = Training(Guard(), harms=lambda t: 5.0 * (t in (500, 560))).run(1600)
     scales = [s.decision.scale for s in run.steps]

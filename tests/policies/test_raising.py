@@ -44,8 +44,9 @@ def train(valley, resume=None):
             saved = json.loads(json.dumps(controller.plain(state)))
             state = controller.resumed(controller.restore(saved)[0])
         scale, loss = valley.scale, valley.step()
-        observation = Observation(step, loss, scale, horizon=STEPS, norm=abs(valley.x) + 1,
-                                  descent=1.0)  # fmt: skip
+        observation = Observation(
+            step, loss, scale, horizon=STEPS, norm=abs(valley.x) + 1, descent=1.0, held=valley.held
+        )
         state, decision = controller.update(state, observation)
         valley.obey(decision)
         restored += [decision.restore] if "taken back" in decision.reason else []

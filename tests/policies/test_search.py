@@ -30,19 +30,20 @@ class Valley:
 
     def __init__(self, limit, seed=0):
         self.limit, self.random = limit, random.Random(seed)
-        self.x, self.slots, self.scale = 1.0, {START: 1.0}, 1.0
+        self.x, self.slots, self.scale, self.held = 1.0, {START: 1.0}, 1.0, False
 
     def step(self):
         loss = self.x * self.x + 0.01 * self.random.gauss(0, 1)
-        self.x -= 2 * self.scale / self.limit * (self.x + 0.02 * self.random.gauss(0, 1))
+        if not self.held:
+            self.x -= 2 * self.scale / self.limit * (self.x + 0.02 * self.random.gauss(0, 1))
         return loss if abs(loss) < 1e150 else math.inf
 
     def obey(self, decision):
-        if decision.restore is not None:
-            self.x = self.slots.get(decision.restore, self.slots[START])
         if decision.save is not None and math.isfinite(self.x):
             self.slots[decision.save] = self.x
-        self.scale = decision.scale
+        if decision.restore is not None:
+            self.x = self.slots.get(decision.restore, self.slots[START])
+        self.scale, self.held = decision.scale, decision.hold
 
 
 def descend(policy, limit, steps=800, seed=0, readings=None):
@@ -51,7 +52,9 @@ def descend(policy, limit, steps=800, seed=0, readings=None):
     for step in range(steps):
         scale, loss = valley.scale, valley.step()
         seen = NAN if not math.isfinite(loss) else (readings or {})
-        observation = Observation(step, loss, scale, horizon=steps, norm=abs(valley.x) + 1)
+        observation = Observation(
+            step, loss, scale, horizon=steps, norm=abs(valley.x) + 1, held=valley.held
+        )
         state, decision = policy.update(state, observation, seen)
         valley.obey(decision)
         decisions.append(decision)
@@ -236,7 +239,9 @@ def test_a_training_resumed_while_searching_still_ends_near_the_stable_rate(resu
             valley.slots = {START: valley.x}
             state = policy.resumed(state)
         scale, loss = valley.scale, valley.step()
-        observation = Observation(step, loss, scale, horizon=800, norm=abs(valley.x) + 1)
+        observation = Observation(
+            step, loss, scale, horizon=800, norm=abs(valley.x) + 1, held=valley.held
+        )
         state, decision = policy.update(state, observation, NAN if loss == math.inf else {})
         valley.obey(decision)
     assert state.probing.phase == "run"

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from lr_callbacks.core import START, Observation
+from lr_callbacks.core import START, Decision, Observation
 from lr_callbacks.policies import Search
 from lr_callbacks.policies.evidence import Evidence, Result, prefer
 from lr_callbacks.policies.noise import Noise
@@ -19,19 +19,21 @@ class Plateau:
 
     def __init__(self, length, noise=0.01):
         self.length, self.noise, self.random = length, noise, random.Random(0)
-        self.done, self.slots, self.scale = 0.0, {START: 0.0}, 1.0
+        self.done, self.made, self.scale, self.held = 0.0, 0.0, 1.0, False
+        self.slots = {START: (0.0, 0.0)}
 
     def step(self):
         beyond = max(0.0, self.done - self.length) / self.length
-        self.done += self.scale
+        if not self.held:
+            self.done, self.made = self.done + self.scale, self.scale
         return math.exp(-5 * beyond) + self.noise * self.random.gauss(0, 1)
 
     def obey(self, decision):
-        if decision.restore is not None:
-            self.done = self.slots[decision.restore]
         if decision.save is not None:
-            self.slots[decision.save] = self.done
-        self.scale = decision.scale
+            self.slots[decision.save] = self.done, self.made
+        if decision.restore is not None:
+            self.done, self.made = self.slots[decision.restore]
+        self.scale, self.held = decision.scale, decision.hold
 
 
 def descend(policy, plateau, steps=1000, downhill=0.6, norm=lambda done: 1 + 0.01 * done):
@@ -40,7 +42,9 @@ def descend(policy, plateau, steps=1000, downhill=0.6, norm=lambda done: 1 + 0.0
     for step in range(steps):
         scale, before, loss = plateau.scale, plateau.done, plateau.step()
         sign = downhill if before < 2 * plateau.length else -0.1  # then about the minimum
-        seen = Observation(step, loss, scale, horizon=steps, norm=norm(before), descent=sign)
+        seen = Observation(
+            step, loss, scale, horizon=steps, norm=norm(before), descent=sign, held=plateau.held
+        )
         state, decision = policy.update(state, seen, {})
         plateau.obey(decision)
         reasons += [decision.reason] if decision.reason else []
@@ -48,10 +52,11 @@ def descend(policy, plateau, steps=1000, downhill=0.6, norm=lambda done: 1 + 0.0
 
 
 class Edged(Plateau):
-    """A plateau with an edge: at a tenth of its length the loss jumps."""
+    """A plateau with an edge: after a step of more than a tenth of its length the loss is high."""
 
     def step(self):
-        return super().step() + (9.0 if self.scale > self.length / 10 else 0.0)
+        beyond = self.made > self.length / 10
+        return super().step() + (9.0 if beyond else 0.0)
 
 
 @pytest.mark.parametrize("length", [0.1, 1e4, 1e5])
@@ -167,15 +172,18 @@ def test_of_two_rates_that_both_blew_up_the_weights_the_lower_in_loss_is_kept():
 
 def explored(steps, edge):
     """Return the state after a ramp whose flat loss jumps four steps after it passed ``edge``."""
-    policy, scales = Search(), [1.0]
-    state, chance = policy.init(), random.Random(0)
+    policy, made, slots = Search(), (), {START: ()}
+    state, chance, decision = policy.init(), random.Random(0), Decision()
     for step in range(steps // 4):
-        late = scales[-5] if len(scales) > 5 else 0.0
+        late = made[-4] if len(made) > 3 else 0.0
         loss = 1 + 0.01 * chance.gauss(0, 1) + (9.0 if late > edge else 0.0)
-        seen = Observation(step, loss, scales[-1], horizon=steps, norm=1.0)
+        held = decision.hold
+        made = made if held else (*made, decision.scale)
+        seen = Observation(step, loss, decision.scale, horizon=steps, norm=1.0, held=held)
         state, decision = policy.update(state, seen, {})
-        scales = [1.0] if decision.restore else scales
-        scales.append(decision.scale)
+        if decision.save:
+            slots[decision.save] = made
+        made = slots[decision.restore] if decision.restore else made
         if state.probing.phase == "trials":
             break
     return state.probing

@@ -146,8 +146,8 @@ class Wald(NamedTuple):
     deviation: float = 0.0
     total: float = 0.0
     looked: int = 0  # at losses
-    highs: int = 0  # how often it has said so
-    level: float = math.nan  # mean of the losses that were finite
+    highs: int = 0  # losses that were as high as any
+    level: float = math.nan  # mean of those that were finite, and of the last ones where they turn
 
     def add(self, loss: float) -> "Wald":
         """Fold in a loss; one that is not finite counts as high as any."""
@@ -155,7 +155,8 @@ class Wald(NamedTuple):
         if math.isfinite(loss):
             excess = loss - self.mean if self.mean == self.mean else 0.0
             z = max(-MOST, min(MOST, excess / self.deviation)) if excess else 0.0
-            level = loss if level != level else level + (loss - level) / looked
+            turns = level != level or (z < MOST and level > self.mean + MOST * self.deviation)
+            level = loss if turns else level + (loss - level) / looked
         total = self.total + SHIFT * (z - SHIFT / 2)
         return self._replace(total=total, looked=looked, level=level)
 

@@ -43,8 +43,9 @@ class Guard:
     *back*, as against their level before the alarm, by a sequential test. An *incident* is a
     roll-back. It leaves a *cap* on the rate in force: what had proved good; after a second one in 6
     × ``quiet`` steps, or where the held losses were not at their old level either, ``cut`` times
-    that, as a factor on all that the schedule still does. 12 × ``quiet`` steps without an alarm
-    raise a cap by half, up to 0.7 times what failed.
+    that, as a factor on all that the schedule still does. Where nothing has proved good it is the
+    rate of the lowest loss, if somebody has raised that more than tenfold since; else a tenth. 12 ×
+    ``quiet`` steps without an alarm raise a cap by half, up to 0.7 times what failed.
 
     ```
     from      to         when
@@ -58,8 +59,8 @@ class Guard:
     watch     doubt      the losses are back, and an earlier change is still in doubt
     watch     verify     the losses are high: the last good weights are held
     verify    watch      the held weights' losses are back: the present ones were harmed, an
-                         incident; or none was finite for some batches, then they are back: these
-                         batches were bad, training continues from the state set aside
+                         incident; or they were as high at first, or not finite, and then are back:
+                         these batches were bad, training continues from the state set aside
     verify    doubt      they are as high: the data or the objective changed, training continues;
                          so much that it may be a burst of bad data
     verify    cruise     they are as high, by little

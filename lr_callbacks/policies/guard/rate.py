@@ -101,7 +101,9 @@ def capped(
     """
     good = state.good
     lowest, highest = min(good.rate, state.cap.proved[0]), max(good.rate, state.cap.proved[1])
-    if good.step < 0:
+    if good.step < 0 and failed > state.best.rate / RESTART_CUT:  # somebody has raised it
+        at, factor = state.best.rate, 1.0
+    elif good.step < 0:
         state, at, factor = warmed(state, scheduled), failed, RESTART_CUT
     elif failed > RISEN * highest:  # a range test by the schedule
         best, factor = min(failed, state.best.rate), 1.0

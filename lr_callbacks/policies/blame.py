@@ -1,0 +1,134 @@
+"""Whether a loss that leaps while rates are tried speaks against the rate, or against its batch.
+
+One loss proves nothing: the same weights are held on the next batch. Where that is high, too, those
+from which the experiment began are held. Where these give their old loss, the present ones are held
+once more, for bad data may have ended meanwhile; where that is high again, the rate is to blame.
+While the first ones do not give their old loss either, the data is.
+"""
+
+import math
+from enum import Enum, auto
+from typing import TYPE_CHECKING, NamedTuple
+
+from lr_callbacks.core import START, Decision, Observation
+from lr_callbacks.policies.noise import Noise, follow, mean
+from lr_callbacks.policies.plan import POOL
+
+if TYPE_CHECKING:
+    from lr_callbacks.policies.stage import ProbingState
+
+#: Deviations above its level at which a loss is out of the ordinary; the noise of untrained weights
+#: is taken to be 0.3 of their loss, as in `follow`.
+FAR, UNTRAINED = 10.0, 0.3
+
+#: Finite losses of the first weights, all high, after which the data is taken to have changed for
+#: good: longer than bursts of bad data are.
+PATIENCE = 25
+
+
+class Cause(Enum):
+    """What a loss that leapt is due to."""
+
+    NONE = auto()  # it has not leapt, or was that of a bad batch
+    OPEN = auto()
+    RATE = auto()
+    DATA = auto()  # it has harmed the weights, or has changed
+
+
+class Suspect(NamedTuple):
+    """A loss that has leapt, while it is not known why."""
+
+    held: str = ""  # the weights: those of the "step", the "base", or those of the step "again"
+    excess: float = math.inf  # above the level; infinite where the loss was not finite
+    scale: float = 1.0  # of the step that led to it
+    slot: str = ""  # of the weights of the step; empty where they could not be kept
+    waited: int = 0  # high losses of the base
+
+    @property
+    def why(self) -> str:
+        """What is said against the rate."""
+        return "the loss jumps" if math.isfinite(self.excess) else "the loss is not finite"
+
+    def cleared(self, level: float, noise: Noise, loss: float) -> bool:
+        """Whether a loss is an ordinary one for its weights: less than half as far above."""
+        if not math.isfinite(loss) or math.isnan(level):
+            return math.isfinite(loss)
+        far = FAR * max(noise.sigma, UNTRAINED * abs(level))
+        return loss - level <= min(self.excess / 2, far)
+
+
+class Look(NamedTuple):
+    """What became of a loss: the cause, and what to do while it is open."""
+
+    state: "ProbingState"
+    cause: Cause
+    decision: Decision = Decision()
+
+
+def look(state: "ProbingState", observation: Observation) -> Look:
+    """Look into a loss of the ramp, or of a trial."""
+    suspect, loss, noise = state.suspect, observation.loss, state.noise
+    if not suspect.held:
+        return _opened(state, observation)
+    if suspect.held == "base":
+        return _based(state, observation)
+    if suspect.cleared(noise.level, noise, loss):
+        return Look(state._replace(suspect=Suspect()), Cause.NONE)
+    if suspect.held == "step":
+        return _compared(state, observation)
+    return _blamed(state)
+
+
+def _opened(state: "ProbingState", observation: Observation) -> Look:
+    loss, noise, excess = observation.loss, state.noise, math.inf
+    if math.isfinite(loss):
+        if not follow(noise, loss)[1]:
+            return Look(state, Cause.NONE)
+        excess = max(0.0, loss - noise.level)
+    suspect = Suspect("step", excess, state.behind)
+    state = state._replace(suspect=suspect)
+    if noise.high and math.isfinite(loss):  # the second in a row: seen on two batches
+        return _compared(state, observation)
+    reason = f"{suspect.why} at scale {suspect.scale:.3g}; the next batch without an update"
+    return Look(state, Cause.OPEN, Decision(observation.scale, hold=True, reason=reason))
+
+
+def _compared(state: "ProbingState", observation: Observation) -> Look:
+    """Hold the weights from which ramp or trial began, and keep the present ones."""
+    trials, ramp, suspect = state.trials, state.ramp, state.suspect
+    base = trials.base if trials.begun else START
+    marks = ramp.marks[-(len(POOL) - 1) :]
+    used = (base, trials.champion.slot, trials.slot, *(mark[0] for mark in marks))
+    slot = next((slot for slot in POOL if slot not in used), "")
+    suspect = suspect._replace(held="base", slot=slot)
+    reason = f"{suspect.why} at scale {suspect.scale:.3g}; comparing with the weights before"
+    decision = Decision(
+        observation.scale, save=slot or None, restore=base, hold=True, reason=reason
+    )
+    state = state._replace(suspect=suspect, ramp=ramp._replace(marks=marks))
+    return Look(state, Cause.OPEN, decision)
+
+
+def _based(state: "ProbingState", observation: Observation) -> Look:
+    """Wait for the old loss of the first weights, then hold those of the step again."""
+    suspect, loss = state.suspect, observation.loss
+    losses = state.trials.base_losses if state.trials.begun else state.ramp.first
+    level = mean(losses) if losses else state.first
+    if not suspect.cleared(level, state.noise, loss):
+        if suspect.waited >= PATIENCE and math.isfinite(loss):
+            return Look(state._replace(suspect=Suspect(), first=loss), Cause.DATA)
+        suspect = suspect._replace(waited=suspect.waited + 1)
+        state = state._replace(suspect=suspect)
+        return Look(state, Cause.OPEN, Decision(observation.scale, hold=True))
+    if not suspect.slot:
+        return _blamed(state)
+    state = state._replace(suspect=suspect._replace(held="again"))
+    reason = f"those give {loss:.4g}; comparing once more with the weights at the jump"
+    decision = Decision(observation.scale, restore=suspect.slot, hold=True, reason=reason)
+    return Look(state, Cause.OPEN, decision)
+
+
+def _blamed(state: "ProbingState") -> Look:
+    suspect = state.suspect
+    cause = Cause.DATA if suspect.waited else Cause.RATE
+    return Look(state._replace(suspect=Suspect(), behind=suspect.scale), cause)
