@@ -34,6 +34,10 @@ DOWNHILL = 0.5
 FROZEN = 1e-3
 
 
+#: Rise of the loss, over its level, that no rate brings which may yet prove good.
+TOO_HIGH = 3.0
+
+
 def unproven(clock: Clock, ran: Ran, losses: tuple[float, ...], observation: Observation) -> Ran:
     """Judge a block of ``losses`` under an unproven rate.
 
@@ -60,16 +64,17 @@ def unproven(clock: Clock, ran: Ran, losses: tuple[float, ...], observation: Obs
         frozen=run.frozen + len(losses) if same else 0,
     )  # fmt: skip
     ran = ran._replace(run=run)
-    return _still(clock, ran, growth, observation.step, flat=z < 2, falls=falls)
+    moves = falls or run.means[-1] > level + TOO_HIGH * abs(level)
+    return _still(clock, ran, growth, observation.step, flat=z < 2, moves=moves)
 
 
-def _still(clock: Clock, ran: Ran, growth: float, step: int, *, flat: bool, falls: bool) -> Ran:
+def _still(clock: Clock, ran: Ran, growth: float, step: int, *, flat: bool, moves: bool) -> Ran:
     """Nothing moves: wait, raise the rate, or give it up.
 
     Args:
         clock, ran, growth, step: the time, where the run stands, of the weights, and newest.
         flat: the loss has not fallen.
-        falls: it may have begun to move.
+        moves: the loss may have begun to fall, or has risen beyond what a rate's noise can.
     """
     run, length = ran.run, clock.plan.trial
     downhill = mean(run.descents) if len(run.descents) > length // 3 else None
@@ -85,7 +90,7 @@ def _still(clock: Clock, ran: Ran, growth: float, step: int, *, flat: bool, fall
     scale = run.scale * (GRID if clear else math.sqrt(GRID))
     last = LAST_RAISE if run.moved else LAST_DOUBT
     room = scale < 0.9 * run.top and clock.done < last  # `top` again may come out a rounding less
-    calm = run.guard.mode == Mode.CRUISE and not falls
+    calm = run.guard.mode == Mode.CRUISE and not moves
     if run.still >= run.quiet and low and room and calm:
         why = f"; updates point downhill ({downhill:.2f})" if points else ""
         why += f"; weights ×{growth:.3g}" if growth < FITTING else ""

@@ -111,7 +111,7 @@ def test_a_real_training_with_bad_batches_while_rates_are_tried_ends_as_one_with
 @given(
     begin=st.integers(0, 120),
     length=st.integers(1, PATIENCE),
-    height=st.sampled_from([NAN, INFINITE, LARGE]),
+    height=st.sampled_from([NAN, INFINITE, LARGE, 3.0]),
     seed=st.integers(0, 9),
 )
 def test_whatever_the_burst_the_search_ends_and_its_weights_are_finite(begin, length, height, seed):

@@ -34,11 +34,12 @@ def keep(guard: "Guard", state: GuardState, observation: Observation) -> Said:
         at = min(rate.in_force(observation), RISEN * state.best.rate)
         state = state._replace(best=Kept("", step, level.mean, level.deviation, at))
     young, said = good.step < 0, dict[str, Any]()
-    noise = abs(good.mean) * (UNTRAINED if race.over(state) else 1.0)  # the race tells better
-    if young and not level.seen % SETTLED and _above(level, good, noise):
-        where = "that of the untrained weights"
-        return incident.alarmed(state, observation, words.lost_ground(level, where))
-    settled = race.over(state) or not young
+    settled = not young or race.over(state)
+    if young and not level.seen % SETTLED:
+        noise = abs(good.mean) * (UNTRAINED if settled else 1.0)  # the race tells better
+        if _above(level, good, noise):
+            where = "that of the untrained weights"
+            return incident.alarmed(state, observation, words.lost_ground(level, where))
     if candidate.slot and step - candidate.step >= guard.quiet and settled:
         if not young and _lost(state, observation):
             where = f"the level of step {state.best.step}"

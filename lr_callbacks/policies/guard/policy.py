@@ -31,6 +31,9 @@ from lr_callbacks.policies.guard.modes import (
 )
 from lr_callbacks.policies.wording import symptom
 
+_Readings = Mapping[str, Reading]
+_Found = tuple[str, Reading]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Guard:
@@ -132,10 +135,10 @@ class Guard:
         return incident.closing(state)
 
     def update(
-        self, state: GuardState, observation: Observation, readings: Mapping[str, Reading]
+        self, state: GuardState, observation: Observation, readings: _Readings
     ) -> tuple[GuardState, Decision]:
         """Fold in one observation and decide."""
-        asked = state.asked
+        asked, found = state.asked, worst(readings)
         state = rate.followed(state, observation.scheduled)
         if observation.saved is not None and state.candidate.slot:  # read late, in a block
             later = max(state.candidate.step, observation.saved)
@@ -149,13 +152,13 @@ class Guard:
         elif state.mode == Mode.WATCH:
             state, said = self._watch(state, observation)
         else:
-            state, said = self._run(state, observation, readings)
+            state, said = self._run(state, observation, readings, found)
         level, cruises = state.level, state.mode == Mode.CRUISE
         held = not cruises and state.mode in (Mode.VERIFY, Mode.LOOK)
         calm = cruises and state.good.step >= 0 and state.clear >= self.quiet
         decision = Decision(
             scale=rate.scale(self, state, observation.scheduled),
-            condition=worst(readings)[1].condition,
+            condition=found[1].condition,
             hold=held,
             probing=held,
             urgent=level.mean + 4 * level.deviation if calm else -math.inf,
@@ -168,11 +171,11 @@ class Guard:
         return state, decision
 
     def _run(
-        self, state: GuardState, observation: Observation, readings: Mapping[str, Reading]
+        self, state: GuardState, observation: Observation, readings: _Readings, found: _Found
     ) -> Said:
         """Follow the loss, keep snapshots, forgive in time; watch after an alarm."""
-        if self._counts(state, observation, readings):
-            return self._alarm(state, observation, *worst(readings))
+        if self._counts(state, observation, readings, found[1].condition):
+            return self._alarm(state, observation, *found)
         if not math.isfinite(observation.loss):
             return state, {}
         state = state._replace(level=state.level.follow(observation.loss), clear=state.clear + 1)
@@ -198,13 +201,13 @@ class Guard:
         return keeping.keep(self, state, observation)
 
     def _counts(
-        self, state: GuardState, observation: Observation, readings: Mapping[str, Reading]
+        self, state: GuardState, observation: Observation, readings: _Readings, worst: Condition
     ) -> bool:
         """Whether an alarm is one: the noise is known, and the change in doubt no answer to it."""
         loss, level = observation.loss, state.level
         if observation.skipped or not math.isfinite(loss):
             return True
-        if not rate.accused(state, observation, readings).alarm:
+        if not rate.accused(state, observation, readings, worst).alarm:
             return False
         if state.doubt:  # as far again above what the old weights gave after the change
             return loss > 2 * state.test.mean - state.aside.mean

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lr_callbacks.core import Condition, Observation, Reading, worst
+from lr_callbacks.core import Condition, Observation, Reading
 from lr_callbacks.policies.guard.modes import (
     CATAPULT,
     FORGIVENESS,
@@ -39,17 +39,16 @@ def suspect(state: GuardState, observation: Observation) -> bool:
 
 
 def accused(
-    state: GuardState, observation: Observation, readings: Mapping[str, Reading]
+    state: GuardState, observation: Observation, readings: Mapping[str, Reading], worst: Condition
 ) -> Condition:
     """Return the worst condition that may be the rate's fault.
 
     A loss that drifts at a rate beyond suspicion has a reason of its own, and hides no spike.
     """
-    condition = worst(readings)[1].condition
-    drifts = condition is Condition.DIVERGING and state.good.step >= 0
+    drifts = worst is Condition.DIVERGING and state.good.step >= 0
     if not drifts or suspect(state, observation):
-        return condition
-    milder = [r.condition for r in readings.values() if r.condition < condition]
+        return worst
+    milder = [r.condition for r in readings.values() if r.condition < worst]
     return max(milder, default=Condition.STABLE)
 
 
@@ -135,4 +134,6 @@ def mode(guard: "Guard", state: GuardState, scheduled: float) -> str:
     """Return the mode of a run without an alarm."""
     if state.doubt:
         return Mode.DOUBT.value
+    if state.cap.rate == math.inf:
+        return Mode.CRUISE.value
     return (Mode.CRUISE if scale(guard, state, scheduled) >= 1 else Mode.RECOVER).value
