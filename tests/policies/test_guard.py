@@ -15,6 +15,8 @@ from lr_callbacks.controller import Controller
 from lr_callbacks.core import START, Condition, Decision, Observation, Reading, Verdict
 from lr_callbacks.policies import Guard
 from lr_callbacks.policies.guard import Mode
+from lr_callbacks.policies.guard.keeping import trusted
+from lr_callbacks.policies.guard.rate import capped
 from lr_callbacks.testing import check_policy
 
 BAD = 4.0
@@ -148,6 +150,11 @@ def test_a_rate_raised_a_thousandfold_while_nothing_has_proved_good_is_capped_at
     assert run.outcomes.count(Verdict.HARMED) == 1
     assert 0.5 <= 1000 * run.steps[-1].decision.scale <= 1.51
     assert run.weights.harm == 0
+
+
+def test_a_rate_raised_a_thousandfold_soon_after_a_search_is_capped_at_what_the_search_found():
+    state = trusted("even", 0, (1.0,) * 8, 1.0)
+    assert capped(Guard(), state, failed=1000.0, scheduled=1000.0).cap.rate == 1.0
 
 
 def test_a_second_incident_soon_after_cuts_the_rate_until_that_is_forgiven():

@@ -106,9 +106,9 @@ def capped(
         state, at, factor = warmed(state, scheduled), failed, RESTART_CUT
     elif failed > RISEN * highest:  # a range test by the schedule
         best, factor = min(failed, state.best.rate), 1.0
-        # Where nothing was learnt the lowest loss, and its rate, came by chance.
+        # Where nothing was learnt the lowest loss came by chance: no rate but one below is known.
         learnt = state.best.mean < state.race.first - SHIFT * state.best.deviation
-        at = min(best, max(lowest, best / RANGE)) if learnt else RESTART_CUT * failed
+        at = min(best, max(lowest, best / RANGE)) if learnt else min(RESTART_CUT * failed, best)
     else:
         at, factor = min(failed, good.rate), guard.cut
     cap, race = state.cap, state.race
