@@ -43,6 +43,10 @@ def guard():
     return Guard(quiet=4, snapshot_every=4)
 
 
+def hasty():
+    return Hasty(climb=1.05)  # no cut is made good within a block
+
+
 noise = st.integers(0, 2**31).map(
     lambda seed: 2 + 0.1 * torch.randn(STEPS, generator=torch.Generator().manual_seed(seed))
 )
@@ -51,7 +55,7 @@ faults = st.dictionaries(
 )
 
 
-@pytest.mark.parametrize("policy", [guard, Hasty])
+@pytest.mark.parametrize("policy", [guard, hasty])
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(base=noise, faults=faults, every=st.integers(2, 20))
 def test_decisions_are_those_of_reading_each_step_up_to_the_delay_of_a_block(
