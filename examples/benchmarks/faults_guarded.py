@@ -173,7 +173,8 @@ def traced(seed: int, outcome: Outcome) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scripts", type=int, default=200)
+    parser.add_argument("--first", type=int, default=0, help="seed of the first script")
+    parser.add_argument("--scripts", type=int, default=200, help="how many")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--trace", type=int, nargs="+", metavar="SEED", help="only these, in full")
     options = parser.parse_args()
@@ -181,7 +182,7 @@ def main() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     outcomes = []
-    for seed in options.trace or range(options.scripts):
+    for seed in options.trace or range(options.first, options.first + options.scripts):
         outcomes.append(run(seed, options.steps))
         if options.trace or not outcomes[-1].kept:
             print(traced(seed, outcomes[-1]), flush=True)
