@@ -17,6 +17,21 @@ os.environ["OMP_NUM_THREADS"] = "1"
 collect_ignore = ["ranks.py", "foreign"]
 
 
+#: Modules whose tests share what takes seconds to make: one worker of a parallel run makes it.
+SHARING = (
+    "test_addresses", "test_bad_inputs", "test_commands", "test_errors", "test_examples",
+    "test_explain", "test_faults", "test_guarded", "test_resuming", "test_run_report",
+    "test_sweeps", "test_train", "test_unified", "test_wheel",
+)  # fmt: skip
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem in SHARING:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture(autouse=True)
 def _no_store_of_others(monkeypatch):
     """Forget the store that the environment, or MLflow in a test before, asks for."""
