@@ -116,7 +116,9 @@ def _based(state: "ProbingState", observation: Observation) -> Look:
     level = mean(losses) if losses else state.first
     if not suspect.cleared(level, state.noise, loss):
         if suspect.waited >= PATIENCE and math.isfinite(loss):
-            return Look(state._replace(suspect=Suspect(), first=loss), Cause.DATA)
+            trials = state.trials._replace(base_losses=(loss,))
+            state = state._replace(suspect=Suspect(), trials=trials, first=loss)
+            return Look(state, Cause.DATA)
         suspect = suspect._replace(waited=suspect.waited + 1)
         state = state._replace(suspect=suspect)
         return Look(state, Cause.OPEN, Decision(observation.scale, hold=True))

@@ -61,6 +61,7 @@ def unkept(state: ProbingState) -> ProbingState:
             base=START if trials.base == slot else trials.base,
         ),
         run=run._replace(guard=guard, trial=run.trial._replace(slot=lifted)),
+        suspect=state.suspect._replace(slot="") if state.suspect.slot == slot else state.suspect,
     )
 
 

@@ -33,7 +33,6 @@ DOWNHILL = 0.5
 #: Relative change of their norm below which the weights are frozen.
 FROZEN = 1e-3
 
-
 #: Rise of the loss, over its level, that no rate brings which may yet prove good.
 TOO_HIGH = 3.0
 

@@ -9,7 +9,7 @@ from test_search import Valley
 from trainers import Kept, Regression, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate
-from lr_callbacks.core import Observation
+from lr_callbacks.core import START, Decision, Observation
 from lr_callbacks.policies import Search
 from lr_callbacks.policies.blame import PATIENCE
 
@@ -74,6 +74,23 @@ def test_a_rate_that_blows_the_weights_up_is_blamed_after_three_held_steps_at_mo
     end = next(step for step, decision in enumerate(decisions) if "first trial" in decision.reason)
     assert sum(decision.hold for decision in decisions[:end]) <= 3
     assert state.ceiling < math.inf
+
+
+def test_weights_that_could_not_be_kept_are_not_held_once_more():
+    policy, valley = Search(), Valley(0.05)
+    state, decision, kept = policy.init(), Decision(), {START}
+    for step in range(200):
+        held, before = decision.hold, valley.x
+        loss = valley.step()
+        refused = held and bool(decision.save)  # as where a weight is not finite
+        observation = Observation(
+            step, loss, valley.scale, horizon=800, norm=abs(before) + 1, held=held, unsaved=refused
+        )
+        state, decision = policy.update(state, observation, {})
+        kept |= {decision.save} if decision.save and not decision.hold else set()
+        assert decision.restore in {None, *kept}
+        valley.obey(decision)
+    assert state.probing.phase != "ramp"
 
 
 def test_a_loss_that_is_higher_from_now_on_whatever_the_weights_begins_the_experiment_anew():
