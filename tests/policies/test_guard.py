@@ -16,7 +16,6 @@ from lr_callbacks.core import START, Condition, Decision, Observation, Reading, 
 from lr_callbacks.policies import Guard
 from lr_callbacks.policies.guard import Mode
 from lr_callbacks.policies.guard.keeping import trusted
-from lr_callbacks.policies.guard.rate import capped
 from lr_callbacks.testing import check_policy
 
 BAD = 4.0
@@ -148,13 +147,22 @@ def test_a_rate_raised_a_thousandfold_while_nothing_has_proved_good_is_capped_at
     leap = lambda t: 1000.0 if t >= when else 1.0  # noqa: E731
     run = Training(Guard(), scheduled=leap, limit=50.0).run(300)
     assert run.outcomes.count(Verdict.HARMED) == 1
-    assert 0.5 <= 1000 * run.steps[-1].decision.scale <= 1.51
+    assert 1000 * run.steps[-1].decision.scale == pytest.approx(1.0)
     assert run.weights.harm == 0
 
 
 def test_a_rate_raised_a_thousandfold_soon_after_a_search_is_capped_at_what_the_search_found():
-    state = trusted("even", 0, (1.0,) * 8, 1.0)
-    assert capped(Guard(), state, failed=1000.0, scheduled=1000.0).cap.rate == 1.0
+    run = Training(Guard(), scheduled=lambda t: 1000.0 if t >= 5 else 1.0, limit=50.0)
+    policy = trusted(START, 0, (3.0,) * 8, 1.0)
+    run.state = run.state._replace(policy=policy)
+    run.run(300)
+    assert 1000 * run.steps[-1].decision.scale == pytest.approx(1.0)
+
+
+def test_a_rate_that_rises_from_step_to_step_is_not_capped_at_an_early_one():
+    run = Training(Guard(), scheduled=lambda t: min(1e-3 * 1.25**t, 100.0), limit=50.0).run(300)
+    assert Verdict.HARMED in run.outcomes
+    assert run.steps[-1].decision.scale * 100.0 > 1.0
 
 
 def test_a_second_incident_soon_after_cuts_the_rate_until_that_is_forgiven():

@@ -29,7 +29,7 @@ def keep(guard: "Guard", state: GuardState, observation: Observation) -> Said:
     level, good, candidate, step = state.level, state.good, state.candidate, observation.step
     if state.doubt:
         return state, {}
-    if level.seen >= YOUNG and not level.mean >= state.best.mean:
+    if level.seen >= 2 * YOUNG and not level.mean >= state.best.mean:
         # A rate that has just leapt has not made this level: its update comes after the loss.
         at = min(rate.in_force(observation), RISEN * state.best.rate)
         state = state._replace(best=Kept("", step, level.mean, level.deviation, at))

@@ -95,6 +95,10 @@ MEMORY = 6
 #: is reached at up to ten times the rate that suits (Smith 2017).
 RISEN, RANGE = 1.5, 10.0
 
+#: A rate that is raised so many times in one step was not raised by a schedule, and the one before
+#: was not at fault. Changes within a tenth are not followed.
+LEAP, NEAR = 10.0, 0.9
+
 #: Factor on the rate where the untrained weights are the only ones to return to: it may be wrong by
 #: orders of magnitude, and each restart loses all.
 RESTART_CUT = 0.1
@@ -180,6 +184,8 @@ class Cap(NamedTuple):
     incidents: int = 0  # that are not forgotten
     proved: tuple[float, float] = (math.inf, 0.0)  # lowest and highest rate of good weights
     start: float = math.nan  # the first scheduled rate
+    last: float = 0.0  # the rate in force lately
+    before: float = math.inf  # that before it leapt
     warm: float = 1.0  # share of the cap while the untrained weights are warmed up again
 
 

@@ -46,9 +46,9 @@ class Guard:
     *back*, as against their level before the alarm, by a sequential test. An *incident* is a
     roll-back. It leaves a *cap* on the rate in force: what had proved good; after a second one in 6
     × ``quiet`` steps, or where the held losses were not at their old level either, ``cut`` times
-    that, as a factor on all that the schedule still does. Where nothing has proved good it is the
-    rate of the lowest loss, if somebody has raised that more than tenfold since; else a tenth. 12 ×
-    ``quiet`` steps without an alarm raise a cap by half, up to 0.7 times what failed.
+    that, as a factor on all that the schedule still does. A rate that was raised more than tenfold
+    in one step, and has not proved good since, is capped at what it was before. 12 × ``quiet``
+    steps without an alarm raise a cap by half, up to 0.7 times what failed.
 
     ```
     from      to         when
@@ -139,7 +139,7 @@ class Guard:
     ) -> tuple[GuardState, Decision]:
         """Fold in one observation and decide."""
         asked, found = state.asked, worst(readings)
-        state = rate.followed(state, observation.scheduled)
+        state = rate.followed(state, observation)
         if observation.saved is not None and state.candidate.slot:  # read late, in a block
             later = max(state.candidate.step, observation.saved)
             state = state._replace(candidate=state.candidate._replace(step=later))

@@ -9,7 +9,9 @@ from lr_callbacks.policies.guard.modes import (
     CATAPULT,
     FORGIVENESS,
     FORGIVING,
+    LEAP,
     MEMORY,
+    NEAR,
     RANGE,
     RESTART_CUT,
     RETURN,
@@ -59,9 +61,17 @@ def scale(guard: "Guard", state: GuardState, scheduled: float) -> float:
     return share * cap.warm
 
 
-def followed(state: GuardState, scheduled: float) -> GuardState:
-    """Return the state that knows the first and, after a cut, the highest scheduled rate."""
-    cap = state.cap
+def followed(state: GuardState, observation: Observation) -> GuardState:
+    """Return the state that knows the first and, after a cut, the highest scheduled rate.
+
+    And the rate in force before it leapt, by more than a schedule does from step to step.
+    """
+    cap, scheduled = state.cap, observation.scheduled
+    at = observation.scale * scheduled
+    if not NEAR * cap.last < at < cap.last / NEAR:
+        leaps = at > LEAP * cap.last > 0
+        before = cap.last if leaps else cap.before if at > 2 * cap.before else math.inf
+        cap = cap._replace(last=at, before=before)
     if cap.start != cap.start:
         cap = cap._replace(start=scheduled)
     if 0 < cap.peak < scheduled:
@@ -100,15 +110,15 @@ def capped(
     """
     good = state.good
     lowest, highest = min(good.rate, state.cap.proved[0]), max(good.rate, state.cap.proved[1])
-    if good.step < 0 and failed > state.best.rate / RESTART_CUT:  # somebody has raised it
-        at, factor = state.best.rate, 1.0
+    if state.cap.before < failed and (good.step < 0 or failed > RISEN * highest):
+        at, factor = state.cap.before, 1.0
     elif good.step < 0:
         state, at, factor = warmed(state, scheduled), failed, RESTART_CUT
     elif failed > RISEN * highest:  # a range test by the schedule
         best, factor = min(failed, state.best.rate), 1.0
-        # Where nothing was learnt the lowest loss came by chance: no rate but one below is known.
+        # Where nothing was learnt the lowest loss, and its rate, came by chance.
         learnt = state.best.mean < state.race.first - SHIFT * state.best.deviation
-        at = min(best, max(lowest, best / RANGE)) if learnt else min(RESTART_CUT * failed, best)
+        at = min(best, max(lowest, best / RANGE)) if learnt else RESTART_CUT * failed
     else:
         at, factor = min(failed, good.rate), guard.cut
     cap, race = state.cap, state.race
