@@ -1,9 +1,10 @@
 """Whether a loss that leaps while rates are tried speaks against the rate, or against its batch.
 
-One loss proves nothing: the same weights are held on the next batch. Where that is high, too, those
-from which the experiment began are held. Where these give their old loss, the present ones are held
-once more, for bad data may have ended meanwhile; where that is high again, the rate is to blame.
-While the first ones do not give their old loss either, the data is.
+A loss less than four times its level is the rate's. Any other proves nothing alone: the same
+weights are held on the next batch. Where that is high, too, those from which the experiment began
+are held. Where these give their old loss, the present ones are held once more, for bad data may
+have ended meanwhile; where that is high again, the rate is to blame. While the first ones do not
+give their old loss either, the data is.
 """
 
 import math
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 #: Deviations above its level at which a loss is out of the ordinary; the noise of untrained weights
 #: is taken to be 0.3 of their loss, as in `follow`.
 FAR, UNTRAINED = 10.0, 0.3
+
+#: Times its level by which a loss that leaps lies above it where its batch may be bad. Less is what
+#: rates do, whose noise grows with them on a plateau, and one loss more would not tell them apart.
+GROSS = 3.0
 
 #: Finite losses of the first weights, all high, after which the data is taken to have changed for
 #: good: longer than bursts of bad data are.
@@ -63,6 +68,7 @@ class Look(NamedTuple):
     state: "ProbingState"
     cause: Cause
     decision: Decision = Decision()
+    why: str = ""
 
 
 def look(state: "ProbingState", observation: Observation) -> Look:
@@ -87,6 +93,8 @@ def _opened(state: "ProbingState", observation: Observation) -> Look:
         excess = max(0.0, loss - noise.level)
     suspect = Suspect("step", excess, state.behind)
     state = state._replace(suspect=suspect)
+    if excess <= GROSS * abs(noise.level):
+        return _blamed(state)
     if noise.high and math.isfinite(loss):  # the second in a row: seen on two batches
         return _compared(state, observation)
     reason = f"{suspect.why} at scale {suspect.scale:.3g}; the next batch without an update"
@@ -133,4 +141,5 @@ def _based(state: "ProbingState", observation: Observation) -> Look:
 def _blamed(state: "ProbingState") -> Look:
     suspect = state.suspect
     cause = Cause.DATA if suspect.waited else Cause.RATE
-    return Look(state._replace(suspect=Suspect(), behind=suspect.scale), cause)
+    state = state._replace(suspect=Suspect(), behind=suspect.scale)
+    return Look(state, cause, why=suspect.why)

@@ -105,8 +105,7 @@ class Probing:
 
     def _experiment(self, state: ProbingState, observation: Observation) -> _Next:
         """Fold in a loss of the ramp, or of a trial; one that leaps is first looked into."""
-        why = state.suspect.why
-        state, cause, decision = look(state, observation)
+        state, cause, decision, why = look(state, observation)
         if cause is Cause.OPEN:
             return _Next(state, decision)
         divided = self._plan(state, observation)
