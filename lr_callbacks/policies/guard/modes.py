@@ -184,8 +184,8 @@ class Cap(NamedTuple):
     incidents: int = 0  # that are not forgotten
     proved: tuple[float, float] = (math.inf, 0.0)  # lowest and highest rate of good weights
     start: float = math.nan  # the first scheduled rate
-    last: float = 0.0  # the rate in force lately
-    before: float = math.inf  # that before it leapt
+    last: float = 0.0  # the scheduled rate lately
+    before: float = math.inf  # the rate in force before that leapt
     warm: float = 1.0  # share of the cap while the untrained weights are warmed up again
 
 

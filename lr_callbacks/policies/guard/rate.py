@@ -64,14 +64,16 @@ def scale(guard: "Guard", state: GuardState, scheduled: float) -> float:
 def followed(state: GuardState, observation: Observation) -> GuardState:
     """Return the state that knows the first and, after a cut, the highest scheduled rate.
 
-    And the rate in force before it leapt, by more than a schedule does from step to step.
+    And the rate in force before that leapt, by more than a schedule does from step to step.
     """
     cap, scheduled = state.cap, observation.scheduled
-    at = observation.scale * scheduled
-    if not NEAR * cap.last < at < cap.last / NEAR:
-        leaps = at > LEAP * cap.last > 0
-        before = cap.last if leaps else cap.before if at > 2 * cap.before else math.inf
-        cap = cap._replace(last=at, before=before)
+    if not NEAR * cap.last < scheduled < cap.last / NEAR:
+        before = cap.before
+        if scheduled > LEAP * cap.last > 0:
+            before = observation.scale * cap.last
+        elif in_force(observation) <= 2 * before:
+            before = math.inf
+        cap = cap._replace(last=scheduled, before=before)
     if cap.start != cap.start:
         cap = cap._replace(start=scheduled)
     if 0 < cap.peak < scheduled:
