@@ -8,7 +8,7 @@ give their old loss either, the data is.
 """
 
 import math
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 from typing import TYPE_CHECKING, NamedTuple
 
 from lr_callbacks.core import START, Decision, Observation
@@ -40,10 +40,19 @@ class Cause(Enum):
     DATA = auto()  # it has harmed the weights, or has changed
 
 
+class Held(StrEnum):
+    """The weights that are held. Its text stands in states."""
+
+    NONE = ""
+    STEP = "step"  # those whose loss leapt
+    BASE = "base"  # those from which ramp or trial began
+    AGAIN = "again"  # those whose loss leapt, once more
+
+
 class Suspect(NamedTuple):
     """A loss that has leapt, while it is not known why."""
 
-    held: str = ""  # the weights: those of the "step", the "base", or those of the step "again"
+    held: str = Held.NONE.value
     excess: float = math.inf  # above the level; infinite where the loss was not finite
     scale: float = 1.0  # of the step that led to it
     slot: str = ""  # of the weights of the step; empty where they could not be kept
@@ -74,13 +83,13 @@ class Look(NamedTuple):
 def look(state: "ProbingState", observation: Observation) -> Look:
     """Look into a loss of the ramp, or of a trial."""
     suspect, loss, noise = state.suspect, observation.loss, state.noise
-    if not suspect.held:
+    if suspect.held == Held.NONE:
         return _opened(state, observation)
-    if suspect.held == "base":
+    if suspect.held == Held.BASE:
         return _based(state, observation)
     if suspect.cleared(noise.level, noise, loss):
         return Look(state._replace(suspect=Suspect()), Cause.NONE)
-    if suspect.held == "step":
+    if suspect.held == Held.STEP:
         return _compared(state, observation)
     return _blamed(state)
 
@@ -91,7 +100,7 @@ def _opened(state: "ProbingState", observation: Observation) -> Look:
         if not follow(noise, loss)[1]:
             return Look(state, Cause.NONE)
         excess = max(0.0, loss - noise.level)
-    suspect = Suspect("step", excess, state.behind)
+    suspect = Suspect(Held.STEP.value, excess, state.behind)
     state = state._replace(suspect=suspect)
     if excess <= GROSS * abs(noise.level):
         return _blamed(state)
@@ -108,7 +117,7 @@ def _compared(state: "ProbingState", observation: Observation) -> Look:
     marks = ramp.marks[-(len(POOL) - 1) :]
     used = (base, trials.champion.slot, trials.slot, *(mark[0] for mark in marks))
     slot = next((slot for slot in POOL if slot not in used), "")
-    suspect = suspect._replace(held="base", slot=slot)
+    suspect = suspect._replace(held=Held.BASE.value, slot=slot)
     reason = f"{suspect.why} at scale {suspect.scale:.3g}; comparing with the weights before"
     decision = Decision(
         observation.scale, save=slot or None, restore=base, hold=True, reason=reason
@@ -132,7 +141,7 @@ def _based(state: "ProbingState", observation: Observation) -> Look:
         return Look(state, Cause.OPEN, Decision(observation.scale, hold=True))
     if not suspect.slot:
         return _blamed(state)
-    state = state._replace(suspect=suspect._replace(held="again"))
+    state = state._replace(suspect=suspect._replace(held=Held.AGAIN.value))
     reason = f"those give {loss:.4g}; comparing once more with the weights at the jump"
     decision = Decision(observation.scale, restore=suspect.slot, hold=True, reason=reason)
     return Look(state, Cause.OPEN, decision)

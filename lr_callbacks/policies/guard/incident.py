@@ -92,7 +92,8 @@ def begin(state: GuardState, observation: Observation) -> Said:
 def verify(guard: "Guard", state: GuardState, observation: Observation) -> Said:
     """Fold in a loss of the last good weights."""
     test = state.test.add(observation.loss)
-    if test.highs >= 0 and math.isfinite(observation.loss) and as_high(test, observation.loss):
+    high = test.mean + MOST * test.deviation < observation.loss < math.inf  # so the batch is bad
+    if high and test.highs >= 0:
         test = test._replace(highs=test.highs + 1)
     state = state._replace(test=test)
     grave = state.good.step < 0 and test.total > GRAVE * BACK
@@ -194,11 +195,6 @@ def _new_normal(guard: "Guard", state: GuardState, observation: Observation) -> 
         present="", clear=0, doubt=doubt, test=wald(mean, good.deviation), asked=observation.step,
     )  # fmt: skip
     return state, said
-
-
-def as_high(test: Wald, loss: float) -> bool:
-    """Whether a loss of held weights is as high as those that alarmed: the batch was bad."""
-    return loss > test.mean + MOST * test.deviation
 
 
 def changed(test: Wald, kept: Kept) -> bool:

@@ -95,8 +95,9 @@ MEMORY = 6
 #: is reached at up to ten times the rate that suits (Smith 2017).
 RISEN, RANGE = 1.5, 10.0
 
-#: A rate that is raised so many times in one step was not raised by a schedule, and the one before
-#: was not at fault. Changes within a tenth are not followed.
+#: A schedule that raises its rate so many times in one step starts again, at one that has proved
+#: good; else somebody wrote it, and the rate before was not at fault. Changes within a tenth are
+#: not followed.
 LEAP, NEAR = 10.0, 0.9
 
 #: Factor on the rate where the untrained weights are the only ones to return to: it may be wrong by
