@@ -47,7 +47,7 @@ def accused(
 
     A loss that drifts at a rate beyond suspicion has a reason of its own, and hides no spike.
     """
-    drifts = worst is Condition.DIVERGING and state.good.step >= 0
+    drifts = worst is Condition.DIVERGING
     if not drifts or suspect(state, observation):
         return worst
     milder = [r.condition for r in readings.values() if r.condition < worst]
