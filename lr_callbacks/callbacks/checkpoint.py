@@ -28,6 +28,7 @@ class Memory:
         slots: the snapshots of a run that is taken up again, or to be saved.
         unsaved: the last snapshot was refused, which the policy has not heard yet.
         distance: what is known of the distance from the first weights.
+        held: slot of the weights that are held; empty where none are.
     """
 
     state: ControllerState
@@ -38,6 +39,7 @@ class Memory:
     limits: list[list[float]] = field(default_factory=list)
     unsaved: bool = False
     distance: Mapping[str, Any] = field(default_factory=dict)
+    held: str = ""
 
 
 def to_plain(controller: Controller, memory: Memory, judging: Controller) -> dict[str, Any]:
@@ -62,6 +64,7 @@ def to_plain(controller: Controller, memory: Memory, judging: Controller) -> dic
         "limits": memory.limits,
         "unsaved": memory.unsaved,
         "distance": dict(memory.distance),
+        "held": memory.held,
     }
 
 
@@ -94,6 +97,7 @@ def from_plain(
     memory = Memory(state, decision, unread, dict(saved["counts"]), slots, saved.get("limits", []))
     memory.distance = saved.get("distance", {})
     memory.unsaved = bool(slots) and saved.get("unsaved", False)
+    memory.held = saved.get("held", "") if slots else ""
     return memory, fresh if changed else None
 
 

@@ -141,13 +141,18 @@ class Fit:
             self.steps.measures.unsaved = not self.snapshots.save(decision.save)
             made = self.steps.made
             self.steps.measures.saved = made if made > step else None
-        if decision.restore is not None:
-            known = decision.restore in self.snapshots.slots
+        hold, slot = decision.hold, decision.restore
+        if slot is None and not hold:
+            slot = self._memory.held or None  # continued from, now with the frozen parameters
+        if slot is not None:
+            known = slot in self.snapshots.slots
             # A slot from before a resume is gone; the weights resumed from are the next best.
-            self.snapshots.restore(decision.restore if known else START)
+            self.snapshots.restore(slot if known else START, frozen=not hold)
             self.steps.keep()
+            self._memory.held = slot if hold else ""
+        if decision.restore is not None:
             self.steps.measures.forget()
-        self.steps.hold = decision.hold
+        self.steps.hold = hold
         if decision.stop:
             self.trainer.should_stop = True
 

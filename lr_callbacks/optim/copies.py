@@ -118,6 +118,18 @@ def put_back(weight: Tensor, saved: Tensor) -> None:
         weight.data = saved.to(weight.device, copy=True)
 
 
+def on_device(value: Any, device: torch.device) -> Any:
+    """Bring weights and moments, which lie flat in a checkpoint, to where the training is."""
+    if isinstance(value, Tensor):
+        return value.to(device) if value.ndim else value
+    if isinstance(value, Mapping):
+        return {key: on_device(item, device) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        items = [on_device(item, device) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    return value
+
+
 def states_of(optimizer: Optimizer) -> dict[Tensor, dict[str, Any]]:
     """Return the state that ``optimizer`` keeps for each parameter, as far as it lies here."""
     kept = {p: s for p, s in optimizer.state.items() if isinstance(p, Tensor)}

@@ -1,7 +1,7 @@
 """Verified copies of everything that a training changes."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from lr_callbacks.core import require
 from lr_callbacks.optim.copies import (
     finite,
+    on_device,
     put_back,
     restore_states,
     states_of,
@@ -109,21 +110,24 @@ class Snapshots:
         if self._apart:
             resharded(self.module)
         states = [list(states_of(optimizer).values()) for optimizer in self.optimizers]
-        good = finite([*self._changing.trained().values(), *tensors_in(states)])
-        if not (agreed(good, self._device()) if self._apart else good):
+        if not self._finite([*self._changing.trained().values(), *tensors_in(states)]):
             return False
-        weights = self._changing.tensors()
         groups = [[unscheduled(g) for g in o.param_groups] for o in self.optimizers]
         parameters = [list(states_of(optimizer)) for optimizer in self.optimizers]
         extras = [extra.state_dict() for extra in self.extras]
-        present = (weights, states, groups, extras)
+        present = (self._changing.tensors(), states, groups, extras)
         weights, states, groups, extras = self._stored(present, None if old is None else old[:-1])
         self._slots[slot] = _Snapshot(weights, states, groups, extras, parameters)
         return True
 
     @torch.no_grad()
-    def restore(self, slot: str) -> None:
+    def restore(self, slot: str, *, frozen: bool = True) -> None:
         """Return to the state in ``slot``; what is not in it, or new, keeps its value.
+
+        Args:
+            slot: to return to.
+            frozen: also parameters that are frozen and yet move, as a target network does. Without
+                them weights are compared by the present objective, where that is finite.
 
         Raises:
             KeyError: nothing was saved under this name.
@@ -131,9 +135,10 @@ class Snapshots:
         snapshot = self._slots[slot]
         if self._apart:
             resharded(self.module)
-        weights = self._named()
+        weights, kept = self._named(), {} if frozen else self._changing.moved()
+        frozen = not kept or not self._finite(kept.values())
         for name, saved in snapshot.weights.items():
-            if name in weights:
+            if name in weights and (frozen or name not in kept):
                 put_back(weights[name], saved)
         for optimizer, parameters, states, groups in zip(
             self.optimizers, snapshot.parameters, snapshot.states, snapshot.groups, strict=True
@@ -176,12 +181,18 @@ class Snapshots:
         for name, saved in state.items():
             self._refuse_one_more(name)
             parts = [saved[key] for key in ("weights", "states", "groups", "extras")]
-            weights, states, groups, extras = self._stored(_moved(parts, self._device()), None)
+            stored = self._stored(on_device(parts, self._device()), None)
+            weights, states, groups, extras = stored
             parameters = [
                 [place[i] for i in held]
                 for place, held in zip(places, saved["parameters"], strict=True)
             ]
             self._slots[name] = _Snapshot(weights, states, groups, extras, parameters)
+
+    def _finite(self, tensors: Iterable[Tensor]) -> bool:
+        """Whether tensors are finite, on every process."""
+        good = finite(tensors)
+        return agreed(good, self._device()) if self._apart else good
 
     def _refuse_one_more(self, slot: str) -> None:
         room = slot in self._slots or len(self._slots) < self._limit
@@ -230,15 +241,3 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 def _places(optimizer: Optimizer) -> dict[Tensor, int]:
     parameters = (p for group in optimizer.param_groups for p in group["params"])
     return {parameter: place for place, parameter in enumerate(parameters)}
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    """Bring weights and moments, which lie flat in a checkpoint, to where the training is."""
-    if isinstance(value, Tensor):
-        return value.to(device) if value.ndim else value
-    if isinstance(value, Mapping):
-        return {key: _moved(item, device) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        items = [_moved(item, device) for item in value]
-        return tuple(items) if isinstance(value, tuple) else items
-    return value

@@ -48,11 +48,13 @@ class Changing:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all parameters and buffers that change, by name, as far as they lie here."""
-        trained = self.trained()
-        frozen = self._all_but(trained).items()
-        moved = {n: p for n, p in frozen if n in self._followers or self._moved(n, p)}
         buffers = self._meant(dict(self._module.named_buffers()))
-        return {**trained, **moved, **{n: local(b) for n, b in buffers.items()}}
+        return {**self.trained(), **self.moved(), **{n: local(b) for n, b in buffers.items()}}
+
+    def moved(self) -> dict[str, Tensor]:
+        """Return the frozen parameters that change, by name, as far as they lie here."""
+        frozen = self._all_but(self.trained()).items()
+        return {n: p for n, p in frozen if n in self._followers or self._moved(n, p)}
 
     def _moved(self, name: str, frozen: Tensor) -> bool:
         """Whether a frozen tensor has other numbers than when it was met first."""

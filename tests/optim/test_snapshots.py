@@ -230,6 +230,40 @@ def test_slots_travel_in_a_checkpoint_to_a_new_process(name, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(weights(model), expected, strict=True))
 
 
+class Distilled(nn.Module):
+    """A network and a frozen copy, which follows it by steps of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.target = network(), network().requires_grad_(False)
+
+
+def test_a_target_network_is_put_back_but_for_a_comparison():
+    model = Distilled()
+    snapshots = Snapshots(model, [torch.optim.SGD(model.net.parameters(), lr=0.1)])
+    snapshots.save("good")
+    first = weights(model.net), weights(model.target)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+    moved = weights(model.target)
+    snapshots.restore("good", frozen=False)
+    assert all(map(torch.equal, weights(model.net), first[0]))
+    assert all(map(torch.equal, weights(model.target), moved))
+    snapshots.restore("good")
+    assert all(map(torch.equal, weights(model.target), first[1]))
+
+
+def test_a_target_network_that_is_not_finite_is_put_back_for_a_comparison_too():
+    model = Distilled()
+    snapshots = Snapshots(model, [torch.optim.SGD(model.net.parameters(), lr=0.1)])
+    snapshots.save("good")
+    first = weights(model.target)
+    model.target[0].weight[0, 0] = torch.nan
+    snapshots.restore("good", frozen=False)
+    assert all(map(torch.equal, weights(model.target), first))
+
+
 def test_only_what_is_named_is_copied():
     model = network()
     snapshots = Snapshots(model, [], only={"0.weight"})

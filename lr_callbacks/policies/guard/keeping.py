@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from lr_callbacks.core import Observation, Verdict
 from lr_callbacks.policies.guard import incident, race, rate, words
 from lr_callbacks.policies.guard.modes import (
+    DOWNHILL,
     LOST_GROUND,
     RISEN,
     SETTLED,
@@ -35,7 +36,7 @@ def keep(guard: "Guard", state: GuardState, observation: Observation) -> Said:
         state = state._replace(best=Kept("", step, level.mean, level.deviation, at))
     young, said = good.step < 0, dict[str, Any]()
     settled = not young or race.over(state)
-    if young and not level.seen % SETTLED:
+    if young and not level.seen % SETTLED and state.race.downhill < DOWNHILL:
         noise = abs(good.mean) * (UNTRAINED if settled else 1.0)  # the race tells better
         if _above(level, good, noise):
             where = "that of the untrained weights"

@@ -47,6 +47,11 @@ RACED, SKIPPED, OVERSHOOT, CATAPULT = 24, 4, -0.55, -0.2
 #: Such windows before anything may prove good.
 WINDOWS = 2
 
+#: Mean sign of the next gradient along the last update, over some twenty steps, above which the
+#: updates are too short rather than too long: a rising loss then has another reason, such as a
+#: target that moves. Rates far too high give -0.8 to 0.3, values that learn from themselves 1.
+DOWNHILL, TWENTY = 0.5, 0.1
+
 #: Of these the first half is not compared, since the lower rate begins behind. The others must lie
 #: below those at the higher rate after as many steps, by Wilcoxon's signed ranks (1945): of twelve
 #: without a difference one case in six reaches 52, and few healthy runs overshoot. A rate that has
@@ -197,6 +202,7 @@ class Race(NamedTuple):
     peak: float = -math.inf  # highest since
     steps: int = 0  # of this window
     signs: float = 0.0  # of ⟨gradient, −last update⟩, added up over them
+    downhill: float = 0.0  # their running mean
     windows: int = 0  # looked at
     overshot: bool = False  # whether that is why there is a race
     losses: tuple[float, ...] = ()  # of the first window

@@ -13,6 +13,7 @@ from lr_callbacks.policies.guard.modes import (
     RANKS,
     RESTART_CUT,
     SKIPPED,
+    TWENTY,
     WINDOWS,
     GuardState,
     Kept,
@@ -57,7 +58,10 @@ def follow(guard: "Guard", state: GuardState, observation: Observation) -> Said:
             ahead = (*race.ahead, race.rival[race.steps] - loss)[-COMPARED:]
             race = race._replace(ahead=ahead)
         losses = race.losses if race.windows else (*race.losses, loss)
-        race = race._replace(steps=race.steps + 1, signs=race.signs + sign, losses=losses)
+        downhill = race.downhill + TWENTY * (sign - race.downhill)
+        race = race._replace(
+            steps=race.steps + 1, signs=race.signs + sign, downhill=downhill, losses=losses
+        )
     state = state._replace(race=race)
     if race.rival:
         return _compare(guard, state, observation)
