@@ -39,16 +39,18 @@ _Found = tuple[str, Reading]
 class Guard:
     """Trusts the user's rate until an experiment on the present batches speaks against it.
 
-    Weights are *held* when they are loaded and every update is withheld, so that their losses can
-    be compared. A snapshot is *good* after ``quiet`` steps without an alarm, and the rate in force
-    has then *proved* good. An *alarm* is a detector's, but for a drift at a rate that has proved
-    good; or what is not finite, or a loss back above a level it had left. Losses are *high* or
-    *back*, as against their level before the alarm, by a sequential test. An *incident* is a
-    roll-back. It leaves a *cap* on the rate in force: what had proved good; after a second one in 6
-    × ``quiet`` steps, or where the held losses were not at their old level either, ``cut`` times
-    that, as a factor on all that the schedule still does. A rate that was raised more than tenfold
-    in one step, and has not proved good since, is capped at what it was before. 12 × ``quiet``
-    steps without an alarm raise a cap by half, up to 0.7 times what failed.
+    Weights are *held* when older ones are loaded and every update is withheld, so that losses can
+    be compared (a target network stays as it is). A snapshot is *good* after ``quiet`` steps
+    without an alarm, and the rate in force has then *proved* good. An *alarm* is what is not
+    finite; a detector's, but a drift only at a rate above those that proved good, or after one has
+    failed; a loss back above a level it had left; and, before anything is good, one above that of
+    the first weights, unless updates still point downhill. Losses are *high* or *back* as against
+    their level before the alarm. An *incident* is a roll-back. It leaves a *cap* on the rate in
+    force: what had proved good; ``cut`` times that at a second one in 6 × ``quiet`` steps, or where
+    the good weights did not reach their old level either; from the first weights a tenth, but for
+    the first time; after a raise of more than tenfold in one step, the rate before. What the
+    schedule then lowers is lowered by the same share. 12 × ``quiet`` steps without an alarm raise a
+    cap by half, up to 0.7 times what failed.
 
     ```
     from      to         when
@@ -64,9 +66,8 @@ class Guard:
     verify    watch      the held weights' losses are back: the present ones were harmed, an
                          incident; or they were as high at first, or not finite, and then are back:
                          these batches were bad, training continues from the state set aside
-    verify    doubt      they are as high: the data or the objective changed, training continues;
-                         so much that it may be a burst of bad data
-    verify    cruise     they are as high, by little
+    verify    doubt      they are as high: the data or the objective changed, or bad data began
+    verify    cruise     they are not much higher than they were: training continues
     verify    exhausted  the last of ``rollbacks`` was made; from now on alarms are recorded only
     doubt     look       at times, and where the losses have come half of the way back: the weights
                          from before the change are held
@@ -153,9 +154,8 @@ class Guard:
             state, said = self._watch(state, observation)
         else:
             state, said = self._run(state, observation, readings, found)
-        level, cruises = state.level, state.mode == Mode.CRUISE
-        held = not cruises and state.mode in (Mode.VERIFY, Mode.LOOK)
-        calm = cruises and state.good.step >= 0 and state.clear >= self.quiet
+        level, held = state.level, state.mode in (Mode.VERIFY, Mode.LOOK)
+        calm = state.mode == Mode.CRUISE and state.good.step >= 0 and state.clear >= self.quiet
         decision = Decision(
             scale=rate.scale(self, state, observation.scheduled),
             condition=found[1].condition,
