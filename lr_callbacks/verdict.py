@@ -54,7 +54,7 @@ def divergence(first: float, peak: float, last: Sequence[float], far: float = FA
         One clause; empty when it did not diverge.
 
     >>> divergence(2.3, 1e7, [2.30, 2.31])
-    'the loss rose from 2.3 to 1e+07 and ended at 2.305'
+    'the loss rose from 2.3 to 1e+07; the last 2 are at 2.305 on average'
     >>> divergence(2.3, 1e7, [0.1, 0.12])
     ''
     >>> divergence(2.3, 4.7, [4.6, 4.7])
@@ -69,7 +69,8 @@ def divergence(first: float, peak: float, last: Sequence[float], far: float = FA
     blown = peak > first + max(far * abs(first), 8 * noise)
     if end < first - 0.02 * abs(first) or not blown:
         return ""
-    return f"the loss rose from {first:.4g} to {peak:.4g} and ended at {end:.4g}"
+    last_ones = f"the last {len(finite)} are at {end:.4g} on average"
+    return f"the loss rose from {first:.4g} to {peak:.4g}; {last_ones}"
 
 
 def judged(losses: Sequence[tuple[int, float]], decisions: Rows) -> Judged:

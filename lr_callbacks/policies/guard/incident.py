@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from lr_callbacks.core import Observation, Verdict
+from lr_callbacks.core import Condition, Observation, Verdict
 from lr_callbacks.policies.guard import rate, words
 from lr_callbacks.policies.guard.modes import (
     BACK,
@@ -35,7 +35,7 @@ def free(state: GuardState) -> str:
     return next(slot for slot in POOL if slot not in used)
 
 
-def alarmed(state: GuardState, observation: Observation, seen: str) -> Said:
+def alarmed(state: GuardState, observation: Observation, seen: str, condition: Condition) -> Said:
     """Set the present state aside, and let the next losses decide.
 
     In doubt the state before the change stays the one that is set aside.
@@ -52,7 +52,8 @@ def alarmed(state: GuardState, observation: Observation, seen: str) -> Said:
         deviation = max(UNTRAINED * abs(mean), min(deviation, abs(mean)))
     elif not state.doubt and good.mean < mean:  # a level that has followed a drift
         mean = good.mean
-    said = {
+    said: dict[str, Any] = {
+        "condition": condition,
         "save": save,
         "seen": seen,
         "done": "watching the next losses",

@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from lr_callbacks.core import Observation, Verdict
+from lr_callbacks.core import Condition, Observation, Verdict
 from lr_callbacks.policies.guard import incident, race, rate, words
 from lr_callbacks.policies.guard.modes import (
     DOWNHILL,
@@ -39,13 +39,13 @@ def keep(guard: "Guard", state: GuardState, observation: Observation) -> Said:
     if young and not level.seen % SETTLED and state.race.downhill < DOWNHILL:
         noise = abs(good.mean) * (UNTRAINED if settled else 1.0)  # the race tells better
         if _above(level, good, noise):
-            where = "that of the untrained weights"
-            return incident.alarmed(state, observation, words.lost_ground(level, where))
+            seen = words.lost_ground(level, "that of the untrained weights")
+            return incident.alarmed(state, observation, seen, Condition.DIVERGING)
     if candidate.slot and step - candidate.step >= guard.quiet and settled:
         if not young and _lost(state, observation):
-            where = f"the level of step {state.best.step}"
+            seen = words.lost_ground(level, f"the level of step {state.best.step}")
             state = state._replace(candidate=Kept())
-            return incident.alarmed(state, observation, words.lost_ground(level, where))
+            return incident.alarmed(state, observation, seen, Condition.DIVERGING)
         state, said = _promoted(state)
         candidate, good = state.candidate, state.good
     due = step - good.step >= max(guard.snapshot_every, step // 100)

@@ -158,7 +158,6 @@ class Guard:
         calm = state.mode == Mode.CRUISE and state.good.step >= 0 and state.clear >= self.quiet
         decision = Decision(
             scale=rate.scale(self, state, observation.scheduled),
-            condition=found[1].condition,
             hold=held,
             probing=held,
             urgent=level.mean + 4 * level.deviation if calm else -math.inf,
@@ -166,7 +165,7 @@ class Guard:
             measure=race.asked(state),
             mode=state.mode,
             reason="; ".join(filter(None, map(said.get, ("seen", "done")))) if said else "",
-            **said,
+            **{"condition": found[1].condition, **said},
         )
         return state, decision
 
@@ -191,11 +190,11 @@ class Guard:
                 return state, said
         if state.mode == Mode.TRIAL:
             return trial.follow(self, state, observation)
-        state = rate.forgiven(self, state)
-        if state.doubt:
+        state, said = rate.forgiven(self, state, observation.scheduled)
+        if state.doubt and not said:
             state, said = doubt.follow(self, state, observation)
-            if said:
-                return state, said
+        if said:
+            return state, said
         mode = rate.mode(self, state, observation.scheduled)
         state = state if state.mode == mode else state._replace(mode=mode)
         return keeping.keep(self, state, observation)
@@ -218,6 +217,7 @@ class Guard:
     ) -> Said:
         """Try a lower rate against an oscillation, watch after any other alarm."""
         seen = words.alarm(state.level, observation)
+        finite = math.isfinite(observation.loss) and not observation.skipped
         if state.mode == Mode.EXHAUSTED:
             new = state.clear >= self.quiet  # an episode is recorded once
             return state._replace(clear=0), {"seen": seen} if new else {}
@@ -228,10 +228,10 @@ class Guard:
             return trial.begin(self, state, observation, symptom(name, reading))
         if state.mode == Mode.TRIAL:
             if race.racing(state):
-                finite = math.isfinite(observation.loss) and not observation.skipped
                 return (state, {}) if finite else race.undone(state, "non-finite at it")
             state = trial.undone(state)
-        return incident.alarmed(state, observation, seen)
+        condition = reading.condition if finite else Condition.NONFINITE
+        return incident.alarmed(state, observation, seen, condition)
 
     def _watch(self, state: GuardState, observation: Observation) -> Said:
         """Let Wald's test say whether the losses are back."""

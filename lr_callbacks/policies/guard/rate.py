@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lr_callbacks.core import Condition, Observation, Reading
+from lr_callbacks.policies.guard import words
 from lr_callbacks.policies.guard.modes import (
     CATAPULT,
     FORGIVENESS,
@@ -22,6 +23,7 @@ from lr_callbacks.policies.guard.modes import (
     WARM,
     GuardState,
     Mode,
+    Said,
 )
 
 if TYPE_CHECKING:
@@ -131,15 +133,22 @@ def capped(
     return state._replace(cap=cap)
 
 
-def forgiven(guard: "Guard", state: GuardState) -> GuardState:
+def forgiven(guard: "Guard", state: GuardState, scheduled: float) -> Said:
     """Forget an incident, and forgive what failed, after so many clear steps."""
-    cap = state.cap
+    cap, before = state.cap, state
     if not state.clear % (MEMORY * guard.quiet):
         cap = cap._replace(incidents=0)
     if not state.clear % (FORGIVING * guard.quiet) and cap.rate < math.inf:
         top = max(cap.rate, RETURN * cap.failed)
         cap = cap._replace(rate=min(top, FORGIVENESS * cap.rate), failed=SLOWLY * cap.failed)
-    return state if cap is state.cap else state._replace(cap=cap)
+    if cap is state.cap:
+        return state, {}
+    state = state._replace(cap=cap)
+    old, new = scale(guard, before, scheduled), scale(guard, state, scheduled)
+    if new <= old:
+        return state, {}
+    done = f"the rate is raised, {words.share(new)}"
+    return state, {"seen": f"{state.clear} steps without an alarm", "done": done}
 
 
 def mode(guard: "Guard", state: GuardState, scheduled: float) -> str:
