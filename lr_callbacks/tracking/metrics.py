@@ -87,8 +87,6 @@ class Metrics:
                 self._last_step = step
                 if (extremes := self._extremes.add(step, value)) is not None:
                     clean |= self._named(*extremes)
-        if own:
-            self.own |= metrics.keys()
         return clean
 
     def rest(self) -> tuple[int, dict[str, float]] | None:

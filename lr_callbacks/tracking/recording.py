@@ -71,9 +71,12 @@ class Recording:
         times: Sequence[float] = (),
     ) -> None:
         """Append the metrics of steps, and a tag the first time that one is not finite."""
-        before = self._metrics.first_nonfinite
-        whole = [(m, s if type(s) is int else integer(s)) for m, s in steps]
-        records = [{"s": s, "m": self._metrics(metrics, s, own=own)} for metrics, s in whole]
+        before, records = self._metrics.first_nonfinite, []
+        for metrics, step in steps:
+            s = step if type(step) is int else integer(step)
+            records.append({"s": s, "m": self._metrics(metrics, s, own=own)})
+        if own:
+            self._metrics.own.update(*(metrics for metrics, _ in steps))
         for record, seconds in zip(records, times, strict=False):
             record["t"] = int(seconds * 1000)
         self.write(*records)
@@ -194,7 +197,8 @@ def final_status(status: str, error: BaseException | None) -> str:
 
 def _fatal() -> BaseException | None:
     """Return the exception that nobody caught: that of a script, or of a cell of a notebook."""
-    return getattr(sys, "last_value", None)
+    found: BaseException | None = vars(sys).get("last_value")
+    return found
 
 
 def _mark(error: BaseException | None) -> tuple[int, int] | None:
