@@ -56,15 +56,15 @@ class Rates:
         if not isinstance(rate, Tensor) or rate.device.type == "cpu":  # else it would wait
             shown["lr"] = f"{float(rate):.3g}"
 
-    def stepped(self) -> tuple[list[str], list[Rate]]:
-        """Return names of all groups and the rates that their last step used; no host sync."""
+    def stepped(self) -> dict[str, Rate]:
+        """Return the rates that the last step of each group used, by name; no host sync."""
         rates: list[Rate] = []
         for scaler in self.scalers:
             rates += scaler.stepped
         if len(rates) != len(self.names):  # finetuning adds groups on the way
             self.names = self._named()
             self.effective = bool(effective_rates(self.scalers, self.names))
-        return self.names, rates
+        return dict(zip(self.names, rates, strict=False))
 
     def now(self) -> dict[str, float]:
         """Return the rates in force, by name."""

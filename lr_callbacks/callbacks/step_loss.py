@@ -87,9 +87,10 @@ class LossWindow:
         if total is None:
             self.awaited.missed(trainer, module)
             return None
+        planned = trainer.accumulate_grad_batches
         # Lightning divided each loss by the planned length, which the last window may not reach.
-        divided = module.automatic_optimization and self._monitor in (None, "loss")
-        planned = trainer.accumulate_grad_batches if divided else 1
+        if planned > 1 and not (module.automatic_optimization and self._monitor in (None, "loss")):
+            planned = 1
         return total if count == planned else total * (planned / count)
 
 

@@ -138,9 +138,8 @@ class Steps:
         if block:
             last = block[-1]
             urgent = prompt and (last.skipped or not last.loss <= memory.decision.urgent)
-            waiting = len(block) + len(memory.unread)
-            least = min(LONGEST, last.step // 128) if prompt else 0
-            full = waiting >= max(self._every, least)
+            least = max(self._every, min(LONGEST, last.step // 128)) if prompt else self._every
+            full = len(block) + len(memory.unread) >= least
             if full or urgent or memory.decision.probing:
                 return True
         if time.monotonic() > self._deadline:
@@ -192,16 +191,15 @@ class Steps:
             skipped: Flag = self._amp is not None
         else:
             skipped = ~passed if isinstance(passed, Tensor) else not passed
-        names, used = self._rates.stepped()
+        rates = self._rates.stepped()
         if self._rates.effective:
-            extra |= effective_rates(self._rates.scalers, names)
+            extra |= effective_rates(self._rates.scalers, self._rates.names)
         step = self._loop._batches_that_stepped
         if self._asked:
             self.measures.stamp(step)
         if self._settings.per == "step":
             self._answered = self._memory.decision  # of a block, its first step is measured
-        rates, held = dict(zip(names, used, strict=False)), self.gates[0].hold
-        scale = self._rates.scalers[0].scale
+        scale, held = self._rates.scalers[0].scale, self.gates[0].hold
         record = StepRecord(step, loss, rates, scale, skipped, extra, held, time.time())
         self._block.append(record)
         return True
