@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from lr_callbacks.optim.buffers import Buffers
 from lr_callbacks.optim.finite import Flag, both, gradient_norm, loss_finite, with_gradient
-from lr_callbacks.optim.norm_limit import Clipped, NormLimit
+from lr_callbacks.optim.norm_limit import Clipped, NormLimit, scale_gradients
 from lr_callbacks.optim.shards import Combine, combined, is_sharded, seen
 from lr_callbacks.optim.undo import Undo
 
@@ -166,11 +166,15 @@ class StepGate:
                 ok, norm = self._settled(ok, norm)
         if isinstance(norm, Tensor):
             self._hand_over(both(ok, norm.isfinite()), norm)
-        elif self._skips and not (ok and (norm is None or math.isfinite(norm))):
+            return
+        finite = norm is None or math.isfinite(norm)
+        if self._skips and not (ok and finite):
             self._undo.withhold()
-        else:
-            if norm is not None and math.isfinite(norm) and self.outliers is not None:
-                self.clipped = self.outliers.clip(self.optimizer, norm) or self.clipped
+        elif self.outliers is not None and finite and norm is not None:
+            usual = self.outliers.follow(norm)
+            if usual < norm:
+                scale_gradients(self.optimizer, usual / norm)
+                self.clipped = Clipped(norm, usual)
 
     def _settled(self, ok: Flag, norm: Tensor | float | None) -> tuple[Flag, Tensor | float | None]:
         """Return verdict and norm of all ranks, on a device only for a fused optimizer."""
@@ -194,7 +198,9 @@ class StepGate:
         """Give a fused optimizer the verdict on its device, and clip there."""
         passed = torch.as_tensor(ok, device=norm.device)
         if self.outliers is not None:
-            self.clipped = self.outliers.clip_there(self.optimizer, norm, passed)
+            usual = self.outliers.follow_there(norm, passed)
+            scale_gradients(self.optimizer, torch.where(usual < norm, usual / norm, 1.0))
+            self.clipped = Clipped(norm, usual)
         if self._skips:
             scaled: Any = self.optimizer
             self._handed = getattr(scaled, "found_inf", None) is None

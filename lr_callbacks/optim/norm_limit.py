@@ -57,24 +57,6 @@ class NormLimit:
         self.seen: Any = 0.0
         self.last: Any = 0.0
 
-    def clip(self, optimizer: Optimizer, norm: float) -> Clipped | None:
-        """Scale the gradients of ``optimizer`` down if their finite norm is an outlier; fold it in.
-
-        Returns:
-            What was done; None where nothing was.
-        """
-        usual = self.follow(norm)
-        if usual >= norm:
-            return None
-        _scale(optimizer, usual / norm)
-        return Clipped(norm, usual)
-
-    def clip_there(self, optimizer: Optimizer, norm: Tensor, passed: Tensor) -> Clipped:
-        """Do the same on the device; a norm that is not ``passed`` is not folded in."""
-        allowed = self.follow_there(norm, passed)
-        _scale(optimizer, torch.where(allowed < norm, allowed / norm, 1.0))
-        return Clipped(norm, allowed)
-
     def follow(self, norm: float) -> float:
         """Fold in a finite norm on the host; return it, or the usual one where it is an outlier."""
         x, seen, mean, usual = math.log(max(norm, _TINY)), self.seen, self.mean, self.last
@@ -126,7 +108,7 @@ class NormLimit:
         self.mean, self.deviation, self.seen, self.last = (*state, state[0])[:4]
 
 
-def _scale(optimizer: Optimizer, factor: Tensor | float) -> None:
+def scale_gradients(optimizer: Optimizer, factor: Tensor | float) -> None:
     """Multiply all gradients, in place where their numbers lie apart."""
     for parameter in with_gradient(optimizer):
         gradient: Any = parameter.grad
