@@ -86,11 +86,6 @@ class Fit:
         broken = self.trainer.state.status == TrainerStatus.INTERRUPTED
         return self.trainer.world_size == 1 or not broken
 
-    @property
-    def holds(self) -> bool:
-        """Whether updates are withheld."""
-        return self.steps.hold
-
     def validation(self) -> StepRecord | None:
         """Return what the validation that ended logged, as of the last step; None if nothing."""
         loss = validated(self.trainer, str(self.settings.monitor))

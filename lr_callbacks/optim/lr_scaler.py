@@ -49,7 +49,7 @@ class LRScaler:
         self.scales = False
         # A schedule that rises to a peak (OneCycleLR) keeps it here.
         self.initial = [
-            _float(g.get("max_lr", g.get("initial_lr", g["lr"]))) for g in optimizer.param_groups
+            float(g.get("max_lr", g.get("initial_lr", g["lr"]))) for g in optimizer.param_groups
         ]
         self._written: list[_Written] = []
         self.stepped: list[Rate] = self.rates()
@@ -220,7 +220,3 @@ def _put(group: dict[str, Any], value: Rate) -> None:
 
 def _copy(rate: Rate) -> Rate:
     return rate.detach().clone() if isinstance(rate, Tensor) else rate
-
-
-def _float(rate: Rate) -> float:
-    return float(rate)
