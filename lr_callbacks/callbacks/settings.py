@@ -7,21 +7,7 @@ from lr_callbacks.core import require
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the user chose, and what may stand there.
-
-    Args:
-        read_every: steps whose losses are read from the device together, at least 1; None for 16,
-            or 1 for several processes on the CPU.
-        monitor: the loss to follow, by its name in what `training_step` returns or logs.
-        per: ``"step"`` or ``"validation"``.
-        optimizer: the position of one optimizer among those of `configure_optimizers`.
-        skip: skip steps that are not finite; None where the policy may act.
-        gate: ``"clip"`` scales outliers of the gradient norm down where the policy may act.
-        own_loss: the loss followed is moved by the optimizers in charge alone.
-        snapshots: ``"device"``, ``"cpu"`` or ``"auto"``.
-        checkpoint: ``"probing"``, ``"always"`` or ``"never"``.
-        log_gradients: measure the gradients and the update of each step.
-    """
+    """What the user chose, as `AdaptiveLearningRate` describes it, and what may stand there."""
 
     read_every: int | None = None
     monitor: str | None = None
