@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lr_callbacks.report import compare, explain, replay, watch
 from lr_callbacks.report.find_run import newest
 from lr_callbacks.terminal import EXIT_CODES, show, show_json
+from lr_callbacks.tracking.conversion import first_line
 from lr_callbacks.tracking.journal import SUFFIX
 
 if TYPE_CHECKING:
@@ -93,8 +94,7 @@ def _part(options: argparse.Namespace) -> int:
     try:
         return int(PARTS[options.command][0].main(options))
     except (ValueError, OSError) as error:
-        line = str(error).splitlines()[0]
-        print(f"lr-callbacks {options.command}: {line}", file=sys.stderr)
+        print(f"lr-callbacks {options.command}: {first_line(error)}", file=sys.stderr)
         return 2 if options.command == "replay" else 1
 
 

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lr_callbacks.report.sweep import figure, jobs_of
 from lr_callbacks.tracking import store
+from lr_callbacks.tracking.conversion import first_line
 from lr_callbacks.tracking.logger import PARENT
 
 log = logging.getLogger(__name__)
@@ -155,5 +156,4 @@ def _guarded(warning: str, call: Callable[..., Any], *arguments: Any) -> None:
     try:
         call(*arguments)
     except (OSError, MlflowException) as error:
-        reason = str(error).splitlines()[0]
-        log.warning("%s: %s", warning, reason)
+        log.warning("%s: %s", warning, first_line(error))

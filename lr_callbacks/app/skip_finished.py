@@ -15,6 +15,7 @@ from pytorch_lightning.loggers import Logger
 
 from lr_callbacks.app.assemble import logger_nodes
 from lr_callbacks.tracking import store
+from lr_callbacks.tracking.conversion import first_line
 from lr_callbacks.tracking.journal import OVERRIDES
 from lr_callbacks.tracking.logger import PARENT, JournaledMLFlowLogger
 
@@ -73,7 +74,7 @@ def finished(config: DictConfig) -> Finished | None:
         if parent := os.environ.get(PARENT):
             client.set_tag(runs[0].info.run_id, "mlflow.parentRunId", parent)
     except (OSError, MlflowException) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise ValueError(f"`skip_finished=true` cannot ask MLflow at {uri}: {reason}.") from error
     metric = runs[0].data.metrics.get(config.optimized_metric, math.nan)
     return Finished(runs[0].info.run_id, float(metric))
