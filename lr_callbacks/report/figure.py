@@ -114,10 +114,8 @@ def _series(
     _line(panels["loss"], run.series.get(run.loss, []), color=colour, lw=0.9, label=label)
     for name in (n for n in run.series if n.startswith("lr/")):
         entry = f"{label if several else name} in force"
-        scales = run.series.get(f"scale/{name.removeprefix('lr/')}", [])
         _line(panels["rate"], run.series[name], color=colour, lw=1.6, label=entry)
-        if any(scale != 1 for _, scale in scales):
-            rates = scheduled(run.series[name], scales)
+        if rates := scheduled(run, name):
             labelled = any(line.get_label() == SCHEDULED for line in panels["rate"].lines)
             entry = "_" if labelled else SCHEDULED
             _line(panels["rate"], rates, color="black", lw=0.9, ls=":", label=entry)
@@ -131,10 +129,13 @@ def _line(axes: Axes, points: Points, **style: Any) -> None:
         axes.plot(*zip(*drawn, strict=True), **style)
 
 
-def scheduled(rate: Points, scales: Points) -> list[tuple[int, float]]:
-    """Divide the scale, recorded where it changes, out of the rate in force."""
-    changes, scale, rates = deque(scales), 1.0, []
-    for step, value in rate:
+def scheduled(run: History, name: str) -> list[tuple[int, float]]:
+    """Divide the scale, recorded where it changes, out of a rate; empty where it is always 1."""
+    changes = deque(run.series.get(f"scale/{name.removeprefix('lr/')}", []))
+    if all(scale == 1 for _, scale in changes):
+        return []
+    scale, rates = 1.0, []
+    for step, value in run.series[name]:
         while changes and changes[0][0] <= step:
             scale = changes.popleft()[1]
         rates.append((step, value / scale))

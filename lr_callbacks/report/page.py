@@ -27,9 +27,8 @@ def page(run: History, title: str) -> str:
     rates = {}
     for name in (n for n in run.series if n.startswith("lr/")):
         rates[f"{name} in force"] = drawable(run.series[name])
-        scales = run.series.get(f"scale/{name.removeprefix('lr/')}", [])
-        if any(scale != 1 for _, scale in scales):
-            rates[f"{name} scheduled"] = drawable(scheduled(run.series[name], scales))
+        if points := scheduled(run, name):
+            rates[f"{name} scheduled"] = drawable(points)
     content = {
         "title": title,
         "columns": COLUMNS,
