@@ -12,7 +12,6 @@ from lr_callbacks.core import (
     Observation,
     Policy,
     Reading,
-    at_once,
     require,
 )
 from lr_callbacks.detectors import default_detectors
@@ -202,13 +201,9 @@ class Controller:
 
 
 def folded(
-    detector: Detector[Any], state: tuple[Any, ...], losses: Sequence[float]
-) -> tuple[tuple[Any, ...], Sequence[Reading]]:
-    """Fold finite losses into a detector's state, at once where it has a ``fold``."""
-    if at_once(type(detector), "fold", "update"):
-        known: Any = detector
-        after, readings = known.fold(state, losses)
-        return after, readings
+    detector: Detector[Any], state: tuple[Any, ...], losses: Iterable[float]
+) -> tuple[tuple[Any, ...], list[Reading]]:
+    """Fold finite losses into a detector's state, one after the other."""
     readings = []
     for loss in losses:
         state, reading = detector.update(state, loss)

@@ -164,11 +164,7 @@ S = TypeVar("S", bound=tuple[Any, ...])
 
 
 class Detector(Protocol[S]):
-    """Folds finite losses into a state, one at a time, and reports on each.
-
-    A method ``fold(state, losses) -> (state, readings)`` is optional: it does the same with several
-    losses in a row, in less time.
-    """
+    """Folds finite losses into a state, one at a time, and reports on each."""
 
     def init(self) -> S:
         """Return the state before any loss."""
@@ -215,6 +211,7 @@ class Policy(Protocol[S]):
 #: The slot that holds the weights with which a training, or a resumed one, began.
 START = "start"
 
+CALM = Reading(0.0, 1.0, Condition.STABLE)
 NONFINITE = Reading(math.inf, 0.0, Condition.NONFINITE)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from lr_callbacks.controller import Controller, ControllerState, folded
+from lr_callbacks.controller import Controller, ControllerState
 from lr_callbacks.core import MEASUREMENTS, Condition, Decision, Detector, Policy, Reading
 from lr_callbacks.drill import Drill
 from lr_callbacks.policies import Hold
@@ -29,10 +29,10 @@ def check_detector(detector: Detector[Any], *, scale_invariant: bool = True) -> 
             power of two.
 
     Raises:
-        AssertionError: a method is missing; it is not pure; its ``fold``, if it has one, does not
-            do what ``update`` does; its state cannot be saved as JSON and restored, or grows; it
-            raises on a finite loss, or answers with a NaN; an alarm's statistic does not exceed its
-            limit; it alarms on a constant loss; or its verdicts depend on the unit of the loss.
+        AssertionError: a method is missing; it is not pure; its state cannot be saved as JSON and
+            restored, or grows; it raises on a finite loss, or answers with a NaN; an alarm's
+            statistic does not exceed its limit; it alarms on a constant loss; or its verdicts
+            depend on the unit of the loss.
     """
     controller = _tried(TAKEN, partial(Controller, policy=Hold(), detectors={"it": detector}))
     for name, losses in streams().items():
@@ -113,10 +113,6 @@ def _check_stream(
     readings, states = _fold(detector, losses, name)
     again, _ = _fold(detector, losses, name)
     _must(_same(readings, again), f"the same losses give the same readings ({name})")
-    early, head = _tried(never, folded, detector, detector.init(), losses[:70])
-    late, tail = _tried(never, folded, detector, early, losses[70:])
-    alike = _same((late, [*head, *tail]), (states[-1], readings))
-    _must(alike, f"losses folded at once give what they give one by one ({name})")
     for at in (1, len(losses) // 3, len(losses) - 5):
         state = controller.init()._replace(detectors=(states[at],))
         _revived(controller, state, f"the state survives JSON after {at} losses ({name})")

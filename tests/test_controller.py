@@ -106,22 +106,6 @@ def test_what_carries_a_decision_out_is_asked_at_once_and_tells_the_next_observa
     assert state.policy.candidate.step == 99
 
 
-class Deaf(Spike):
-    """Defines `update` alone."""
-
-    def update(self, state, loss):
-        return state, Reading(0.0, 1.0, Condition.STABLE)
-
-
-def test_a_detector_with_an_update_of_its_own_is_not_folded_by_what_it_inherits():
-    losses = [1.0 + 0.01 * (step % 7) for step in range(60)] + [50.0]
-    seen = [Observation(step, loss, 1.0) for step, loss in enumerate(losses)]
-    for detector, condition in ((Spike(), "SPIKING"), (Deaf(), "STABLE")):
-        controller = Controller(policy=Hold(), detectors={"it": detector})
-        _, decisions = controller.judge(controller.init(), seen)
-        assert decisions[-1].condition.name == condition
-
-
 def test_no_observations_and_no_detectors_are_judged_too():
     controller = Controller(detectors={})
     assert controller.judge(controller.init(), []) == (controller.init(), [])

@@ -1,14 +1,13 @@
 """The baseline: what the last losses say of the level of the loss and of its noise."""
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
 from typing import NamedTuple
 
 #: Losses in the window; the last of them, which follow a cliff; the least that have a scale.
 WIDTH, SHORT, LEAST = 31, 7, 4
 
 #: The last losses are the level where their median is so many scales lower, over 3 of its errors.
-CLIFF = 1.5
+_CLIFF = 1.5
 
 #: The spread counts at most so many scales of the differences, the ratio in AR(0.94) noise: beyond
 #: that it is the tail of a spike, or a cliff.
@@ -16,6 +15,9 @@ _SPREAD = 4.0
 
 #: Least noise, as a share of the level: the ripple of a dead network is no alarm.
 FLOOR = 7e-4
+
+#: A loss counts at most so much, that sums may not overflow.
+FAR = 1e300
 
 
 class Baseline(NamedTuple):
@@ -42,42 +44,46 @@ class Baseline(NamedTuple):
     @property
     def level(self) -> float:
         """The level of the loss."""
-        if len(self.window) < LEAST:
-            return 0.0
-        middle, short = medians(self.window, self.ordered)
-        return short if middle - short > CLIFF * self.scale else middle
+        return self.level_in(self.scale) if len(self.window) >= LEAST else 0.0
 
     @property
     def scale(self) -> float:
         """The standard deviation of the noise of one loss."""
-        return scale(self.ordered, self.steps) if len(self.window) >= LEAST else 0.0
+        n, ordered = len(self.ordered), self.ordered
+        if n < LEAST:
+            return 0.0
+        spread = 0.7413 * (ordered[(3 * n) // 4] - ordered[n // 4])
+        step = 1.05 * self.steps[len(self.steps) // 2]
+        if spread > _SPREAD * step > 0:
+            spread = _SPREAD * step
+        return max(spread, step, FLOOR * abs(ordered[n // 2]))
+
+    def level_in(self, scale: float) -> float:
+        """Return the level of the loss, whose noise has this scale, after at least one."""
+        middle, short = self.medians
+        return short if middle - short > _CLIFF * scale else middle
+
+    @property
+    def medians(self) -> tuple[float, float]:
+        """The median of the window, and that of its last losses."""
+        last = sorted(self.window[-SHORT:])
+        return self.ordered[len(self.ordered) // 2], last[len(last) // 2]
 
     def z(self, loss: float) -> float:
         """Return how many scales a loss lies above the level, from 0 to 1e9."""
-        known = len(self.window) >= LEAST
-        return excess(loss, self.level, self.scale) if known else 0.0
+        return excess(loss, self.level, self.scale) if len(self.window) >= LEAST else 0.0
 
     def add(self, loss: float) -> "Baseline":
         """Return the baseline that holds one more finite loss."""
-        window, ordered, steps = list(self.window), list(self.ordered), list(self.steps)
-        slide(window, ordered, steps, loss)
-        return Baseline(tuple(window), tuple(ordered), tuple(steps))
-
-
-def scale(ordered: Sequence[float], steps: Sequence[float]) -> float:
-    """Return the noise scale of a sorted window with these sorted differences."""
-    n = len(ordered)
-    spread = 0.7413 * (ordered[(3 * n) // 4] - ordered[n // 4])
-    step = 1.05 * steps[len(steps) // 2]
-    if spread > _SPREAD * step > 0:
-        spread = _SPREAD * step
-    return max(spread, step, FLOOR * abs(ordered[n // 2]))
-
-
-def medians(window: Sequence[float], ordered: Sequence[float]) -> tuple[float, float]:
-    """Return the median of a window, which is also given sorted, and that of its last losses."""
-    last = sorted(window[-SHORT:])
-    return ordered[len(ordered) // 2], last[len(last) // 2]
+        window, ordered, steps = self.window, list(self.ordered), list(self.steps)
+        if len(window) == WIDTH:
+            del ordered[bisect_left(ordered, window[0])]
+            del steps[bisect_left(steps, abs(window[1] - window[0]))]
+            window = window[1:]
+        if window:
+            insort(steps, abs(loss - window[-1]))
+        insort(ordered, loss)
+        return Baseline((*window, loss), tuple(ordered), tuple(steps))
 
 
 def excess(loss: float, level: float, scale: float) -> float:
@@ -87,13 +93,6 @@ def excess(loss: float, level: float, scale: float) -> float:
     return min(1e9, (loss - level) / scale) if scale else 1e9
 
 
-def slide(window: list[float], ordered: list[float], steps: list[float], loss: float) -> None:
-    """Take in a loss, drop the oldest beyond the width."""
-    if len(window) == WIDTH:
-        del ordered[bisect_left(ordered, window[0])]
-        del steps[bisect_left(steps, abs(window[1] - window[0]))]
-        del window[0]
-    if window:
-        insort(steps, abs(loss - window[-1]))
-    window.append(loss)
-    insort(ordered, loss)
+def held(loss: float) -> float:
+    """Return a loss held to ±1e300."""
+    return max(-FAR, min(FAR, loss))

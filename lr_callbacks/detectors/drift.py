@@ -1,18 +1,14 @@
-"""Drift: the loss rises slowly, has settled at a higher level, or has lost what it had gained."""
+"""Drift: the loss has settled at a higher level, or has lost what it had gained."""
 
-import functools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from lr_callbacks.core import Condition, Reading, require
-from lr_callbacks.detectors.baseline import FLOOR
+from lr_callbacks.core import CALM, Condition, Reading, require
+from lr_callbacks.detectors.baseline import FAR, FLOOR
 
 #: Blocks taken together for the noise.
 _TOWER = (1, 2, 4, 8)
-
-_FAR = 1e300
 
 
 class Blocks(NamedTuple):
@@ -29,19 +25,17 @@ class Blocks(NamedTuple):
 
 
 class DriftState(NamedTuple):
-    """The block under way, the blocks before it, and the two counts of losses in a row."""
+    """The block under way, the blocks before it, and the losses in a row above half of the gain."""
 
     rows: int = 0
     total: float = 0.0
-    low: float = -_FAR  # a loss counts no less and no more than these
-    high: float = _FAR
+    low: float = -FAR  # a loss counts no less and no more than these
+    high: float = FAR
     last: float = math.inf
-    rises: int = 0  # in a row, up to the last loss
-    top: float = -math.inf  # greatest loss before them
+    stir: float = 0.0  # mean absolute difference of successive losses
     first: float = math.inf
     gone: float = math.inf  # half of the gain is lost above this
     above: int = 0  # losses in a row above it
-    stir: float = 0.0  # mean absolute difference of successive losses
     blocks: Blocks = Blocks()
 
 
@@ -59,10 +53,9 @@ class Drift:
     0.7 after 100,000. h is 1.3 times Siegmund's limit (1985) for one alarm in ``arl``: a starting
     point, since m and s are estimated; what ``arl`` gives is measured by the command below.
 
-    Two signs need no estimate of the noise. *Lost*: two blocks' worth of losses in a row above the
-    middle between the first loss and m, once that gain is six times the usual difference of
-    successive losses; reported once. *Blow-up*: 12 rises in a row to a record (chance 1/13!), or 6
-    that together more than double it.
+    *Lost* needs no estimate of the noise: two blocks' worth of losses in a row above the middle
+    between the first loss and m, once that gain is six times the usual difference of successive
+    losses; reported once.
 
     Ignores single outliers (winsorised at 8 s; see `Spike`) and everything downwards. In ``rebase``
     the reference is forgotten, s is kept.
@@ -74,10 +67,8 @@ class Drift:
 
     Expected steps between false alarms: about ``arl`` for independent noise, a tenth to a fifth of
     it for AR(0.5) and AR(0.8) noise (``examples/benchmarks/false_alarms.py``).
-
     False alarms come from a change of data, task or loss weight that lasts, from regularisation
     that is phased in, and from noise with a memory of more than 64 losses.
-
     Delay for a step of two standard deviations of the loss: about 40 losses.
 
     >>> drift, state = Drift(), DriftState()
@@ -111,48 +102,28 @@ class Drift:
 
     def update(self, state: DriftState, loss: float) -> tuple[DriftState, Reading]:
         """Fold in one finite loss."""
-        state, readings = self.fold(state, (loss,))
-        return state, readings[0]
-
-    def fold(self, state: DriftState, losses: Sequence[float]) -> tuple[DriftState, list[Reading]]:
-        """Fold in finite losses, one after the other."""
-        rows, total, low, high, last, rises, top, first, gone, above, stir, blocks = state
-        readings = []
-        for loss in losses:
-            total += low if loss < low else high if loss > high else loss
-            rows, share, said = rows + 1, 0.0, ""
-            if loss <= last:
-                rises, top = 0, (loss if last == math.inf else max(top, last))
-                first = loss if first == math.inf and not blocks.seen else first
-            else:
-                rises += 1
-                if loss > top:
-                    share = rises / (5.5 if loss > top + abs(top) else 11.5)
-                    said = f"rising for {rises} steps: {top:.4g} → {loss:.4g}" if share > 1 else ""
-            if last < math.inf:
-                gain = 0.1 if blocks.seen else max(0.1, 1 / rows)
-                stir += gain * (min(abs(loss - last), _FAR) - stir)
-            last, above = loss, (above + 1 if loss > gone else 0)
-            if above > 2 * self.block:
-                said = (
-                    f"{above} losses above {gone:.4g}: half of the gain since {first:.4g} is lost"
-                )
-                share, gone, first = max(share, above / (2 * self.block)), math.inf, math.inf
-            if rows == self.block:
-                mean, lowest = total / rows, blocks.reference
-                blocks, cusum = self._close(blocks, mean)
-                if cusum > max(1.0, share):
-                    said = (
-                        f"level {mean:.4g} of the last {rows}, lowest {lowest:.4g}: risen for good"
-                    )
-                rows, total, share = 0, 0.0, max(share, cusum)
-                low, high = _bounds(blocks)
-                gone = min(gone, _midway(first, stir, blocks))
-            readings.append(Reading.judge(share, 1.0, _DIVERGING, said) if share else _CALM)
-        state = DriftState(
-            rows, total, low, high, last, rises, top, first, gone, above, stir, blocks
-        )
-        return state, readings
+        rows, total, low, high, last, stir, first, gone, above, blocks = state
+        rows, share, said = rows + 1, 0.0, ""
+        total += low if loss < low else high if loss > high else loss
+        if last < math.inf:
+            gain = 0.1 if blocks.seen else max(0.1, 1 / rows)
+            stir += gain * (min(abs(loss - last), FAR) - stir)
+        elif not blocks.seen:
+            first = loss
+        above = above + 1 if loss > gone else 0
+        if above > 2 * self.block:
+            said = f"{above} losses above {gone:.4g}: half of the gain since {first:.4g} is lost"
+            share, gone, first = above / (2 * self.block), math.inf, math.inf
+        if rows == self.block:
+            mean, lowest = total / rows, blocks.reference
+            blocks, cusum = self._close(blocks, mean)
+            if cusum > max(1.0, share):
+                said = f"level {mean:.4g} of the last {rows}, lowest {lowest:.4g}: risen for good"
+            rows, total, share = 0, 0.0, max(share, cusum)
+            low, high = _bounds(blocks)
+            gone = min(gone, _midway(first, stir, blocks))
+        state = DriftState(rows, total, low, high, loss, stir, first, gone, above, blocks)
+        return state, Reading.judge(share, 1.0, Condition.DIVERGING, said) if share else CALM
 
     def _close(self, blocks: Blocks, mean: float) -> tuple[Blocks, float]:
         """Close a block: CUSUM first, then the estimates that the next block is judged by."""
@@ -168,21 +139,16 @@ class Drift:
         return blocks, share
 
 
-_CALM, _DIVERGING = Reading(0.0, 1.0, Condition.STABLE), Condition.DIVERGING
-
 #: Weight of the newest block in the slow mean, and in the noise once that is known.
 _ALPHA, _MEMORY = 0.25, 0.04
 
 
-@functools.cache
 def _limit(arl: float) -> float:
     """Siegmund's control limit for an expected ``arl`` samples to a false alarm, with k = 1/2."""
-    low, high = 0.0, 60.0
-    while high - low > 1e-9:
-        middle = (low + high) / 2
-        b = middle + 1.166
-        low, high = (middle, high) if 2 * (math.expm1(b) - b) < arl else (low, middle)
-    return 1.3 * high
+    b = 1.0
+    for _ in range(9):  # 2 (exp(b) - 1 - b) = arl
+        b = math.log1p(arl / 2 + b)
+    return 1.3 * (b - 1.166)
 
 
 def _bias(closed: int) -> float:
@@ -193,9 +159,9 @@ def _bias(closed: int) -> float:
 def _bounds(blocks: Blocks) -> tuple[float, float]:
     """Hold a loss to 8 standard deviations; on both sides alike, or the mean would move."""
     if blocks.seen <= 4 or not blocks.weight:
-        return -_FAR, _FAR
+        return -FAR, FAR
     level, reach = blocks.level / blocks.weight, 8 * max(blocks.noise)
-    return max(-_FAR, level - reach), min(_FAR, level + reach)
+    return max(-FAR, level - reach), min(FAR, level + reach)
 
 
 def _midway(first: float, stir: float, blocks: Blocks) -> float:

@@ -1,12 +1,12 @@
 """Progress: the loss has stopped falling, or falls too slowly to matter."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import sub
 from typing import NamedTuple
 
-from lr_callbacks.core import Condition, Reading, require
+from lr_callbacks.core import CALM, Condition, Reading, require
+from lr_callbacks.detectors.baseline import held
 
 
 class ProgressState(NamedTuple):
@@ -30,8 +30,8 @@ class Progress:
     3, which allows for autocorrelation. Stalled when the absolute gain is below two standard
     errors, or below ``share`` of all that the run has gained, and the gain between the quarters of
     the newer half, over √2, is so too. A recovery after a spike is a gain, a rise is a loss:
-    neither is a plateau, nor is a loss that never fell. Told once, then again only after the level
-    has moved by a tenth of all gain or by eight standard errors.
+    neither is a plateau, nor is a loss that never fell. Reported once, then again only after the
+    level has moved by a tenth of all gain or by eight standard errors.
 
     It cannot tell a rate that is too low from a noise floor or a converged run; a trial with
     rollback can. In ``rebase`` the blocks are forgotten.
@@ -43,9 +43,7 @@ class Progress:
 
     Expected steps between alarms: healthy late training is flat too and is reported as such, about
     once in 4,000 losses of the recorded curves, once in a stream of stationary noise.
-
     False alarms come from a rise that hides a fall, and from a first loss unlike all others.
-
     Delay: half a window of ``block × blocks`` losses at the start of a run, one window later.
 
     >>> progress, state = Progress(), ProgressState()
@@ -79,57 +77,32 @@ class Progress:
 
     def update(self, state: ProgressState, loss: float) -> tuple[ProgressState, Reading]:
         """Fold in one finite loss."""
-        state, readings = self.fold(state, (loss,))
-        return state, readings[0]
-
-    def fold(
-        self, state: ProgressState, losses: Sequence[float]
-    ) -> tuple[ProgressState, list[Reading]]:
-        """Fold in finite losses, one after the other."""
-        rows, total, readings = state.rows, state.total, []
-        for loss in losses:
-            total += loss if -_FAR < loss < _FAR else math.copysign(_FAR, loss)
-            rows, reading = rows + 1, _CALM
-            if rows == self.block:
-                state, reading = self._close(state, total / rows)
-                rows, total = 0, 0.0
-            readings.append(reading)
-        return ProgressState(rows, total, *state[2:]), readings
-
-    def _close(self, state: ProgressState, mean: float) -> tuple[ProgressState, Reading]:
-        """Take in the mean of a block, and judge."""
-        _, _, means, first, best, reported = state
-        first = mean if first == math.inf else first
-        means = (*means[1 - self.blocks :], mean)
-        state = ProgressState(0, 0.0, means, first, min(best, mean), reported)
-        return (state, _CALM) if len(means) < self.blocks // 2 else self._judge(state)
+        rows, total, means, first, best, reported = state
+        rows, total = rows + 1, total + held(loss)
+        if rows < self.block:
+            return ProgressState(rows, total, means, first, best, reported), CALM
+        means = (*means[1 - self.blocks :], total / rows)
+        first, best = means[0] if first == math.inf else first, min(best, means[-1])
+        state = ProgressState(0, 0.0, means, first, best, reported)
+        known = len(means) >= self.blocks // 2 and best < first
+        return self._judge(state) if known else (state, CALM)
 
     def _judge(self, state: ProgressState) -> tuple[ProgressState, Reading]:
-        older, level = _halves(state.means)
-        before, late = _halves(state.means[len(state.means) // 2 :])
+        means, gained, half = state.means, state.first - state.best, len(state.means) // 2
+        (older, level), (before, late) = _halves(means), _halves(means[half:])
         # A recovery passes its old level, but does not rest there.
         gain = max(abs(older - level), abs(before - late) / math.sqrt(2))
-        error = _error(state.means) + 1e-7 * abs(level)
-        gained = state.first - state.best
-        if not gained:  # a loss that never fell has no pace to lose
-            return state, _CALM
-        moved = abs(level - state.reported)
-        if state.reported != math.inf and moved > max(0.1 * gained, 8 * error):
-            state = state._replace(reported=math.inf)
+        sd = 1.05 * max(_median_step(means, 1), _median_step(means, 3))
+        error = sd * math.sqrt(_MID_MEAN * 2 / half) + 1e-7 * abs(level)
+        if abs(level - state.reported) <= max(0.1 * gained, 8 * error):
+            return state, CALM
         needed = max(2 * error, self.share * gained)
-        slowness = min(1e9, needed / gain) if gain else (1e9 if needed else 0.0)
-        if state.reported == math.inf and slowness > 1:
-            rows = self.block * len(state.means)
-            said = (
-                f"at {level:.4g} for {rows} steps: {older - level:.2g} gained, {gained:.3g} in all"
-            )
-            return state._replace(reported=level), Reading(slowness, 1.0, Condition.STALLED, said)
-        return state, Reading(min(slowness, 1.0), 1.0, Condition.STABLE)
+        slowness = min(1e9, needed / gain) if gain else 1e9
+        rows = self.block * len(means)
+        said = f"at {level:.4g} for {rows} steps: {older - level:.2g} gained, {gained:.3g} in all"
+        reading = Reading.judge(slowness, 1.0, Condition.STALLED, said)
+        return state._replace(reported=level if reading.condition else math.inf), reading
 
-
-_CALM = Reading(0.0, 1.0, Condition.STABLE)
-
-_FAR = 1e300
 
 #: Variance of a mid-mean over that of a mean, for normal values.
 _MID_MEAN = 1.195
@@ -139,12 +112,6 @@ def _halves(means: tuple[float, ...]) -> tuple[float, float]:
     """Return the mid-means of the older half and of the newer."""
     half = len(means) // 2
     return _mid_mean(means[:half]), _mid_mean(means[half:])
-
-
-def _error(means: tuple[float, ...]) -> float:
-    """Return the standard error of the gain from half to half."""
-    sd = 1.05 * max(_median_step(means, 1), _median_step(means, 3))
-    return sd * math.sqrt(_MID_MEAN * 2 / (len(means) // 2))
 
 
 def _mid_mean(values: tuple[float, ...]) -> float:

@@ -1,10 +1,11 @@
 """The start of a training: alarms in its first losses, before their noise is known."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from lr_callbacks.core import Condition, Reading, require
+from lr_callbacks.core import CALM, Condition, Reading, require
 
 
 class StartState(NamedTuple):
@@ -12,22 +13,21 @@ class StartState(NamedTuple):
 
     losses: tuple[float, ...] = ()
     rows: int = 0
-    reported: tuple[bool, ...] = (False, False, False)  # which signs
+    reported: tuple[bool, ...] = (False, False)  # which signs that last
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
     """Watches the first losses, which no other detector has a noise scale for.
 
-    Three signs of order or of ratio, each reported once, where it begins: one of a spike, two of a
-    divergence. A *leap*, where losses are positive: one above ten times all before, or two in a row
-    no lower than all before, one of them 2.5 times; or among the first 16 losses two in a row above
-    all before by 2.5 times their range.
-    *Above*: more than 42 losses in a row are not below the first, those above 1.5 times it counting
-    twice; where the first is like the others, it is the least of 44 by a chance of 1/44. Or more
-    than 22 are not, after most were below it, and at least 8. *Rising*: Mann and Kendall's S of the
-    last 20 losses, pairs that rise less pairs that fall, is above 166 of 190, 5.4 standard
-    deviations.
+    Three signs of order or of ratio: one of a spike, two of a divergence, which last and are
+    reported once. A *leap*, where losses are positive: one above ten times all before, or three
+    times where these are 8 or more; or two in a row no lower than all before, one of them 2.5
+    times; or among the first 16 losses two in a row above all before by 2.5 times their range.
+    *Above*: 43 losses in a row are above the first, those above 1.5 times it counting twice; where
+    the first is like the others, it is the least of 44 by a chance of 1/44. Or 23 are, after most
+    were below it, and at least 8. *Rising*: Mann and Kendall's S of the last 20 losses, pairs that
+    rise less pairs that fall, is above 166 of 190, 5.4 standard deviations.
 
     Ignores everything after ``rows`` losses; a level that was lost later is reported by `Drift`. In
     ``rebase`` the losses are forgotten, their number is kept; a leap after it is left to `Spike`,
@@ -40,7 +40,6 @@ class Start:
     AR(0.5) noise, of 10 with AR(0.8) noise; none in one that descends
     (``examples/benchmarks/false_alarms.py --steps 256``). It errs where the first loss is by luck
     the least of all, and where noise as large as the loss begins low.
-
     Delay: one loss for a leap, 20 to 40 for the others.
 
     >>> start, state = Start(), StartState()
@@ -70,39 +69,28 @@ class Start:
     def update(self, state: StartState, loss: float) -> tuple[StartState, Reading]:
         """Fold in one finite loss."""
         if state.rows >= self.rows:
-            return state, _CALM
-        losses = (*state.losses, loss)
-        first = len(losses) > state.rows  # after a `rebase` few losses are no beginning
-        signs = _leap(losses) if first else (0.0, ""), _above(losses), _rising(losses)
-        new = [
-            (*sign, condition)
-            for sign, condition, reported in zip(signs, _CONDITIONS, state.reported, strict=True)
-            if not reported
-        ]
-        share, said, condition = max(new, default=(0.0, "", Condition.STABLE))
-        each = zip(signs, state.reported, strict=True)
-        reported = tuple(before or sign[0] > 1 for sign, before in each)
-        state = StartState(losses if state.rows + 1 < self.rows else (), state.rows + 1, reported)
+            return state, CALM
+        losses, rows = (*state.losses, loss), state.rows + 1
+        # After a `rebase` few losses are no beginning.
+        leap = _leap(losses) if len(losses) == rows else (0.0, "")
+        lasting = _above(losses), _rising(losses)
+        new = [sign for sign, told in zip(lasting, state.reported, strict=True) if not told]
+        share, said = max(new, default=(0.0, ""))
+        condition = Condition.DIVERGING
+        if share <= 1:
+            (share, said), condition = leap, Condition.SPIKING
+        reported = tuple(
+            sign[0] > 1 or told for sign, told in zip(lasting, state.reported, strict=True)
+        )
+        state = StartState(losses if rows < self.rows else (), rows, reported)
         return state, Reading.judge(min(share, 1e9), 1.0, condition, said)
 
-    def fold(self, state: StartState, losses: Sequence[float]) -> tuple[StartState, list[Reading]]:
-        """Fold in finite losses, one after the other."""
-        readings = []
-        for loss in losses:
-            state, reading = self.update(state, loss)
-            readings.append(reading)
-        return state, readings
 
+#: What a leap is: times all before, one loss after few or after more, or one of two; ranges of all
+#: before, among so many.
+_TEN, _FEW, _THREE, _PAIR, _RANGES, _YOUNG = 10.0, 8, 3.0, 2.5, 2.5, 16
 
-_CALM = Reading(0.0, 1.0, Condition.STABLE)
-
-#: What a leap, losses above the first, and rising ones are.
-_CONDITIONS = Condition.SPIKING, Condition.DIVERGING, Condition.DIVERGING
-
-#: What a leap is: times all before, one loss or one of two; ranges of all before, among so many.
-_TEN, _PAIR, _RANGES, _YOUNG = 10.0, 2.5, 2.5, 16
-
-#: Losses in a row that are not below the first: of all; after at least so many that were.
+#: Losses in a row that are not above the first: of all; after at least so many that were below.
 _NEVER, _LOST, _BELOW = 42, 22, 8
 
 #: Losses of the rank test, and its limit: above the 99 % point of AR(0.8) noise in 64 losses.
@@ -111,38 +99,30 @@ _SPAN, _KENDALL = 20, 166
 
 def _leap(losses: Sequence[float]) -> tuple[float, str]:
     """Return how far the last losses lie above all before, as a share of what is alarming."""
-    loss, before, share = losses[-1], losses[:-1], 0.0
+    *before, loss = losses
     if not before:
         return 0.0, ""
-    top = max(before)
     positive = min(losses) > 0
-    if positive:
-        share = loss / top / _TEN
+    share = loss / max(before) / (_TEN if len(before) < _FEW else _THREE) if positive else 0.0
     if len(losses) > 2:
         lesser, greater = sorted(losses[-2:])
-        top = max(losses[:-2])
+        low, top = min(losses[:-2]), max(losses[:-2])
         if positive and lesser >= top:
             share = max(share, greater / top / _PAIR)
-        if 4 < len(losses) <= _YOUNG and lesser > top > min(losses[:-2]):
-            share = max(share, (lesser / _RANGES - top / _RANGES) / (top - min(losses[:-2])))
+        if 4 < len(losses) <= _YOUNG and lesser > top > low:
+            share = max(share, (lesser / _RANGES - top / _RANGES) / (top - low))
     return share, f"loss {loss:.4g}, after {len(before)} losses up to {max(before):.4g}"
 
 
 def _above(losses: Sequence[float]) -> tuple[float, str]:
-    """Return how long the losses have not been below the first, in the same way."""
-    first, run, weight = losses[0], 0, 0
-    for loss in reversed(losses[1:]):
-        if loss < first:
-            break
-        run, weight = run + 1, weight + (2 if loss > 1.5 * first > 0 else 1)
-    earlier = losses[1 : len(losses) - run]
+    """Return how long the losses have been above the first, in the same way."""
+    first, *later = losses
+    run = next((i for i, loss in enumerate(reversed(later)) if loss <= first), len(later))
+    earlier, last = later[: len(later) - run], later[len(later) - run :]
+    weight = sum(2 if loss > 1.5 * first > 0 else 1 for loss in last)
     below = sum(loss < first for loss in earlier)
-    said = f"not below the first loss, {first:.4g}, for {run} steps"
-    if losses.count(first) - 1 > run / 10:  # it is a usual loss
-        return 0.0, said
-    if not below:
-        return weight / _NEVER, said
-    return (run / _LOST if below >= max(_BELOW, len(earlier) / 2) else 0.0), said
+    limit = _LOST if below >= max(_BELOW, len(earlier) / 2) else math.inf if below else _NEVER
+    return weight / limit, f"above the first loss, {first:.4g}, for {run} steps"
 
 
 def _rising(losses: Sequence[float]) -> tuple[float, str]:

@@ -62,16 +62,6 @@ def test_folding_in_one_go_is_folding_saving_restoring_and_folding_on(detector, 
 
 
 @every_detector
-@settings(max_examples=60, deadline=None)
-@given(losses=ORDINARY | HOSTILE, at=st.floats(0, 1))
-def test_losses_folded_at_once_give_what_they_give_one_by_one(detector, losses, at):
-    cut = int(at * len(losses))
-    early, head = detector.fold(detector.init(), losses[:cut])
-    late, tail = detector.fold(early, losses[cut:])
-    assert repr((late, head + tail)) == repr(fold(detector, losses))
-
-
-@every_detector
 @settings(max_examples=40, deadline=None)
 @given(losses=ORDINARY, power=st.integers(-200, 200))
 def test_the_verdicts_do_not_depend_on_the_unit_of_the_loss(detector, losses, power):

@@ -2,7 +2,6 @@
 
 import math
 import random
-from itertools import pairwise
 
 import pytest
 
@@ -158,15 +157,6 @@ def test_a_longer_run_length_raises_the_limits():
     losses[200] += 1.2
     assert told(losses, Spike(arl=1e3))
     assert not told(losses, Spike(arl=1e6))
-
-
-def test_a_state_of_older_versions_goes_on():
-    spike, losses = Spike(), [2 + x for x in noise(200)]
-    state, _ = spike.fold(spike.init(), losses)
-    window = state.window
-    steps = (0.5, *(abs(b - a) for a, b in pairwise(window)))  # 31 of them, in their order
-    older = state._replace(steps=steps)
-    assert spike.fold(older, losses) == spike.fold(state, losses)
 
 
 @pytest.mark.parametrize("arl", [100.0, math.inf, math.nan])
