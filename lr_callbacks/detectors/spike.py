@@ -79,28 +79,30 @@ class Spike:
     def update(self, state: SpikeState, loss: float) -> tuple[SpikeState, Reading]:
         """Fold in one finite loss."""
         baseline, kept, usual, known, six, before, tails = state
-        n, after, reading = len(baseline.window), baseline.add(loss), CALM
+        n, after = len(baseline.window), baseline.add(loss)
         if n < LEAST and not (n and kept):
             return SpikeState(after, kept, usual, known, six, before, tails), CALM
         z, level, usual = _excess(baseline, loss, kept, usual)
-        step = _STEP if known > _KNOWN else min(10 * _STEP, _LEARN / (known or 1))
-        six, values = (*six[1:], z), (0.0, 0.0, 0.0)
-        if z:
-            known += known <= _KNOWN
-            values = z, _both(z, before[0]), sum(sorted(six)[:4]) / 4
-            share, which = self._greatest(values, tails)
-            share /= 1 + _DOUBT / (known + _PRIOR)
-            if share > 1:
-                said = _said(which, values[which], loss, level, baseline.window)
-                reading = Reading(share, 1.0, Condition.SPIKING, said)
-        down, tails_after = 1 - step / 99, []
+        six, step = (*six[1:], z), _STEP if known > _KNOWN else min(0.1, _LEARN / (known or 1))
+        down, reading = 1 - step / 99, CALM
+        if not z:
+            tails = tuple([tail * down for tail in tails])
+            return SpikeState(after, kept, usual, known, six, _NONE, tails), CALM
+        known += known <= _KNOWN
+        values = z, _both(z, before[0]), sum(sorted(six)[:4]) / 4
+        share, which = self._greatest(values, tails)
+        share /= 1 + _DOUBT / (known + _PRIOR)
+        if share > 1:
+            said = _said(which, values[which], loss, level, baseline.window)
+            reading = Reading(share, 1.0, Condition.SPIKING, said)
+        moved = []
         for tail, value, last in zip(tails, values, before, strict=True):
             if value <= tail:
-                tail = tail * down if tail * down > _LOWEST else _LOWEST
+                tail *= down
             elif last <= tail < 1e6:  # an excursion counts once, at its first loss
-                tail *= 1 + step
-            tails_after.append(tail)
-        return SpikeState(after, kept, usual, known, six, values, tuple(tails_after)), reading
+                tail = max(tail, _LOWEST) * (1 + step)
+            moved.append(tail)
+        return SpikeState(after, kept, usual, known, six, values, tuple(moved)), reading
 
     def _greatest(self, values: Sequence[float], tails: Sequence[float]) -> tuple[float, int]:
         """Return which statistic is the greatest part of its limit, and which part."""
@@ -120,11 +122,14 @@ class Spike:
 #: by `examples/benchmarks/false_alarms.py`.
 _BULK, _FLOOR, _SIX = (0.56, 0.52), (1.75, 1.45, 1.2), 3.0
 
-#: Least running quantile, which noise that ends and comes back is soon above.
+#: Least running quantile from which one rises, where noise that had ended comes back.
 _LOWEST = 0.5
 
-#: Step of the running quantiles in the end; before, that which learns fastest, over n.
+#: Step of the running quantiles in the end; before, that which learns fastest, over n, up to 0.1.
 _STEP, _LEARN, _KNOWN = 0.01, 12.0, 1200
+
+#: The statistics of a loss that is not above the level.
+_NONE = (0.0, 0.0, 0.0)
 
 #: The limit is ``1 + 10 / (n + 5)`` times as high after n losses above the level.
 _DOUBT, _PRIOR = 10.0, 5
