@@ -26,12 +26,11 @@ class Progress:
 
     The gain is the mid-mean of the older half of the block means less that of the newer; mid-means
     weigh neither a spike nor its tail. From half of ``blocks`` on all there are count, then the
-    last ``blocks``. Its standard error comes from median differences of block means at lags 1 and
-    3, which allows for autocorrelation. Stalled when the absolute gain is below two standard
-    errors, or below ``share`` of all that the run has gained, and the gain between the quarters of
-    the newer half, over √2, is so too. A recovery after a spike is a gain, a rise is a loss:
-    neither is a plateau, nor is a loss that never fell. Reported once, then again only after the
-    level has moved by a tenth of all gain or by eight standard errors.
+    last ``blocks``. Its standard error comes from the median difference of successive block means.
+    Stalled when the absolute gain is below two standard errors, or below ``share`` of all that the
+    run has gained. A recovery after a spike is a gain, a rise is a loss: neither is a plateau, nor
+    is a loss that never fell. Reported once, then again only after the level has moved by a tenth
+    of all gain or by eight standard errors.
 
     It cannot tell a rate that is too low from a noise floor or a converged run; a trial with
     rollback can. In ``rebase`` the blocks are forgotten.
@@ -89,11 +88,10 @@ class Progress:
 
     def _judge(self, state: ProgressState) -> tuple[ProgressState, Reading]:
         means, gained, half = state.means, state.first - state.best, len(state.means) // 2
-        (older, level), (before, late) = _halves(means), _halves(means[half:])
-        # A recovery passes its old level, but does not rest there.
-        gain = max(abs(older - level), abs(before - late) / math.sqrt(2))
-        sd = 1.05 * max(_median_step(means, 1), _median_step(means, 3))
-        error = sd * math.sqrt(_MID_MEAN * 2 / half) + 1e-7 * abs(level)
+        older, level = _mid_mean(means[:half]), _mid_mean(means[half:])
+        gain = abs(older - level)
+        steps = sorted(map(abs, map(sub, means[1:], means)))
+        error = 1.05 * steps[len(steps) // 2] * math.sqrt(_MID_MEAN * 2 / half) + 1e-7 * abs(level)
         if abs(level - state.reported) <= max(0.1 * gained, 8 * error):
             return state, CALM
         needed = max(2 * error, self.share * gained)
@@ -108,18 +106,7 @@ class Progress:
 _MID_MEAN = 1.195
 
 
-def _halves(means: tuple[float, ...]) -> tuple[float, float]:
-    """Return the mid-means of the older half and of the newer."""
-    half = len(means) // 2
-    return _mid_mean(means[:half]), _mid_mean(means[half:])
-
-
 def _mid_mean(values: tuple[float, ...]) -> float:
     cut = len(values) // 4
     middle = sorted(values)[cut : len(values) - cut]
     return sum(middle) / len(middle)
-
-
-def _median_step(values: tuple[float, ...], lag: int) -> float:
-    steps: list[float] = sorted(map(abs, map(sub, values[lag:], values)))
-    return steps[len(steps) // 2]
