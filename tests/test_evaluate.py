@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from lr_callbacks.core import Condition, Reading
 from lr_callbacks.detectors import Spike
 from lr_callbacks.evaluate import Alarm, Curve, Event, Found, alarms, episodes, labelled, score
 
@@ -71,6 +72,27 @@ def test_the_alarms_of_a_curve_come_from_the_detectors_and_from_nonfinite_losses
     assert alarms(noise) == [Alarm(60, "spike"), Alarm(80, "nonfinite")]
     assert alarms(noise, {"mine": Spike()})[0] == Alarm(60, "spike")
     assert alarms(noise, {}) == [Alarm(80, "nonfinite")]
+
+
+class Says:
+    """Reports the same of every loss."""
+
+    def __init__(self, condition):
+        self.reading = Reading(2.0, 1.0, condition)
+
+    def init(self):
+        return ()
+
+    def update(self, state, loss):
+        return state, self.reading
+
+    def rebase(self, state):
+        return state
+
+
+def test_what_two_detectors_report_of_one_loss_is_kept_of_both():
+    detectors = {"a": Says(Condition.SPIKING), "b": Says(Condition.STALLED)}
+    assert alarms([1.0], detectors) == [Alarm(0, "plateau"), Alarm(0, "spike")]
 
 
 def test_a_folder_of_labelled_curves_is_read(tmp_path):
