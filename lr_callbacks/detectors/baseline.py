@@ -91,8 +91,3 @@ def excess(loss: float, level: float, scale: float) -> float:
     if loss <= level:
         return 0.0
     return min(1e9, (loss - level) / scale) if scale else 1e9
-
-
-def held(loss: float) -> float:
-    """Return a loss held to ±1e300."""
-    return max(-FAR, min(FAR, loss))

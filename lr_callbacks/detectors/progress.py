@@ -6,7 +6,7 @@ from operator import sub
 from typing import NamedTuple
 
 from lr_callbacks.core import CALM, Condition, Reading, require
-from lr_callbacks.detectors.baseline import held
+from lr_callbacks.detectors.baseline import FAR
 
 
 class ProgressState(NamedTuple):
@@ -77,7 +77,8 @@ class Progress:
     def update(self, state: ProgressState, loss: float) -> tuple[ProgressState, Reading]:
         """Fold in one finite loss."""
         rows, total, means, first, best, reported = state
-        rows, total = rows + 1, total + held(loss)
+        rows += 1
+        total += loss if -FAR < loss < FAR else math.copysign(FAR, loss)
         if rows < self.block:
             return ProgressState(rows, total, means, first, best, reported), CALM
         means = (*means[1 - self.blocks :], total / rows)
