@@ -25,6 +25,9 @@ WEIGHT = 0.03
 #: twenty does not become usual, and a growth that lasts does after some fifty steps.
 COUNTED = 1.5
 
+#: Outliers in a row after which the distribution is learnt anew: what lasts is no outlier.
+LASTING = 100
+
 _TINY = 1e-30
 SQRT2 = math.sqrt(2)  # the difference of two numbers varies so much more than one
 
@@ -43,10 +46,10 @@ class NormLimit:
     it, or, where that is more, the excess of those above the mean: norms may grow.
 
     An outlier is scaled down to the usual norm: scaled to the limit it would still move Adam's
-    moments. All numbers stay where the norms lie; nothing is read.
+    moments. All numbers stay where the norms lie; nothing is read. A norm of 0 says nothing.
 
     False-positive modes: sparse rewards, batches of very different size, and the end of a plateau,
-    where norms grow at once; each is clipped for some steps, until the deviation has grown.
+    where norms grow at once; each is clipped until the deviation has grown, for 100 steps at most.
 
     Source: the idea of ZClip (Kumar et al. 2025) in the logarithm, with the winsorising of Hampel.
     """
@@ -56,14 +59,21 @@ class NormLimit:
         self.deviation: Any = 0.0
         self.seen: Any = 0.0
         self.last: Any = 0.0
+        self.high: Any = 0.0  # outliers in a row
 
     def follow(self, norm: float) -> float:
         """Fold in a finite norm on the host; return it, or the usual one where it is an outlier."""
+        if not norm:
+            return norm
         x, seen, mean, usual = math.log(max(norm, _TINY)), self.seen, self.mean, self.last
         limit = usual + LEAP if seen >= FIRST else math.inf
         if seen >= WARM_UP:
             usual, limit = mean, mean + max(REACH * self.deviation, LEAST)
         outlier = x > limit
+        self.high = self.high + 1 if outlier else 0.0
+        if self.high > LASTING:
+            self.load([x, 0.0, 1.0, x, 0.0])
+            return norm
         if outlier and seen < WARM_UP:
             x = usual
         error, change = (x - mean, abs(x - self.last) / SQRT2) if seen else (0.0, 0.0)
@@ -79,33 +89,42 @@ class NormLimit:
 
     def follow_there(self, norm: Tensor, passed: Tensor) -> Tensor:
         """Do the same where the norm lies; one that was not ``passed`` is not folded in."""
-        seen, mean, deviation, last = (
+        seen, mean, deviation, last, high = (
             torch.as_tensor(value, dtype=norm.dtype, device=norm.device)
-            for value in (self.seen, self.mean, self.deviation, self.last)
+            for value in (self.seen, self.mean, self.deviation, self.last, self.high)
         )
+        passed = passed & (norm > 0)
         x, grown = norm.clamp(min=_TINY).log(), seen >= WARM_UP
         usual = torch.where(grown, mean, last)
         limit = usual + torch.where(grown, (REACH * deviation).clamp(min=LEAST), LEAP)
         outlier = (x > limit) & (seen >= FIRST)
+        high = torch.where(passed, torch.where(outlier, high + 1, 0.0), high)
+        anew, logarithm = high > LASTING, x
         x = torch.where(outlier & ~grown, usual, x)
         reach = torch.where(grown, COUNTED * deviation.clamp(min=LEAST / REACH), math.inf)
         error = torch.where(seen > 0, x - mean, 0.0).clamp(-reach, reach)
         change = torch.where(seen > 0, (x - last).abs() / SQRT2, 0.0).minimum(reach)
         moved = mean + (1 / (seen + 1)).clamp(min=WEIGHT) * error
         spread = 1.25 * error.maximum(change) - deviation
-        self.mean = torch.where(passed, torch.where(seen > 0, moved, x), mean)
+        moved = torch.where((seen > 0) & ~anew, moved, logarithm)
+        self.mean = torch.where(passed, moved, mean)
         weight = (1 / seen.clamp(min=1.0)).clamp(min=WEIGHT)
+        spread = torch.where(anew, -deviation / weight, spread)
         self.deviation = torch.where(passed, deviation + weight * spread, deviation)
-        self.seen, self.last = seen + passed, torch.where(passed, x, last)
-        return torch.where(outlier, usual.exp(), norm)
+        self.seen = torch.where(anew, 1.0, seen + passed)
+        self.last = torch.where(passed, torch.where(anew, logarithm, x), last)
+        self.high = torch.where(anew, 0.0, high)
+        return torch.where(outlier & ~anew, usual.exp(), norm)
 
     def state(self) -> list[float]:
         """Return what a resumed run goes on with."""
-        return [float(self.mean), float(self.deviation), float(self.seen), float(self.last)]
+        known = (self.mean, self.deviation, self.seen, self.last, self.high)
+        return [float(value) for value in known]
 
     def load(self, state: list[float]) -> None:
         """Take up what `state` gave."""
-        self.mean, self.deviation, self.seen, self.last = (*state, state[0])[:4]
+        state = [*state, state[0]][:4] + state[4:5]  # earlier checkpoints hold less
+        self.mean, self.deviation, self.seen, self.last, self.high = (*state, 0.0)[:5]
 
 
 def scale_gradients(optimizer: Optimizer, factor: Tensor | float) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from lr_callbacks.optim.buffers import Buffers
 from lr_callbacks.optim.gate import StepGate
-from lr_callbacks.optim.norm_limit import WARM_UP, NormLimit
+from lr_callbacks.optim.norm_limit import LASTING, WARM_UP, NormLimit
 
 
 def norms(seed=0, spread=0.3, count=400):
@@ -69,10 +69,24 @@ def test_a_growth_that_lasts_is_followed():
     assert not any(clipped[160:])
 
 
+def test_norms_may_begin_after_a_stretch_of_zeros():
+    limit = NormLimit()
+    stream = [0.0] * 100 + norms(count=100)
+    assert [limit.follow(norm) for norm in stream] == stream
+
+
+def test_a_growth_by_orders_of_magnitude_that_lasts_is_followed():
+    limit = NormLimit()
+    stream = [1e-12 * norm for norm in norms(count=100)] + norms(1, count=300)
+    clipped = [limit.follow(norm) < norm for norm in stream]
+    assert not any(clipped[101 + LASTING :])
+
+
 def test_on_a_device_the_numbers_are_those_of_the_host():
     host, there = NormLimit(), NormLimit()
     passed = torch.tensor(True)
-    for norm in [*norms(count=60), 50.0, 60.0, *norms(2, count=60)]:
+    lasting = [1e9 * norm for norm in norms(3, count=150)]
+    for norm in [0.0, *norms(count=60), 50.0, 0.0, 60.0, *norms(2, count=60), *lasting]:
         allowed = there.follow_there(torch.tensor(norm, dtype=torch.float64), passed)
         assert float(allowed) == pytest.approx(host.follow(norm), rel=1e-9)
     assert there.state() == pytest.approx(host.state(), rel=1e-9)
