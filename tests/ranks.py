@@ -4,6 +4,7 @@
 """
 
 import os
+import signal
 import warnings
 
 import torch
@@ -42,7 +43,7 @@ class Faulty(Model):
                 self.model[2].weight.mul_(50)
             loss = (self.model(x) - y).pow(2).mean()
         if hit and self.fault == "death":
-            os._exit(9)
+            os.kill(os.getpid(), signal.SIGKILL)
         self.own.append(loss.item())
         return loss
 
@@ -164,20 +165,24 @@ def validated(folder):
     return seen | {"observed": [list(o) for o in policy.observed]}
 
 
-@scenario
-def journal(folder):
+def journaled(folder):
     from lr_callbacks import JournaledMLFlowLogger  # and with it MLflow
 
-    logger = JournaledMLFlowLogger(
+    return JournaledMLFlowLogger(
         tracking_uri=f"sqlite:///{folder}/mlflow.db", journal_dir=str(folder / "journal")
     )
+
+
+@scenario
+def journal(folder):
+    logger = journaled(folder)
     seen, _ = train(Faulty(), guard(), logger=logger, max_steps=4)
     return seen | {"path": str(logger.journal_path) if logger.journal_path else None}
 
 
 @scenario
 def death(folder):
-    return train(Faulty(5, 1, "death"), guard())[0]
+    return train(Faulty(5, 1, "death"), guard(), logger=journaled(folder))[0]
 
 
 if __name__ == "__main__":

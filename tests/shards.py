@@ -8,7 +8,7 @@ from cells import Resumable, Script, Validated, gentle
 from processes import Scenarios
 from pytorch_lightning import Callback
 from pytorch_lightning.strategies import ModelParallelStrategy
-from ranks import RANK, Faulty, guard
+from ranks import RANK, Faulty, guard, journaled
 from ranks import train as trained
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard
@@ -313,6 +313,11 @@ def from_one(folder):
         "slots": list(callback._memory.slots),
         "state": repr(callback.controller.plain(callback._memory.state)),
     }
+
+
+@scenario
+def death(folder):
+    return train(Sharded(5, 1, "death"), guard(), logger=journaled(folder))[0]
 
 
 if __name__ == "__main__":

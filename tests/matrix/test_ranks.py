@@ -1,11 +1,13 @@
 """DDP with two real processes: all ranks decide alike, skip alike, roll back alike."""
 
 import json
+import signal
 
 import pytest
 import torch
 from cells import Model, Script
 from processes import finish, start
+from recorded import only_run, series
 from trainers import Kept, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate, Guard
@@ -142,8 +144,15 @@ def test_a_checkpoint_of_one_is_resumed_by_two_ranks(ranks):
     assert one["losses"] == pytest.approx(means, rel=1e-6)
 
 
-def test_where_one_rank_is_killed_the_other_ends_with_an_error_and_does_not_hang(tmp_path):
-    (said, code), (_, lost) = finish(start(tmp_path, "death"), timeout=120)
-    assert lost != 0
-    assert code != 0, said
+@pytest.mark.parametrize("script", ["ranks.py", "shards.py"])
+def test_where_one_rank_is_killed_the_other_fails_and_loses_nothing_that_it_recorded(
+    uri, tmp_path, script
+):
+    (said, code), (_, lost) = finish(start(tmp_path, "death", script=script), timeout=120)
+    assert lost == -signal.SIGKILL
+    assert code == 1, said
     assert "RuntimeError" in said or "DistBackendError" in said
+    run = only_run(uri)
+    assert run.info.status == "FAILED"
+    losses = series(uri, run.info.run_id, "train/loss")
+    assert [step for step, _ in losses] == list(range(5))
