@@ -268,11 +268,24 @@ class SmoothSharded(Sharded, Smooth):
     pass
 
 
-def troubled(module, whole, **settings):
-    """A rate too high, a bad batch and six that are NaN."""
+def too_high(parameters):
+    return torch.optim.SGD(parameters, lr=2.0)
+
+
+#: What makes the optimizer, and which batches are bad or NaN.
+TROUBLES = {
+    "a rate too high": (too_high, (), ()),
+    "a bad batch": (momentum, (80,), ()),
+    "six batches that are NaN": (momentum, (), range(80, 86)),
+}
+
+
+def troubled(trouble, kind, whole, **settings):
+    """Train a module of a kind through one of the ``TROUBLES``."""
+    make, bad, empty = TROUBLES[trouble]
     callback, kept = AdaptiveLearningRate(Guard(quiet=5, snapshot_every=5)), Kept()
     fit = trainer([callback], kept, max_steps=-1, max_epochs=1, **settings)
-    fit.fit(module, Resumable(batches(150, (80,), range(110, 116), whole=whole)))
+    fit.fit(kind(make), Resumable(batches(150, bad, empty, whole=whole)))
     return {
         "losses": kept.values("train/loss"),
         "decisions": [[step, r["action"], r["outcome"]] for step, r in kept.decisions],
@@ -282,13 +295,12 @@ def troubled(module, whole, **settings):
     }
 
 
-def too_high(parameters):
-    return torch.optim.SGD(parameters, lr=2.0)
-
-
 @scenario
 def as_one(folder):
-    return troubled(SmoothSharded(too_high), False, strategy=sharded(), devices=2)
+    return {
+        trouble: troubled(trouble, SmoothSharded, False, strategy=sharded(), devices=2)
+        for trouble in TROUBLES
+    }
 
 
 @scenario

@@ -7,7 +7,7 @@ import os
 import pytest
 from cells import Harmed, Resumable
 from processes import finish, start
-from shards import Saving, Smooth, batches, momentum, too_high, troubled
+from shards import Saving, Smooth, batches, momentum, troubled
 from trainers import Kept, trainer
 
 from lr_callbacks import AdaptiveLearningRate, Guard
@@ -164,13 +164,22 @@ def test_a_step_takes_one_collective_more_than_without_and_losses_one_more_a_blo
         assert {more[step] for step in steps if (step + 1) % 16 == 0} <= {2, 3}
 
 
-def test_a_troubled_training_decides_and_ends_as_in_one_process(saw):
-    one = troubled(Smooth(too_high), True)
-    two = saw["as_one"][0]
-    assert [d[1] for d in one["decisions"]].count("roll back") == 1
+@pytest.mark.parametrize(
+    ("trouble", "done", "skipped"),
+    [
+        ("a rate too high", [[16, "roll back", "weights harmed"]], []),
+        ("a bad batch", [[82, "observe", "recovered"]], []),
+        ("six batches that are NaN", [[87, "return", "bad data"]], [80, 81, 82, 83]),
+    ],
+)
+def test_a_troubled_training_decides_and_ends_as_in_one_process(saw, trouble, done, skipped):
+    one, two = troubled(trouble, Smooth, True), saw["as_one"][0][trouble]
     for name in ("decisions", "skipped", "scale"):
         assert json.loads(json.dumps(one[name])) == two[name]
     assert two["losses"][120:] == pytest.approx(one["losses"][120:], rel=1e-3)
+    assert sum(two["losses"][120:]) / 30 < one["losses"][0] / 4
+    assert all(decision in two["decisions"] for decision in done)
+    assert [step for step, _ in two["skipped"]] == skipped
 
 
 @pytest.mark.parametrize("name", ["resumed_from_a_folder", "resumed_from_a_file"])
