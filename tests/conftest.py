@@ -5,7 +5,9 @@ once.
 """
 
 import os
+import shutil
 import sqlite3
+import subprocess
 from contextlib import closing
 
 import pytest
@@ -67,3 +69,15 @@ def uri(initialised, tmp_path, monkeypatch):
         source.backup(copy)
         copy.execute("PRAGMA journal_mode=WAL")
     return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk that is soon full."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)

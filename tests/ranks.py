@@ -4,6 +4,7 @@
 """
 
 import os
+import resource
 import signal
 import warnings
 
@@ -84,8 +85,8 @@ def train(module, callback, *, rows=64, logger=None, validate=False, ckpt_path=N
     return seen, fit
 
 
-def guard(**settings):
-    return AdaptiveLearningRate(Guard(quiet=3, snapshot_every=3, **settings))
+def guard(snapshots="auto"):
+    return AdaptiveLearningRate(Guard(quiet=3, snapshot_every=3), snapshots=snapshots)
 
 
 def hasty(**settings):
@@ -130,7 +131,32 @@ def rolled_back(folder):
 
 @scenario
 def harmed(folder):
-    return train(Faulty(60, fault="harm", make=gentle), guard(), rows=192, max_steps=80)[0]
+    module = Faulty(60, fault="harm", make=gentle)
+    return train(module, guard("disk"), rows=192, max_steps=80)[0]
+
+
+def full_disk(train, module):
+    """Train where rank 1 can write no file; note which snapshots there are before each step."""
+    callback, slots, before = guard("disk"), [], module.on_train_batch_start
+
+    def noting(*arguments):
+        slots.append(callback._fit.snapshots.slots)
+        before(*arguments)
+
+    module.on_train_batch_start = noting
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if RANK == 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, unlimited[1]))
+    try:
+        seen = train(module, callback, rows=192, max_steps=80)[0]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    return seen | {"slots": sorted(set(slots))}
+
+
+@scenario
+def full_disk_on_one_rank(folder):
+    return full_disk(train, Faulty(60, fault="harm", make=gentle))
 
 
 @scenario

@@ -8,7 +8,7 @@ from cells import Resumable, Script, Validated, gentle
 from processes import Scenarios
 from pytorch_lightning import Callback
 from pytorch_lightning.strategies import ModelParallelStrategy
-from ranks import RANK, Faulty, guard, journaled
+from ranks import RANK, Faulty, full_disk, guard, journaled
 from ranks import train as trained
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard
@@ -112,7 +112,14 @@ def outlier_on_one_rank(folder):
 def harmed(folder):
     module = Sharded(make=gentle)
     module.harmed = (60,)
-    return train(module, guard(), rows=192, max_steps=80)[0]
+    return train(module, guard("disk"), rows=192, max_steps=80)[0]
+
+
+@scenario
+def full_disk_on_one_rank(folder):
+    module = Sharded(make=gentle)
+    module.harmed = (60,)
+    return full_disk(train, module)
 
 
 class Split(Sharded):
@@ -235,11 +242,15 @@ class Saving(Callback):
             trainer.save_checkpoint(self.path)
 
 
-def resumed(folder, folder_of_shards):
+def resumed(folder, folder_of_shards, before, then):
+    """Train, and once more from where updates are held, with snapshots elsewhere before and then.
+
+    The checkpoint is a folder of shards, or a file.
+    """
     path = folder / f"held-{folder_of_shards}.ckpt"
 
     def run(ckpt_path=None):
-        callback, kept = guard(), Kept()
+        callback, kept = guard(then if ckpt_path else before), Kept()
         module, saving = Sharded(make=momentum), Saving(callback, path)
         module.harmed = (60,)
         fit = trainer([callback, *([] if ckpt_path else [saving])], kept, devices=2,
@@ -305,12 +316,12 @@ def as_one(folder):
 
 @scenario
 def resumed_from_a_folder(folder):
-    return resumed(folder, True)
+    return resumed(folder, True, "device", "disk")
 
 
 @scenario
 def resumed_from_a_file(folder):
-    return resumed(folder, False)
+    return resumed(folder, False, "disk", "device")
 
 
 @scenario

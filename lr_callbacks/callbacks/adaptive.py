@@ -44,7 +44,8 @@ class AdaptiveLearningRate(Callback):
         gate: ``"clip"`` scales outliers of the gradient norm down where a policy may act; or None.
         own_loss: several optimizers may be players of one game, so a policy only watches, unless
             this says that those in charge alone move the loss. They are rolled back together.
-        snapshots: ``"device"``, ``"cpu"``, or ``"auto"``: there, while a quarter of it suffices.
+        snapshots: ``"device"``, ``"cpu"``, ``"disk"``: beside the run, written in the background;
+            or ``"auto"``: the first of them that has room, of a device a quarter of what is free.
         checkpoint: ``"always"`` puts the snapshots into each checkpoint, so that a resumed training
             may roll back later; ``"probing"`` only while weights are compared; ``"never"``.
         log_gradients: record gradient norms before clipping (``grad_norm/<optimizer>``) and

@@ -182,6 +182,7 @@ class Fit:
         """Give everything back as it was."""
         self.steps.close()
         self.rates.close()
+        self.snapshots.close()
         self._saving.close()
         for awaited in (self.steps.awaited, self._awaited):
             awaited.close(self.trainer, self._module)

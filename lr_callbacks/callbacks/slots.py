@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
@@ -12,7 +13,7 @@ from torch.optim import Optimizer
 from lr_callbacks.callbacks.settings import Settings
 from lr_callbacks.core import START, Policy, require
 from lr_callbacks.optim.copies import tensors_in
-from lr_callbacks.optim.shards import agreed, is_sharded
+from lr_callbacks.optim.shards import agreed
 from lr_callbacks.optim.snapshot_memory import Plan, plan
 from lr_callbacks.optim.snapshots import LIMIT, Snapshots, Stateful
 from lr_callbacks.optim.trainable import Changing
@@ -38,31 +39,50 @@ def make_snapshots(
     copied = {**weights, **{f"average {i}": t for i, t in enumerate(averages)}}
     held = len(policy.slots)
     require(held <= LIMIT, "policy", f"one that keeps at most {LIMIT} snapshots", policy.slots)
-    memory = _planned(trainer, lambda: plan(copied, chosen, held, settings.snapshots))
-    snapshots = Snapshots(module, chosen, extras, only=only, where=memory.where)
+    folder = _beside(trainer) if held and settings.snapshots in ("auto", "disk") else Path()
+    reckoned = functools.partial(
+        plan, copied, chosen, held, folder=folder, processes=_sharing(trainer)
+    )
+    memory = _planned(trainer, reckoned, settings.snapshots)
+    snapshots = Snapshots(module, chosen, extras, only=only, where=memory.where, folder=folder)
     if policy.slots:
         if not snapshots.save(START):
             raise ValueError(
                 "A weight or an optimizer state is not finite at the start of the training; start "
                 "from another initialisation or checkpoint."
             )
-        each = " on each process" if any(map(is_sharded, chosen)) else ""
+        each = " on each process" if trainer.world_size > 1 else ""
         rank_zero_info(f"AdaptiveLearningRate: {type(policy).__name__}, up to {memory}{each}.")
     return snapshots
 
 
-def _planned(trainer: Trainer, planned: Callable[[], Plan]) -> Plan:
-    """Return the plan of this process, where there is room on all of them."""
+def _planned(trainer: Trainer, reckoned: Callable[[str], Plan], where: str) -> Plan:
+    """Return the plan of this process, where there is room on all of them; on the disk all are."""
     refused = None
     try:
-        memory = planned()
+        memory = reckoned(where)
     except ValueError as error:
         refused = error
-    if trainer.world_size > 1 and not agreed(refused is None, trainer.strategy.root_device):
-        raise refused or ValueError("Another process has no room for its snapshots; see there.")
+    if trainer.world_size > 1:
+        device = trainer.strategy.root_device
+        if not agreed(refused is None, device):
+            raise refused or ValueError("Another process has no room for its snapshots; see there.")
+        if where == "auto" and not agreed(memory.where != "disk", device):
+            return _planned(trainer, reckoned, "disk")
     if refused is not None:
         raise refused
     return memory
+
+
+def _beside(trainer: Trainer) -> Path:
+    """Return the folder of the run, the present one where that is not on a disk."""
+    folder = trainer.log_dir or trainer.default_root_dir
+    return Path() if "://" in str(folder) else Path(folder)
+
+
+def _sharing(trainer: Trainer) -> int:
+    """Return how many processes of the training run on this host."""
+    return max(1, trainer.world_size // trainer.num_nodes)
 
 
 def _names(module: nn.Module, optimizer: Optimizer) -> set[str]:

@@ -152,6 +152,6 @@ def _cloned(state: Mapping[str, Any]) -> dict[str, Any]:
 def _clone(value: Any, device: torch.device | None = None) -> Any:
     if not isinstance(value, Tensor):
         return copy.deepcopy(value)
-    if device is not None and value.is_pinned():
+    if device is not None and (value.is_pinned() or (value.ndim and value.device != device)):
         return value.to(device)  # pragma: no cover - it came from an accelerator
     return value.detach().clone()

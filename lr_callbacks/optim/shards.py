@@ -58,6 +58,12 @@ def agreed(ok: bool, device: torch.device) -> bool:
     return float(summed(torch.tensor(float(not ok), device=device))) == 0
 
 
+def several() -> bool:
+    """Return whether there are other processes to agree with."""
+    there = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return there and torch.distributed.get_world_size() > 1
+
+
 class Share:
     """The share of one process in tensors, some of which may be sharded, and sums over all shares.
 

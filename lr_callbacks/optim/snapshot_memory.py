@@ -1,6 +1,7 @@
 """How much memory snapshots take, where they go, and when there is not enough."""
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ class Plan(NamedTuple):
     """Where snapshots go and what they take.
 
     Attributes:
-        where: ``"device"`` or ``"cpu"``.
+        where: ``"device"``, ``"cpu"`` or ``"disk"``.
         slots: how many there may be.
         nbytes: bytes of one.
     """
@@ -28,12 +29,37 @@ class Plan(NamedTuple):
     nbytes: int
 
     def __str__(self) -> str:
-        place = "the device" if self.where == "device" else "the host"
-        return f"{self.slots} snapshots of {size(self.nbytes)} on {place}"
+        place = {"device": "the device", "cpu": "the host", "disk": "the disk"}[self.where]
+        there = f"{self.slots} snapshots of {size(self.nbytes)} on {place}"
+        return there if self.where != "disk" else f"{there}, the last one in memory, too"
+
+
+class Room(NamedTuple):
+    """Bytes that are free: on the device, on the host, on the disk."""
+
+    device: float
+    cpu: float
+    disk: float
+
+    def holds(self, where: str, slots: int, nbytes: int) -> bool:
+        """Return whether there is room for ``slots`` snapshots of ``nbytes`` each.
+
+        On the disk for one more while it is written, and for one on the host.
+        """
+        if where == "disk":
+            more = slots + 1 if slots else 0
+            return more * nbytes <= self.disk and min(slots, 1) * nbytes <= self.cpu
+        return slots * nbytes <= (self.device if where == "device" else self.cpu)
 
 
 def plan(
-    weights: Mapping[str, Tensor], optimizers: Sequence[Optimizer], slots: int, where: str
+    weights: Mapping[str, Tensor],
+    optimizers: Sequence[Optimizer],
+    slots: int,
+    where: str,
+    *,
+    folder: str | Path = ".",
+    processes: int = 1,
 ) -> Plan:
     """Decide where ``slots`` snapshots go.
 
@@ -41,28 +67,43 @@ def plan(
         weights: all that is copied of the module; on ``meta`` nothing is allocated.
         optimizers: the state that they do not have yet is reckoned from their settings.
         slots: how many there may be at once.
-        where: ``"device"``, ``"cpu"``, or ``"auto"`` for the device while they take at most a
-            quarter of its free memory.
+        where: ``"device"``, ``"cpu"``, ``"disk"``, or ``"auto"`` for the device while they take at
+            most a quarter of its free memory, else the host, else the disk.
+        folder: where those on the disk would lie; it need not exist.
+        processes: those that share the host and the disk, each with as many snapshots.
 
     Raises:
         ValueError: there is not enough memory; with the numbers.
     """
-    require(where in ("device", "cpu", "auto"), "where", '"device", "cpu" or "auto"', where)
+    known = where in ("device", "cpu", "disk", "auto")
+    require(known, "where", '"device", "cpu", "disk" or "auto"', where)
     model = sum(tensor.nbytes for tensor in weights.values())
     state = sum(_state_bytes(optimizer) for optimizer in optimizers)
-    device = next((w.device for w in weights.values()), torch.device("cpu"))
-    there, here = free(device), free(torch.device("cpu"))
-    needed = slots * (model + state)
+    device, each = next((w.device for w in weights.values()), torch.device("cpu")), model + state
+    room = _room(device, folder, processes)
     if where == "auto":
-        where = "device" if device.type == "cpu" or 4 * needed <= there else "cpu"
-    room = there if where == "device" else here
-    if needed > room:
+        where = _first(room, slots, each, spared=1 if device.type == "cpu" else 4)
+    if not room.holds(where, slots, each):
+        share = f" for each of {processes} processes" if processes > 1 else ""
         raise ValueError(
-            f"{slots} snapshots of {size(model + state)} each (weights {size(model)}, optimizer "
-            f"state {size(state)}) take {size(needed)}, but {size(there)} are free on {device} and "
-            f"{size(here)} on the host; choose another `where` or a policy that keeps fewer."
+            f"{slots} snapshots of {size(each)} each (weights {size(model)}, optimizer "
+            f"state {size(state)}) take {size(slots * each)}, but {size(room.device)} are free on "
+            f"{device}, {size(room.cpu)} on the host and {size(room.disk)} on the disk{share}; "
+            "choose another `where` or a policy that keeps fewer."
         )
-    return Plan(where, slots, model + state)
+    return Plan(where, slots, each)
+
+
+def _first(room: Room, slots: int, nbytes: int, *, spared: int) -> str:
+    """Return the first place with room for the snapshots, on the device for ``spared`` times."""
+    wanted = {"device": spared * slots, "cpu": slots, "disk": slots}
+    return next((place for place, n in wanted.items() if room.holds(place, n, nbytes)), "cpu")
+
+
+def _room(device: torch.device, folder: str | Path, processes: int) -> Room:
+    """Return what is free for one of the processes that share the host and the disk."""
+    host, disk = (n / processes for n in (free(torch.device("cpu")), free_on_disk(folder)))
+    return Room(host if device.type == "cpu" else free(device), host, disk)
 
 
 def free(device: torch.device) -> float:
@@ -71,6 +112,20 @@ def free(device: torch.device) -> float:
         reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return float(torch.cuda.mem_get_info(device)[0] + reusable)
     return min(_machine(), _container()) if device.type == "cpu" else float("inf")
+
+
+def free_on_disk(folder: str | Path) -> float:
+    """Return the bytes that can still be written into a folder; infinity where not known.
+
+    Args:
+        folder: or what will be one.
+    """
+    place = Path(folder).absolute()
+    there = next((p for p in (place, *place.parents) if p.exists()), place)
+    try:
+        return float(shutil.disk_usage(there).free)
+    except OSError:
+        return float("inf")
 
 
 def size(nbytes: float) -> str:

@@ -1,8 +1,9 @@
 """Verified copies of everything that a training changes."""
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +19,16 @@ from lr_callbacks.optim.copies import (
     tensors_in,
     unscheduled,
 )
-from lr_callbacks.optim.shards import agreed, is_sharded, local, resharded
+from lr_callbacks.optim.shards import agreed, is_sharded, local, resharded, several
+from lr_callbacks.optim.snapshot_disk import OnDisk
+from lr_callbacks.optim.snapshot_store import InMemory, Store
 from lr_callbacks.optim.trainable import Changing, Names
 
 #: Most slots that may be filled at once.
 LIMIT = 4
+
+#: What a slot holds, each in nested containers.
+PARTS = ("weights", "states", "groups", "extras")
 
 
 class Stateful(Protocol):
@@ -35,14 +41,6 @@ class Stateful(Protocol):
     def load_state_dict(self, state: dict[str, Any], /) -> Any:
         """Take a state back."""
         ...
-
-
-class _Snapshot(NamedTuple):
-    weights: dict[str, Tensor]
-    states: list[list[dict[str, Any]]]  # for each optimizer, in the order of `parameters`
-    groups: list[list[dict[str, Any]]]
-    extras: list[dict[str, Any]]
-    parameters: list[list[Tensor]]
 
 
 class Snapshots:
@@ -63,8 +61,10 @@ class Snapshots:
         only: names of the parameters and buffers to copy, or a function that gives them; None for
             all.
         where: ``"device"`` keeps copies beside the originals, ``"cpu"`` in the host's memory,
-            pinned and copied without waiting where the originals lie on a GPU.
+            pinned and copied without waiting where the originals lie on a GPU; ``"disk"`` in files,
+            written in the background from a copy of the last one in the host's memory.
         limit: most slots in use at once.
+        folder: where those on the disk get a folder of their own, which `close` deletes.
     """
 
     def __init__(
@@ -76,13 +76,17 @@ class Snapshots:
         only: Names = None,
         where: str = "device",
         limit: int = LIMIT,
+        folder: str | Path = ".",
     ) -> None:
-        require(where in ("device", "cpu"), "where", '"device" or "cpu"', where)
+        known = where in ("device", "cpu", "disk")
+        require(known, "where", '"device", "cpu" or "disk"', where)
         self.module, self.optimizers, self.extras = module, optimizers, extras
         self._changing = Changing(module, optimizers, only)
-        self._on_host, self._limit = where == "cpu", limit
-        self._apart = any(map(is_sharded, optimizers))
-        self._slots: dict[str, _Snapshot] = {}
+        self._limit, self._apart = limit, any(map(is_sharded, optimizers))
+        self._alone = not (self._apart or (where == "disk" and several()))
+        on_disk = where == "disk"
+        self._store: Store = OnDisk(folder) if on_disk else InMemory(on_host=where == "cpu")
+        self._slots: dict[str, list[list[Tensor]]] = {}  # what each optimizer had a state for
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -90,34 +94,32 @@ class Snapshots:
         return tuple(self._slots)
 
     def nbytes(self) -> int:
-        """Return the memory held by all slots, in bytes."""
-        held = (tensors_in(snapshot[:-1]) for snapshot in self._slots.values())
-        return sum(tensor.nbytes for tensors in held for tensor in tensors)
+        """Return the memory held by all slots, on the disk the room, in bytes."""
+        return self._store.nbytes()
 
     def save(self, slot: str) -> bool:
         """Copy the present state into ``slot``.
 
         Returns:
             False, with the slot left as it was, when a weight in training or an optimizer state is
-            not finite, on any process. Buffers are not judged: a mask, or the best value so far,
-            may hold infinity.
+            not finite, or the last snapshot could not be written to the disk, on any process.
+            Buffers are not judged: a mask, or the best value so far, may hold infinity.
 
         Raises:
             ValueError: another slot would be one more than the limit.
         """
         self._refuse_one_more(slot)
-        old = self._slots.get(slot)
         if self._apart:
             resharded(self.module)
         states = [list(states_of(optimizer).values()) for optimizer in self.optimizers]
-        if not self._finite([*self._changing.trained().values(), *tensors_in(states)]):
+        good = finite([*self._changing.trained().values(), *tensors_in(states)])
+        if not self._agreed(good and self._store.ready()):
             return False
+        weights = self._changing.tensors()
         groups = [[unscheduled(g) for g in o.param_groups] for o in self.optimizers]
-        parameters = [list(states_of(optimizer)) for optimizer in self.optimizers]
         extras = [extra.state_dict() for extra in self.extras]
-        present = (self._changing.tensors(), states, groups, extras)
-        weights, states, groups, extras = self._stored(present, None if old is None else old[:-1])
-        self._slots[slot] = _Snapshot(weights, states, groups, extras, parameters)
+        self._store.put(slot, (weights, states, groups, extras))
+        self._slots[slot] = [list(states_of(optimizer)) for optimizer in self.optimizers]
         return True
 
     @torch.no_grad()
@@ -132,47 +134,48 @@ class Snapshots:
         Raises:
             KeyError: nothing was saved under this name.
         """
-        snapshot = self._slots[slot]
+        parameters = self._slots[slot]
+        weights, states, groups, extras = self._store.get(slot)
         if self._apart:
             resharded(self.module)
-        weights, kept = self._named(), {} if frozen else self._changing.moved()
-        frozen = not kept or not self._finite(kept.values())
-        for name, saved in snapshot.weights.items():
-            if name in weights and (frozen or name not in kept):
-                put_back(weights[name], saved)
-        for optimizer, parameters, states, groups in zip(
-            self.optimizers, snapshot.parameters, snapshot.states, snapshot.groups, strict=True
+        present, kept = self._named(), {} if frozen else self._changing.moved()
+        frozen = not kept or not self._agreed(finite(kept.values()))
+        for name, saved in weights.items():
+            if name in present and (frozen or name not in kept):
+                put_back(present[name], saved)
+        for optimizer, held, state, group in zip(
+            self.optimizers, parameters, states, groups, strict=True
         ):
-            restore_states(optimizer, dict(zip(parameters, states, strict=True)), groups)
-        for extra, state in zip(self.extras, snapshot.extras, strict=True):
+            restore_states(optimizer, dict(zip(held, state, strict=True)), group)
+        for extra, state in zip(self.extras, extras, strict=True):
             extra.load_state_dict(copy.deepcopy(state))
 
     def drop(self, slot: str) -> None:
         """Free ``slot``, if it is in use."""
         self._slots.pop(slot, None)
+        self._store.drop(slot)
+
+    def close(self) -> None:
+        """Free all slots, and delete what is on the disk."""
+        self._slots.clear()
+        self._store.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Return all slots, for a checkpoint; the tensors are those of the slots."""
         if torch.cuda.is_available():
             # Copies to the host may still be on their way.
             torch.cuda.synchronize()  # pragma: no cover
-        places = [_places(optimizer) for optimizer in self.optimizers]
-        return {
-            name: {
-                "weights": slot.weights,
-                "states": slot.states,
-                "groups": slot.groups,
-                "extras": slot.extras,
-                "parameters": [
-                    [place[p] for p in parameters]
-                    for place, parameters in zip(places, slot.parameters, strict=True)
-                ],
-            }
-            for name, slot in self._slots.items()
-        }
+        places, kept = [_places(optimizer) for optimizer in self.optimizers], {}
+        for name, parameters in self._slots.items():
+            held = [[at[p] for p in of] for at, of in zip(places, parameters, strict=True)]
+            kept[name] = {**dict(zip(PARTS, self._store.lasting(name), strict=True)),
+                          "parameters": held}  # fmt: skip
+        return kept
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
         """Fill slots with what `state_dict` gave; others stay as they are.
+
+        One for which there is no room on the disk of any process is left out.
 
         Raises:
             ValueError: there would be more slots than the limit.
@@ -180,19 +183,18 @@ class Snapshots:
         places = [list(_places(optimizer)) for optimizer in self.optimizers]
         for name, saved in state.items():
             self._refuse_one_more(name)
-            parts = [saved[key] for key in ("weights", "states", "groups", "extras")]
-            stored = self._stored(on_device(parts, self._device()), None)
-            weights, states, groups, extras = stored
-            parameters = [
-                [place[i] for i in held]
-                for place, held in zip(places, saved["parameters"], strict=True)
+            if not self._agreed(self._store.ready()):
+                continue
+            parts = [saved[part] for part in PARTS]
+            in_memory = isinstance(self._store, InMemory)
+            self._store.put(name, on_device(parts, self._device()) if in_memory else parts)
+            self._slots[name] = [
+                [at[i] for i in held] for at, held in zip(places, saved["parameters"], strict=True)
             ]
-            self._slots[name] = _Snapshot(weights, states, groups, extras, parameters)
 
-    def _finite(self, tensors: Iterable[Tensor]) -> bool:
-        """Whether tensors are finite, on every process."""
-        good = finite(tensors)
-        return agreed(good, self._device()) if self._apart else good
+    def _agreed(self, ok: bool) -> bool:
+        """Whether all processes say yes, where they may not say the same."""
+        return ok if self._alone else agreed(ok, self._device())
 
     def _refuse_one_more(self, slot: str) -> None:
         room = slot in self._slots or len(self._slots) < self._limit
@@ -204,38 +206,6 @@ class Snapshots:
     def _named(self) -> dict[str, Tensor]:
         named = [*self.module.named_parameters(), *self.module.named_buffers()]
         return {name: local(tensor) for name, tensor in named}
-
-    def _stored(self, present: Any, old: Any) -> Any:
-        """Copy nested containers, each tensor into the memory of its predecessor where it fits."""
-        if isinstance(present, Tensor):
-            return self._stored_tensor(present.detach(), old)
-        if isinstance(present, Mapping):
-            before = old if isinstance(old, Mapping) else {}
-            return {key: self._stored(value, before.get(key)) for key, value in present.items()}
-        if isinstance(present, tuple | list):
-            alike = isinstance(old, tuple | list) and len(old) == len(present)
-            held = old if alike else [None] * len(present)
-            items = [self._stored(value, held[i]) for i, value in enumerate(present)]
-            return tuple(items) if isinstance(present, tuple) else items
-        return copy.deepcopy(present)
-
-    def _stored_tensor(self, present: Tensor, old: Any) -> Tensor:
-        moves = self._on_host and present.device.type != "cpu"
-        device = torch.device("cpu") if moves else present.device
-        if isinstance(old, Tensor) and _alike(old, present) and old.device == device:
-            return old.copy_(present, non_blocking=True)
-        if not moves:
-            return present.clone()
-        # Only from an accelerator: tests/test_gpu.py.
-        pinned = torch.empty_like(  # pragma: no cover
-            present, device=device, pin_memory=present.is_cuda
-        )
-        return pinned.copy_(present, non_blocking=True)  # pragma: no cover
-
-
-def _alike(one: Tensor, other: Tensor) -> bool:
-    dense = one.layout == other.layout == torch.strided
-    return dense and one.shape == other.shape and one.dtype == other.dtype
 
 
 def _places(optimizer: Optimizer) -> dict[Tensor, int]:

@@ -280,11 +280,20 @@ def test_a_policy_that_keeps_too_many_snapshots_is_refused_at_the_start():
 
 
 def test_a_model_too_large_is_refused_with_the_numbers_before_any_step(monkeypatch):
-    monkeypatch.setattr(snapshot_memory, "free", lambda device: 100.0)
+    monkeypatch.setattr(snapshot_memory, "free", lambda device: 30.0)
     module = Regression()
-    with pytest.raises(ValueError, match=r"4 snapshots of 40 B each .* take 160 B, but 100 B are"):
+    with pytest.raises(ValueError, match=r"4 snapshots of 40 B each .* take 160 B, but 30 B are"):
         trainer([AdaptiveLearningRate()]).fit(module, loader())
     assert module.seen == 0
+
+
+def test_snapshots_for_which_the_memory_does_not_suffice_go_to_the_disk(
+    monkeypatch, tmp_path, caplog
+):
+    monkeypatch.setattr(snapshot_memory, "free", lambda device: 100.0)
+    trainer([AdaptiveLearningRate()], default_root_dir=tmp_path).fit(Regression(), loader())
+    assert "up to 4 snapshots of 40 B on the disk, the last one in memory, too." in caplog.text
+    assert not [*tmp_path.iterdir()]
 
 
 def test_nothing_of_a_training_is_held_after_it():

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.xdist_group("ranks")
 ALL = (
     "loss_on_one_rank", "input_on_one_rank", "accumulated", "in_blocks", "spike_on_one_rank",
     "rolled_back", "harmed", "outlier_on_one_rank", "uneven", "from_one", "validated", "journal",
+    "full_disk_on_one_rank",
 )  # fmt: skip
 
 
@@ -95,6 +96,16 @@ def test_weights_that_were_harmed_are_found_on_both_by_the_same_steps_and_rolled
         assert all(rank["after"][t] == rank["after"][back] for t in held)
         assert rank["after"][back] in rank["after"][:60]
         assert rank["after"][back + 1] != rank["after"][back]
+
+
+def test_snapshots_on_the_disk_of_which_one_rank_can_write_none_are_done_without_on_both(ranks):
+    one, other = ranks[1]["full_disk_on_one_rank"]
+    assert one["slots"] == other["slots"] == [["start"]]
+    assert "compare" in [d[1] for d in one["decisions"]]
+
+
+def test_snapshots_on_the_disk_leave_no_files(ranks):
+    assert not [*ranks[0].rglob("snapshots-*")]
 
 
 def test_an_outlier_on_one_rank_is_clipped_alike_on_both_and_nothing_else_is_done(ranks):

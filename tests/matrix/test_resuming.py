@@ -78,9 +78,9 @@ class Killed(pl.Callback):
             raise OSError("killed")
 
 
-def guarded(logger, others=(), ckpt_path=None):
+def guarded(logger, others=(), ckpt_path=None, snapshots="device"):
     policy = Guard(quiet=3, snapshot_every=3)
-    callback = AdaptiveLearningRate(policy, read_every=1, checkpoint="always")
+    callback = AdaptiveLearningRate(policy, read_every=1, checkpoint="always", snapshots=snapshots)
     return Ran(Doubtful(), data(), callback=callback, logger=logger, max_steps=100, others=others,
                ckpt_path=ckpt_path)  # fmt: skip
 
@@ -112,6 +112,25 @@ def test_a_guard_resumed_at_any_step_is_one_uninterrupted(watched, tmp_path, sto
     for name in ("train/loss", "lr/SGD", "events/held", "events/clipped"):
         assert repr(first.series(name) + second.series(name)) == repr(kept.series(name))
     assert repr(first.decisions + second.decisions) == repr(kept.decisions)
+
+
+@pytest.mark.parametrize("stop", [20, 32, 62, 66, 85])
+@pytest.mark.parametrize("then", ["device", "disk"])
+def test_so_is_one_whose_snapshots_lie_on_the_disk_wherever_they_go_then(
+    watched, tmp_path, monkeypatch, stop, then
+):
+    monkeypatch.chdir(tmp_path)  # where they lie
+    ran, kept = watched
+    first, second = Kept(), Kept()
+    with pytest.raises(OSError, match="killed"):
+        guarded(first, [Killed(stop, "half.ckpt")], snapshots="disk")
+    resumed = guarded(second, ckpt_path="half.ckpt", snapshots=then)
+    assert resumed.end() == ran.end()
+    assert repr(first.series("train/loss") + second.series("train/loss")) == repr(
+        kept.series("train/loss")
+    )
+    assert repr(first.decisions + second.decisions) == repr(kept.decisions)
+    assert [path.name for path in tmp_path.iterdir()] == ["half.ckpt"]
 
 
 def test_without_the_snapshots_a_guard_compares_with_the_weights_it_resumed_with(tmp_path):

@@ -19,7 +19,7 @@ FEW = (os.cpu_count() or 1) < 4 and not os.environ.get("LR_CALLBACKS_LONG")
 
 SEEN = (
     "loss_on_one_rank", "input_on_one_rank", "outlier_on_one_rank", "harmed", "scheduled",
-    "validated",
+    "validated", "full_disk_on_one_rank",
 )  # fmt: skip
 ALL = (
     *SEEN,
@@ -116,6 +116,16 @@ def test_the_loss_is_the_mean_over_the_ranks_also_of_an_uneven_last_batch(saw):
 
 def test_harmed_weights_are_held_and_rolled_back_bit_equal_on_all_shards(saw):
     rolled_back(saw["harmed"])
+
+
+def test_snapshots_on_the_disk_of_which_one_rank_can_write_none_are_done_without_on_both(saw):
+    one, other = saw["full_disk_on_one_rank"]
+    assert one["slots"] == other["slots"] == [["start"]]
+    assert "compare" in [d[1] for d in one["decisions"]]
+
+
+def test_snapshots_on_the_disk_leave_no_files(ranks):
+    assert not [*ranks[0].rglob("snapshots-*")]
 
 
 def test_layers_that_are_split_are_judged_as_one_and_rolled_back(saw):

@@ -1,5 +1,7 @@
 """What snapshots take, where they go, and that too little memory is told in numbers."""
 
+import shutil
+
 import pytest
 import torch
 from torch import nn
@@ -45,7 +47,7 @@ def test_a_model_too_large_is_refused_with_the_numbers():
     with pytest.raises(
         ValueError,
         match=r"3 snapshots of 12 TB each \(weights 4 TB, optimizer state 8 TB\) take 36 TB, but "
-        r"inf TB are free on meta and [\d.]+ [GT]B on the host",
+        r"inf TB are free on meta, [\d.]+ [GT]B on the host and [\d.]+ [GT]B on the disk; choose",
     ):
         plan(weights, [optimizer], 3, "cpu")
 
@@ -56,8 +58,8 @@ def test_auto_prefers_the_device_while_there_is_room():
 
 
 def test_another_place_is_refused():
-    with pytest.raises(ValueError, match='`where` must be "device", "cpu" or "auto"'):
-        plan({}, [], 1, "disk")
+    with pytest.raises(ValueError, match='`where` must be "device", "cpu", "disk" or "auto"'):
+        plan({}, [], 1, "tape")
 
 
 def test_more_is_planned_on_the_host_where_the_device_has_no_room(monkeypatch):
@@ -66,6 +68,46 @@ def test_more_is_planned_on_the_host_where_the_device_has_no_room(monkeypatch):
     )
     assert plan(big(10, 10), [], 3, "auto") == Plan("cpu", 3, 400)
     assert plan(big(5, 3), [], 4, "auto") == Plan("device", 4, 60)
+
+
+def room(monkeypatch, host, disk, device=0.0):
+    monkeypatch.setattr(
+        snapshot_memory, "free", lambda place: device if place.type == "meta" else host
+    )
+    monkeypatch.setattr(snapshot_memory, "free_on_disk", lambda folder: disk)
+
+
+def test_the_disk_is_chosen_where_neither_device_nor_host_has_room(monkeypatch):
+    weights = {"weight": torch.zeros(10, 10)}  # 400 B, which lie on the host
+    room(monkeypatch, host=1199.0, disk=1600.0)
+    assert plan(weights, [], 3, "auto") == plan(big(10, 10), [], 3, "auto")
+    planned = plan(weights, [], 3, "auto")
+    assert planned == Plan("disk", 3, 400)
+    assert str(planned) == "3 snapshots of 400 B on the disk, the last one in memory, too"
+    room(monkeypatch, host=1200.0, disk=1600.0)
+    assert plan(weights, [], 3, "auto") == Plan("device", 3, 400)
+    assert plan(big(10, 10), [], 3, "auto") == Plan("cpu", 3, 400)
+
+
+@pytest.mark.parametrize(("host", "disk"), [(399.0, 1e9), (1e9, 1599.0)])
+def test_the_disk_needs_room_for_one_more_and_the_host_for_one(monkeypatch, host, disk):
+    room(monkeypatch, host, disk)
+    with pytest.raises(ValueError, match=r"3 snapshots of 400 B each .* take 1.2 kB"):
+        plan(big(10, 10), [], 3, "disk")
+    assert plan(big(10, 10), [], 0, "disk") == Plan("disk", 0, 400)
+
+
+def test_processes_of_one_host_share_its_memory_and_its_disk(monkeypatch):
+    room(monkeypatch, host=4 * 1200.0, disk=4 * 1600.0)
+    for where in ("cpu", "disk"):
+        assert plan(big(10, 10), [], 3, where, processes=4) == Plan(where, 3, 400)
+        with pytest.raises(ValueError, match="on the disk for each of 5 processes; choose"):
+            plan(big(10, 10), [], 3, where, processes=5)
+
+
+def test_a_folder_that_is_yet_to_be_made_lies_on_the_disk_of_the_one_above(tmp_path):
+    free = snapshot_memory.free_on_disk(tmp_path / "not" / "there")
+    assert free == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
 
 
 @pytest.mark.parametrize("text", [None, "max\n", "no number\n"])

@@ -43,15 +43,17 @@ def weights(model):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("before", [0, 4])
-def test_training_on_from_a_restored_snapshot_repeats_bit_for_bit(name, before):
+@pytest.mark.parametrize("where", ["device", "disk"])
+def test_training_on_from_a_restored_snapshot_repeats_bit_for_bit(name, before, where, tmp_path):
     model = network()
     optimizer = OPTIMIZERS[name](model.parameters())
-    snapshots = Snapshots(model, [optimizer])
+    snapshots = Snapshots(model, [optimizer], where=where, folder=tmp_path)
     train(model, optimizer, seed=1, steps=before)
     assert snapshots.save("good")
     train(model, optimizer, seed=2)
     expected = weights(model)
     train(model, optimizer, seed=3)
+    assert snapshots.save("later")
     for _ in range(2):  # a slot can be restored again and again
         snapshots.restore("good")
         train(model, optimizer, seed=2)
@@ -182,8 +184,8 @@ def test_a_fifth_slot_is_refused():
 
 
 def test_another_place_is_refused():
-    with pytest.raises(ValueError, match='`where` must be "device" or "cpu"'):
-        Snapshots(nn.Linear(1, 1), [], where="disk")
+    with pytest.raises(ValueError, match='`where` must be "device", "cpu" or "disk"'):
+        Snapshots(nn.Linear(1, 1), [], where="tape")
 
 
 def test_a_weight_added_later_keeps_its_value_and_a_buffer_may_grow():

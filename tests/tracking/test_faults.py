@@ -6,7 +6,6 @@ Long variants (a lock of 30 s, errors for 10 s): set ``LR_CALLBACKS_LONG=1``, or
 import contextlib
 import os
 import random
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -169,17 +168,6 @@ def test_a_store_locked_by_another_process_is_waited_for_without_slowing_the_tra
     lock.stdout.close()
     logger._recording.close()
     assert arrived(uri, tmp_path).info.status == "FINISHED"
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a small disk")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_a_full_disk_of_the_journal_loses_nothing_while_mlflow_answers(uri, small_disk, caplog):
