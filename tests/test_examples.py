@@ -8,6 +8,7 @@ from pathlib import Path
 import preloaded
 import pytest
 from mlflow.tracking import MlflowClient
+from processes import finish, start
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 COURSE = sorted(path.name for path in EXAMPLES.glob("[0-9]*.*") if path.suffix in (".py", ".sh"))
@@ -148,6 +149,20 @@ def test_a_fabric_loop_leaves_out_poisoned_batches(run, folder):
     assert said.count("the step was skipped") == 3
     assert "3 batches left out" in said
     assert float(said.split("\nloss ")[1].split(",")[0]) < 0.2
+
+
+def test_the_same_fabric_loop_does_so_with_weights_that_are_sharded_over_two_processes(tmp_path):
+    processes = start(tmp_path, "2", script=EXAMPLES / "09_fabric_loop.py")
+    try:
+        (said, wrong), (silent, _) = (process.communicate(timeout=240) for process in processes)
+        assert [process.returncode for process in processes] == [0, 0], wrong
+    finally:
+        finish(processes, timeout=0)
+    assert silent == ""
+    assert said.count("the step was skipped") == 3
+    assert "3 batches left out" in said
+    assert float(said.split("\nloss ")[1].split(",")[0]) < 0.2
+    assert (tmp_path / "09_fabric_loop.png").stat().st_size > 15_000
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a shell script")
