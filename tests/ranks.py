@@ -194,9 +194,11 @@ def validated(folder):
 def journaled(folder):
     from lr_callbacks import JournaledMLFlowLogger  # and with it MLflow
 
+    # A process that sends would take longer to start than these trainings last.
     return JournaledMLFlowLogger(
-        tracking_uri=f"sqlite:///{folder}/mlflow.db", journal_dir=str(folder / "journal")
-    )
+        tracking_uri=f"sqlite:///{folder}/mlflow.db", journal_dir=str(folder / "journal"),
+        handover=1000.0,
+    )  # fmt: skip
 
 
 @scenario

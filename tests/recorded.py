@@ -1,12 +1,20 @@
 """Reads what arrived in MLflow, point for point, and what a journal holds."""
 
+import sqlite3
 from collections import Counter
+from contextlib import closing
 
 from mlflow.tracking import MlflowClient
 
 from lr_callbacks.tracking.journal import SUFFIX, read
 
 PAGE = 1000
+
+
+def copy_store(source, target):
+    """Copy the file of an sqlite store."""
+    with closing(sqlite3.connect(source)) as one, closing(sqlite3.connect(target)) as other:
+        one.backup(other)
 
 
 def only_run(uri):

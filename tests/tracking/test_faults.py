@@ -3,11 +3,9 @@
 Long variants (a lock of 30 s, errors for 10 s): set ``LR_CALLBACKS_LONG=1``, or ``make faults``.
 """
 
-import contextlib
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -18,7 +16,7 @@ import preloaded
 import pytest
 from jobs import start, wait_for
 from mlflow.tracking import MlflowClient
-from recorded import journal_points, journals, only_run, points
+from recorded import copy_store, journal_points, journals, only_run, points
 from servers import Postgres, Proxy, Server
 from trainers import Regression, loader, trainer
 
@@ -200,14 +198,6 @@ def test_sigkill_at_ten_random_moments_loses_nothing(initialised, tmp_path, drai
                 kill_at_random(*each, chance, draining)
     for folder, uri, _ in handed:
         assert arrived(uri, folder).info.status in ("KILLED", "FINISHED")
-
-
-def copy_store(source, target):
-    with (
-        contextlib.closing(sqlite3.connect(source)) as one,
-        contextlib.closing(sqlite3.connect(target)) as other,
-    ):
-        one.backup(other)
 
 
 def kill_at_random(folder, uri, job, chance, draining):
