@@ -7,14 +7,17 @@ all that they need beside it, the process that sends and the server, which stand
 Each recorded turn is compared with the mean of the bare ones around it, since a shared machine's
 speed changes from second to second; and it is the same training, since two that are alike differ by
 some per cent, by where they find their memory. Nothing counts until all has started. Each kind of
-recording is begun anew several times, in a process and with a store of its own.
+recording is begun anew several times, in a process and with a store of its own. Trainings in two
+processes turn at the same step, after about that time.
 """
 
 import argparse
 import contextlib
 import logging
 import multiprocessing
+import os
 import random
+import socket
 import statistics
 import sys
 import tempfile
@@ -28,8 +31,10 @@ import tables
 import torch
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import MLFlowLogger
+from pytorch_lightning.strategies import ModelParallelStrategy
 from served import server
 from torch import nn
+from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader, TensorDataset
 from turns import Cost, Turns
 
@@ -37,6 +42,9 @@ from lr_callbacks import AdaptiveLearningRate, JournaledMLFlowLogger
 
 #: Seconds before the first turn; the process that sends takes most of them to start.
 WARM_UP = 15.0
+
+#: Steps a second of two processes, about, by which their turns are as long as those of one.
+RATE = 200
 
 
 class Model(pl.LightningModule):
@@ -62,6 +70,13 @@ class Model(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.01, momentum=0.9)
 
 
+class Sharded(Model):
+    """The same, of whose weights each process holds a part."""
+
+    def configure_model(self):
+        fully_shard(self.net, mesh=self.device_mesh["data_parallel"])
+
+
 def data():
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(4096, 64, generator=generator)
@@ -69,15 +84,16 @@ def data():
     return DataLoader(TensorDataset(x, y), batch_size=64)
 
 
-def fit(given, callbacks, logger=False, logs=False):
+def fit(given, callbacks, logger=False, logs=False, kind=Model, **settings):
     """Train by turns; return their costs, and the seconds that the end of the training took."""
-    turns = Turns(callbacks, given.pairs, given.seconds, WARM_UP)
+    rate = RATE if settings else None
+    turns = Turns(callbacks, given.pairs, given.seconds, WARM_UP, rate)
     trainer = pl.Trainer(
         max_epochs=-1, accelerator="cpu", logger=logger, callbacks=list(callbacks),
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        log_every_n_steps=1 if logs else 50,
+        log_every_n_steps=1 if logs else 50, **settings,
     )  # fmt: skip
-    trainer.fit(Model(turns, logs), data())
+    trainer.fit(kind(turns, logs), data())
     return turns.costs[1:], time.perf_counter() - turns.end
 
 
@@ -100,6 +116,17 @@ def served(train, given, folder):
         return train(given, folder, address)
 
 
+def ddp(given, _):
+    """Train with one of two processes, each with all weights."""
+    return fit(given, [AdaptiveLearningRate()], strategy="ddp", devices=2)
+
+
+def fsdp(given, _):
+    """Train with one of two processes, each with a part of the weights."""
+    strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
+    return fit(given, [AdaptiveLearningRate()], kind=Sharded, strategy=strategy, devices=2)
+
+
 #: What is put on and off, by name.
 ARMS = {
     "a callback that does nothing": lambda given, _: fit(given, [pl.Callback()]),
@@ -108,11 +135,27 @@ ARMS = {
     "Guard, every step to a server": lambda *given: served(ours, *given),
     "Lightning's MLFlowLogger and monitor, sqlite": peer,
     "Lightning's MLFlowLogger and monitor, server": lambda *given: served(peer, *given),
+    "Guard, two processes under DDP": ddp,
+    "Guard, two processes under FSDP2": fsdp,
 }
 
 
-def train(arm, given):
-    """Train one of ``ARMS``, in a process of its own."""
+def trained(arm, given):
+    """Train one of ``ARMS``, in processes of its own; return what the first has measured."""
+    count = 2 if ARMS[arm] in (ddp, fsdp) else 1
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+        first, *_ = [pool.submit(train, arm, given, rank, count, port) for rank in range(count)]
+        return first.result()
+
+
+def train(arm, given, rank, count, port):
+    """Train one of ``ARMS``, as one of several processes where there are."""
+    if count > 1:
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0",
+                       "LOCAL_RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo"}  # fmt: skip
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -123,11 +166,9 @@ def train(arm, given):
 def measure(given):
     """Train all of ``ARMS`` in each of the sets, in another order; return pairs of costs, ends."""
     pairs, ends = {arm: [] for arm in ARMS}, {arm: [] for arm in ARMS}
-    spawn = multiprocessing.get_context("spawn")
     for number in range(given.sets):
         for arm in random.Random(number).sample(list(ARMS), len(ARMS)):
-            with ProcessPoolExecutor(1, spawn) as pool:
-                costs, end = pool.submit(train, arm, given).result()
+            costs, end = trained(arm, given)
             measured = paired(costs)
             pairs[arm] += measured
             ends[arm].append(end)
@@ -214,7 +255,7 @@ def main():
     head = ["recorded by", "bare, ms a step", "added", "× bare", "95 %", "processor", "its end, s"]
     pairs, ends = measure(given)
     text = tables.markdown(head, [[arm, *row(pairs[arm], ends[arm])] for arm in ARMS])
-    _, _, *recorded = pairs.values()
+    recorded = list(pairs.values())[2:6]
     said = [against(*recorded[place::2]) for place in range(2)]
     text += (
         f"\n\nWith Lightning's logger a step takes {said[0]} as with ours on sqlite, {said[1]} on "

@@ -27,6 +27,8 @@ class Turns:
         pairs: of turns, a bare one and a recorded one, with a bare one more at the end.
         seconds: of a turn.
         warm_up: seconds before the first, for what starts with the training.
+        rate: steps a second, where turns end after so many steps as would take their seconds: the
+            processes of one training must turn at the same step. None for turns by the clock.
 
     Attributes:
         on: whether they are on.
@@ -34,8 +36,8 @@ class Turns:
         end: when the last turn was over, by `time.perf_counter`.
     """
 
-    def __init__(self, callbacks, pairs, seconds, warm_up):
-        self.callbacks, self.turns = callbacks, 2 * pairs + 1
+    def __init__(self, callbacks, pairs, seconds, warm_up, rate=None):
+        self.callbacks, self.turns, self._rate = callbacks, 2 * pairs + 1, rate
         self.seconds, self.on, self.costs = seconds, True, []
         self._loggers = None
         self._begin(warm_up)
@@ -44,9 +46,14 @@ class Turns:
         """Count a step that begins; where the turn is over, begin the next, or end the training."""
         if self._loggers is None:
             self._loggers = list(trainer.loggers)
-        if time.perf_counter() >= self._until and not trainer.should_stop:
+        if self._over() and not trainer.should_stop:
             (self._off if self.on else self._put_on)(trainer, module)
         self._steps += 1
+
+    def _over(self):
+        if self._rate is None:
+            return time.perf_counter() >= self._until
+        return self._steps >= round(self._rate * (self._until - self._began))
 
     def _off(self, trainer, module):
         for callback in self.callbacks:
