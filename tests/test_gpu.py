@@ -90,8 +90,8 @@ def test_the_host_does_not_wait_for_the_gradients_to_be_measured():
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("where", ["device", "cpu"])
-def test_a_rollback_is_exact_from_either_memory(name, where):
+@pytest.mark.parametrize("where", ["device", "cpu", "disk"])
+def test_a_rollback_is_exact_wherever_the_snapshot_lies(name, where):
     seen = {}
 
     class Note(pl.Callback):

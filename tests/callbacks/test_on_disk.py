@@ -50,10 +50,12 @@ def test_the_files_lie_beside_the_run_and_are_deleted_after_an_error_while_what_
     tmp_path, uri
 ):
     callback, seen = AdaptiveLearningRate(snapshots="disk", checkpoint="always"), []
+    begun = []
 
     class Breaking(Harmed):
         def training_step(self, batch, batch_idx):
             seen.extend(tmp_path.glob("journals/*.lightning/snapshots-*"))
+            begun.append(callback._fit.snapshots)  # which would else be deleted as it is collected
             if self.trainer.global_step == 90:
                 raise OSError("broken")
             return super().training_step(batch, batch_idx)
