@@ -1,6 +1,7 @@
-"""Values that learn from themselves: their loss rises because the target moves, not by the rate."""
+"""Losses that rise because the target or the data moves, and not by the rate."""
 
 import copy
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -41,7 +42,7 @@ class Critic(pl.LightningModule):
         return torch.optim.AdamW(self.net.parameters(), 1e-2)
 
 
-def trained(net: Critic, *callbacks: pl.Callback, steps: int = 300) -> Critic:
+def trained(net: Any, *callbacks: pl.Callback, steps: int = 300) -> Any:
     trainer(list(callbacks), max_steps=steps).fit(net, range(steps))
     return net
 
@@ -55,3 +56,31 @@ def test_a_critic_learns_as_it_does_alone(copied, seed):
     x = torch.randn(256, 8, generator=torch.Generator().manual_seed(9))
     value, reached = (net.net(x).mean().item() for net in (alone, guarded))
     assert reached == pytest.approx(value, rel=0.05)
+
+
+class Blocks(pl.LightningModule):
+    """Learns from four kinds of data, a hundred batches of each in turn."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.net = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 1))
+        self.seed = seed
+
+    def training_step(self, batch: int, batch_idx: int) -> torch.Tensor:
+        states = torch.Generator().manual_seed(self.seed * 100003 + batch)
+        x, noise = (torch.randn(64, n, generator=states) for n in (8, 1))
+        kind = batch // 100 % 4
+        target = torch.sin(2 * x @ REWARD) + 0.1 * noise + 3 * kind
+        return F.mse_loss(self.net(x + 2 * torch.eye(8)[kind]), target)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), 1e-2)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_data_that_comes_back_does_not_bring_its_old_weights_back(seed):
+    callback = AdaptiveLearningRate()
+    trained(Blocks(seed), callback, steps=500)
+    guard = callback.controller.restore(callback.state_dict()["controller"])[0].policy
+    assert guard.rollbacks == 0

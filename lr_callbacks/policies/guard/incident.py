@@ -66,6 +66,8 @@ def alarmed(state: GuardState, observation: Observation, seen: str, condition: C
 def begin(state: GuardState, observation: Observation) -> Said:
     """Hold the last good weights on the present batches."""
     good, test, candidate = state.good, state.test, state.candidate
+    if state.doubt and state.aside.step > good.step:
+        good = state.aside  # older ones may suit data that has come back, and have learnt less
     if good.step < 0 and candidate.mean + SHIFT * candidate.deviation < good.mean:
         good = candidate  # on probation, but better than the untrained ones
     state = state._replace(good=good, candidate=Kept())
