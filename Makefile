@@ -70,7 +70,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.train: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing what a training needs, about two minutes; all of it is in $(VENV)/install.log"
-	@$(PIP) .
+	@$(PIP) ".[watch]"
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python

@@ -126,6 +126,8 @@ def _ui(folder: Path, port: int) -> int:
     Unless `MLFLOW_SERVER_ENABLE_JOB_EXECUTION` asks for them, without the seven processes that look
     for jobs of language models: they take two cores for half a minute, and show nothing of a run.
     """
+    import contextlib
+    import signal
     import subprocess
 
     from lr_callbacks.tracking import store
@@ -141,11 +143,19 @@ def _ui(folder: Path, port: int) -> int:
     base = f"http://127.0.0.1:{port}"
     print(f"{base}/#/experiments{_newest(uri)}?workflowType=machine_learning", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    command += ["--port", str(port), "--workers", "1"]
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # In a group of its own, since it has children that must end with it.
+    server = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
-        return subprocess.call([*command, "--port", str(port), "--workers", "1"], env=environment)
+        return server.wait()
     except KeyboardInterrupt:
         return 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
 
 
 def _newest(uri: str) -> str:

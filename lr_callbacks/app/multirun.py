@@ -42,7 +42,7 @@ class MultirunParent(Callback):
 
     The store is initialised here, once, so that jobs in several processes find it ready. Jobs learn
     the parent through an environment variable. The parent ends FINISHED when all children did,
-    FAILED when one did not, KILLED when the sweep was interrupted.
+    FAILED when one did not, KILLED when the sweep was interrupted; it goes where no job began.
 
     Args:
         tracking_uri: as for `JournaledMLFlowLogger`.
@@ -116,6 +116,9 @@ class MultirunParent(Callback):
             client.log_figure(parent, drawn, "sweep.png", save_kwargs={"dpi": 130})
         client.set_tag(parent, "mlflow.note.content", f"{self._links(run, children)}\n\n{table}")
         failed = any(tag.startswith(FAILED_JOB) for tag in run.data.tags)
+        if not (complete or children or failed):  # refused before its first job
+            client.delete_run(parent)
+            return
         if failed or any(child.info.status != "FINISHED" for child in children):
             status = "FAILED"
         else:

@@ -45,14 +45,14 @@ class Rates:
             scaler.apply(scale, suspended=suspended)
 
     def show(self) -> None:
-        """Show the progress bar the last loss, the scale and the scheduled rate."""
+        """Show the progress bar the last loss, the scale and the rate in force."""
         if not self._shown:
             return
         shown: dict[str, Any] = self._trainer.progress_bar_metrics
         if self.loss is not None:
             shown["loss"] = f"{self.loss:.4g}"
         shown["scale"] = f"{self.scale:.3g}"
-        rate = self.scalers[0].optimizer.param_groups[0]["lr"]
+        rate = self.scalers[0].rates()[0]
         if not isinstance(rate, Tensor) or rate.device.type == "cpu":  # else it would wait
             shown["lr"] = f"{float(rate):.3g}"
 

@@ -8,6 +8,7 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 from jobs import wait_for
 from servers import free_port
 from signals import interruptible
@@ -23,7 +24,8 @@ def log(uri):
     return logger
 
 
-def test_the_newest_run_is_told_and_served_without_jobs(uri, tmp_path, monkeypatch):
+@pytest.mark.parametrize("ends", [signal.SIGINT, signal.SIGTERM])
+def test_the_newest_run_is_told_and_served_without_jobs(ends, uri, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", raising=False)
     log(uri)
     newest = log(uri)
@@ -39,22 +41,33 @@ def test_the_newest_run_is_told_and_served_without_jobs(uri, tmp_path, monkeypat
         line = process.stdout.readline().decode().strip()
         assert line == f"http://127.0.0.1:{port}/{page}?workflowType=machine_learning"
         wait_for(lambda: answers(port), 120)
-        assert not any("mlflow.server.jobs" in command for command in commands(process.pid))
-        os.killpg(process.pid, signal.SIGINT)
+        assert not any("mlflow.server.jobs" in command for command in commands(port).values())
+        process.send_signal(ends)
         assert process.wait(60) == 0
+        wait_for(lambda: not commands(port), 30)
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        for left in (process.pid, *commands(port)):
+            with suppress(ProcessLookupError):
+                os.kill(left, signal.SIGKILL)
         process.wait()
         process.stdout.close()
 
 
-def commands(group):
-    """Yield the command lines of a process group."""
+def commands(port):
+    """Return the command lines of the server and of its children, by process."""
+    found, parents = {}, {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            if int(stat.read_text().rpartition(")")[2].split()[2]) == group:
-                yield (stat.parent / "cmdline").read_text()
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            if state != "Z":
+                parents[int(stat.parent.name)] = int(parent)
+                found[int(stat.parent.name)] = (stat.parent / "cmdline").read_text()
+    wanted = {pid for pid, line in found.items() if f"--port\0{port}\0" in line}
+    while more := {pid for pid, parent in parents.items() if parent in wanted} - wanted:
+        wanted |= more
+    return {
+        pid: line for pid, line in found.items() if pid in wanted and "lr-callbacks" not in line
+    }
 
 
 def answers(port):
