@@ -30,8 +30,8 @@ class Settings:
         if self.optimizer is not None:
             require(self.optimizer >= 0, "optimizer", "0 or more", self.optimizer)
         require(self.gate in ("clip", None), "gate", '"clip" or None', self.gate)
-        known = self.snapshots in ("device", "cpu", "auto")
-        require(known, "snapshots", '"device", "cpu" or "auto"', self.snapshots)
+        known = self.snapshots in ("device", "cpu", "disk", "auto")
+        require(known, "snapshots", '"device", "cpu", "disk" or "auto"', self.snapshots)
         known = self.checkpoint in ("probing", "always", "never")
         require(known, "checkpoint", '"probing", "always" or "never"', self.checkpoint)
 
