@@ -3,50 +3,63 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from operator import mul, sub
 from typing import NamedTuple
 
-from lr_callbacks.core import CALM, Condition, Reading, require
+from lr_callbacks.core import Condition, Reading, require
 from lr_callbacks.detectors.baseline import FLOOR
 
 
 class OscillationState(NamedTuple):
-    """The last losses at three resolutions, the range of the run, and its usual deviation."""
+    """The last losses, the range of the run, the swing under way and the turns before it."""
 
+    window: tuple[float, ...] = ()
     rows: int = 0
-    windows: tuple[tuple[float, ...], ...] = ((), (), ())  # losses, means of two, means of four
     first: float = 0.0
     lowest: float = math.inf
     highest: float = -math.inf
-    past: float = 0.0  # mean of the detrended deviations within a window of losses
-    known: int = 0  # of so many windows
+    turns: tuple[tuple[int, float], ...] = ()  # row and loss of the last five
+    extreme: float = 0.0  # of the swing under way
+    at: int = 0  # its row
+    way: int = 0  # its direction
+    size: float = 0.0  # a turn is a reversal by more than this
+    strikes: int = 0  # evaluations in a row that found a wave
+    past: float = 0.0  # slow mean of the detrended deviation within a window
+    windows: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Oscillation:
     """Watches for ringing, as momentum gives at too high a rate with little noise.
 
-    Two signs, either alarms. A *wave*: the autocorrelation of 32 detrended losses, means of two or
-    means of four in a row has a peak at a lag of 2 to 12 above ``peak`` after a trough as deep, so
-    that periods of 2 to 48 losses are found. A *zigzag*, where the run has come down, for swings
-    that are uneven: four in turn within 32 losses, each above 30 % of the range of the run, and
-    smoother than noise (von Neumann ratio of the losses that they span below 1; noise has 2).
+    Two signs, either alarms. A *zigzag*: four swings in turn within 64 losses, smoother than noise
+    (von Neumann ratio of the losses they span below 1; noise has 2), that are either alike, in
+    length and in size within a factor of two, or large, each 30 % of the range of the run
+    after it has come down. A turn is a reversal by 30 % of the swing before it, so that damped and
+    growing swings count alike. A *wave*: the autocorrelation of the last ``width`` detrended losses
+    has a peak at a lag of 2 to 12 above ``peak`` after a trough as deep, in two
+    evaluations in a row; it finds ringing too fast to be smooth.
 
-    A wave counts from 30 % of what the run has gained, or from six times the deviation that windows
-    of this run usually have. A zigzag must exceed that deviation, too; until it is known, a fifth
-    of the level.
+    Swings below a fifth of what the run has gained do not count (two fifths for a wave), unless
+    they are six times the deviation that windows of this run usually have; once that is known,
+    smaller reversals are no turns. Before, correlated noise looks the same, and only swings of a
+    fifth of the level count, or those that are alike within a quarter and a step.
 
-    Ignores mini-batch noise, whose sign changes are the same at every rate. Trouble of one swing is
-    a `Spike`. In ``rebase`` all but the usual deviation is forgotten.
+    Ignores mini-batch noise, whose sign changes are the same at every rate, and periods above 32.
+    Trouble of one swing is a `Spike`. In ``rebase`` all but the usual deviation is forgotten.
 
     Args:
-        peak: autocorrelation, in (0, 1), which a window in a thousand of AR(0.8) noise has above
-            0.68; usually 0.8.
+        width: losses of a wave, from 16 to 64; usually 32.
+        peak: autocorrelation, in (0, 1), usually 0.72; one window in a thousand of AR(0.8) noise
+            reaches 0.68.
 
     Expected steps between false alarms: above 50,000 on each kind of noise in
     ``examples/benchmarks/false_alarms.py``; in the first 256 losses of a run one run in 100.
+
     False alarms come from periodic data: two kinds of batches in turn, a metric of few samples.
-    Delay: two to three periods, at least 32 losses for a wave.
+
+    Delay: four swings for a zigzag, one to two windows for a wave.
 
     >>> oscillation, state = Oscillation(), OscillationState()
     >>> for t in range(100):
@@ -54,14 +67,16 @@ class Oscillation:
     ...     if reading.condition:
     ...         break
     >>> t, reading.said
-    (31, 'swings of ±0.1 around 1, period 6')
+    (14, 'swings of ±0.0995 around 1.001, period 6.5')
 
     References: von Neumann 1941 (ratio); Box and Jenkins 1970 (autocorrelation function).
     """
 
-    peak: float = 0.8
+    width: int = 32
+    peak: float = 0.72
 
     def __post_init__(self) -> None:
+        require(16 <= self.width <= _SPAN, "width", f"from 16 to {_SPAN} losses", self.width)
         require(0 < self.peak < 1, "peak", "between 0 and 1", self.peak)
 
     def init(self) -> OscillationState:
@@ -70,78 +85,117 @@ class Oscillation:
 
     def rebase(self, state: OscillationState) -> OscillationState:
         """Forget the level, keep the usual deviation."""
-        return OscillationState(past=state.past, known=state.known)
+        return OscillationState(past=state.past, windows=state.windows)
 
     def update(self, state: OscillationState, loss: float) -> tuple[OscillationState, Reading]:
         """Fold in one finite loss."""
-        rows, (one, two, four), first, lowest, highest, past, known = state
-        loss = loss if -_FAR < loss < _FAR else math.copysign(_FAR, loss)
-        first, rows, reading = first if rows else loss, rows + 1, CALM
-        lowest = loss if loss < lowest else lowest
-        highest = loss if loss > highest else highest
-        one = (*one[1 - _WIDTH :], loss)
-        if not rows % 2:
-            two = (*two[1 - _WIDTH :], one[-2] / 2 + loss / 2)
-        if not rows % 4:
-            four = (*four[1 - _WIDTH :], two[-2] / 2 + two[-1] / 2)
-        state = OscillationState(rows, (one, two, four), first, lowest, highest, past, known)
-        if not rows % _EVERY:
-            if said := self._said(state):
-                reading = Reading(1.0, self.peak, Condition.OSCILLATING, said)
-            if not rows % _WIDTH:
-                x, bound = _bounded(one)
-                known = min(known + 1, 32)
-                past += (bound * math.sqrt(sum(map(mul, x, x)) / _WIDTH) - past) / known
-                state = state._replace(past=past, known=known)
-        return state, reading
+        state, readings = self.fold(state, (loss,))
+        return state, readings[0]
 
-    def _said(self, state: OscillationState) -> str:
-        """Say which swings stand out and repeat; nothing if none do."""
-        one, usual = state.windows[0], _USUAL * state.past
-        gain, span = state.first - state.lowest, state.highest - state.lowest
-        least = usual if state.known >= _KNOWN else _EARLY * abs(one[0])
-        least = max(_SHARE * span, least, _USUAL * FLOOR * abs(one[0]))
-        down = gain >= 0.9 * span and max(one) - min(one) > least
-        if down and (period := _zigzag(one, least)):
-            return _swings(one, period)
-        least = min(_SHARE * gain, usual) if state.known >= _KNOWN else _SHARE * gain
-        for i, window in enumerate(state.windows):
-            whole = len(window) == _WIDTH and not state.rows % (_EVERY << i)
-            if whole and max(window) - min(window) > least:
-                x, bound = _bounded(window)
-                if bound * (max(x) - min(x)) > least:
-                    peak, lag = _peak(x, self.peak)
-                    if peak > self.peak:
-                        return _swings(window, lag << i)
-        return ""
+    def fold(
+        self, state: OscillationState, losses: Sequence[float]
+    ) -> tuple[OscillationState, list[Reading]]:
+        """Fold in finite losses, one after the other."""
+        rows, first, lowest, highest, turns, extreme, at, way, size, strikes, past, n = state[1:]
+        window, usual, readings = list(state.window), _usual(past, n), []
+        for loss in losses:
+            loss = loss if -_FAR < loss < _FAR else math.copysign(_FAR, loss)
+            if not rows:
+                first, extreme, turns = loss, loss, ((0, loss),)
+            if len(window) == _SPAN:
+                del window[0]
+            window.append(loss)
+            rows, statistic, said = rows + 1, 0.0, ""
+            reversal = (extreme - loss) * way
+            if reversal <= 0:  # the swing goes on; or it begins
+                if loss != extreme:
+                    way = way or (1 if loss > extreme else -1)
+                    extreme, at = loss, rows - 1
+            elif reversal > size and reversal > (swing := _TURN * abs(extreme - turns[-1][1])):
+                size = max(swing, usual)
+                turns, extreme, at, way = (*turns[-4:], (at, extreme)), loss, rows - 1, -way
+                if len(turns) == 5 and rows - turns[0][0] <= _SPAN:
+                    spanned = window[turns[0][0] - rows :]
+                    if _zigzag(turns, spanned, first - lowest, highest - lowest, usual):
+                        said = _swings(spanned, (turns[-1][0] - turns[0][0]) / 2)
+            lowest = loss if loss < lowest else lowest
+            highest = loss if loss > highest else highest
+            if not rows % _EVERY:
+                if rows - turns[-1][0] > _SPAN:  # a swing so long ago says nothing of the next
+                    size = max(0.0, usual)
+                if len(window) >= self.width:
+                    statistic, lag, past, n = self._wave(window, first - lowest, past, n)
+                    strikes, usual = (strikes + 1 if statistic > self.peak else 0), _usual(past, n)
+                    if strikes >= 2:
+                        said = said or _swings(window[-self.width :], lag)
+            shown = max(1.0, statistic) if said else min(statistic, self.peak)
+            readings.append(Reading.judge(shown, self.peak, Condition.OSCILLATING, said))
+        run = rows, first, lowest, highest, turns, extreme, at, way, size, strikes, past, n
+        return OscillationState(tuple(window), *run), readings
+
+    def _wave(
+        self, window: Sequence[float], gain: float, past: float, known: int
+    ) -> tuple[float, int, float, int]:
+        """Return the peak of a wave that is large, its lag, and the usual deviation moved on."""
+        x, bound = _bounded(window[-self.width :])
+        span = bound * (max(x) - min(x))
+        large = span > 0.4 * gain or (known >= _KNOWN and span > _USUAL * past)
+        peak, lag = _peak(x, self.peak) if large else (0.0, 0)
+        known = min(known + 1, 32)
+        deviation = bound * math.sqrt(sum(map(mul, x, x)) / len(x))
+        return peak, lag, past + (deviation - past) / known, known
 
 
-#: Losses, or means, in a window; losses between two evaluations; lags searched for a peak.
-_WIDTH, _EVERY, _LAGS = 32, 8, 12
+#: Losses between two evaluations of the autocorrelation; evaluations after which a run is known.
+_EVERY, _KNOWN = 16, 3
 
-#: Least swing as a share of what the run has gained, in a zigzag of its range; and in usual
-#: deviations, windows after which these are known.
-_SHARE, _USUAL, _KNOWN = 0.3, 6.0, 2
+#: Losses kept, the longest zigzag; lags searched for a peak.
+_SPAN, _LAGS = 64, 12
 
-#: Least swing of a zigzag before, as a share of the level: noise turns as often, but is seldom as
-#: large.
+#: A turn in terms of the swing before it; a swing in terms of the usual deviation.
+_TURN, _USUAL = 0.3, 6.0
+
+#: Least swing before a run is known, as a share of the level, unless it is regular: AR noise turns
+#: as often and as evenly, but is seldom as large.
 _EARLY = 0.2
 
 _FAR = 1e150  # squares must not overflow
 
 
-def _zigzag(window: Sequence[float], least: float) -> float:
-    """Return the period of the last four swings above ``least``; 0 if fewer, or rough as noise."""
-    turns, at, way = [], 0, 0
-    for i, loss in enumerate(window):
-        if (loss - window[at]) * way > 0:  # the swing goes on
-            at = i
-        elif abs(loss - window[at]) > least:
-            turns.append(at)
-            at, way = i, 1 if loss > window[at] else -1
-    if len(turns) < 5 or _roughness(window[turns[-5] :]) >= 1:
-        return 0.0
-    return (turns[-1] - turns[-5]) / 2
+def _usual(past: float, windows: int) -> float:
+    """Return the least size of a swing in a run that is known; negative before."""
+    return _USUAL * past if windows >= _KNOWN else -1.0
+
+
+def _zigzag(
+    turns: tuple[tuple[int, float], ...],
+    losses: list[float],
+    gain: float,
+    span: float,
+    usual: float,
+) -> bool:
+    """Tell whether the four swings between five turns (row, loss) are ringing.
+
+    ``losses`` begin at the first turn; the run has this ``gain`` and range; a swing is at least
+    ``usual``, negative while unknown.
+    """
+    lengths = [b[0] - a[0] for a, b in pairwise(turns)]
+    sizes = [abs(b[1] - a[1]) for a, b in pairwise(turns)]
+    least, greatest, known = min(sizes), max(sizes), usual >= 0
+    alike = (
+        least >= 0.5 * greatest
+        and greatest >= 0.2 * gain
+        and max(lengths) <= 2 * min(lengths) + 1
+        and sum(lengths) >= 8
+    )
+    # Before the run has come down, large swings are how a noisy run begins.
+    large = least >= 0.3 * span and (known or gain >= 0.9 * span)
+    if least <= max(usual, _USUAL * FLOOR * abs(losses[0])):
+        return False
+    regular = least >= 0.75 * greatest and max(lengths) <= min(lengths) + 1
+    if not known and not regular and least < _EARLY * abs(losses[0]):  # noise begins so, too
+        return False
+    return (alike or large) and _roughness(losses[: turns[-1][0] - turns[0][0] + 1]) < 1
 
 
 def _swings(losses: Sequence[float], period: float) -> str:

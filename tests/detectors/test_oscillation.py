@@ -39,13 +39,13 @@ def noise(count, seed=0, correlation=0.0):
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.1])
-def test_the_ringing_of_momentum_is_told_within_two_windows(rate):
-    assert told(momentum(1.0, rate, 80))[0] < 64
+def test_the_ringing_of_momentum_is_told_within_sixty_losses(rate):
+    assert told(momentum(1.0, rate, 80))[0] < 60
 
 
-@pytest.mark.parametrize("period", [4, 5, 7, 10, 16, 24, 40])
+@pytest.mark.parametrize("period", [4, 5, 7, 10, 16, 24])
 def test_steady_swings_of_many_periods_are_told_from_the_start(period):
-    losses = [1 + 0.5 * math.cos(2 * math.pi * t / period) for t in range(160)]
+    losses = [1 + 0.5 * math.cos(2 * math.pi * t / period) for t in range(80)]
     assert told(losses)
 
 
@@ -90,13 +90,15 @@ def test_after_a_rebase_swings_are_measured_by_the_usual_deviation():
         state, _ = oscillation.update(state, x)
     rebased = oscillation.rebase(state)
     assert rebased.past == state.past > 0
-    assert rebased.known == state.known
-    assert rebased.windows == ((), (), ())
+    assert rebased.windows == state.windows
+    assert rebased.window == rebased.turns == ()
 
 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
+        ({"width": 15}, "`width` must be from 16 to 64 losses, got 15"),
+        ({"width": 65}, "`width` must be from 16 to 64 losses, got 65"),
         ({"peak": 0.0}, "`peak` must be between 0 and 1, got 0.0"),
         ({"peak": math.nan}, "`peak` must be between 0 and 1, got nan"),
     ],

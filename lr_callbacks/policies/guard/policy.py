@@ -43,14 +43,14 @@ class Guard:
     be compared (a target network stays as it is). A snapshot is *good* after ``quiet`` steps
     without an alarm, and the rate in force has then *proved* good. An *alarm* is what is not
     finite; a detector's, but a drift only at a rate above those that proved good, or after one has
-    failed; a loss back above a level it had left; and, before anything is good, one above that of
-    the first weights, unless updates still point downhill. Losses are *high* or *back* as against
-    their level before the alarm. An *incident* is a roll-back. It leaves a *cap* on the rate in
-    force: what had proved good; ``cut`` times that at a second one in 6 × ``quiet`` steps, or where
-    the good weights did not reach their old level either; from the first weights a tenth, but for
-    the first time; after a raise of more than tenfold in one step, the rate before. What the
-    schedule then lowers is lowered by the same share. 12 × ``quiet`` steps without an alarm raise a
-    cap by half, up to 0.7 times what failed.
+    failed; a loss back above a level it had left; and, before anything is good, a drift or a loss
+    above that of the first weights, unless updates still point downhill. Losses are *high* or
+    *back* as against their level before the alarm. An *incident* is a roll-back. It leaves a *cap*
+    on the rate in force: what had proved good; ``cut`` times that at a second one in 6 × ``quiet``
+    steps, or where the good weights did not reach their old level either; from the first weights a
+    tenth, but for the first time; after a raise of more than tenfold in one step, the rate before.
+    What the schedule then lowers is lowered by the same share. 12 × ``quiet`` steps without an
+    alarm raise a cap by half, up to 0.7 times what failed.
 
     ```
     from      to         when

@@ -8,6 +8,7 @@ from lr_callbacks.core import Condition, Observation, Reading
 from lr_callbacks.policies.guard import words
 from lr_callbacks.policies.guard.modes import (
     CATAPULT,
+    DOWNHILL,
     FORGIVENESS,
     FORGIVING,
     LEAP,
@@ -47,9 +48,11 @@ def accused(
 ) -> Condition:
     """Return the worst condition that may be the rate's fault.
 
-    A loss that drifts at a rate beyond suspicion has a reason of its own, and hides no spike.
+    A loss that drifts at a rate beyond suspicion has a reason of its own, and hides no spike; so
+    has one that rises while updates still point downhill.
     """
-    drifts = worst is Condition.DIVERGING
+    known = state.good.step >= 0 or state.race.downhill >= DOWNHILL
+    drifts = worst is Condition.DIVERGING and known
     if not drifts or suspect(state, observation):
         return worst
     milder = [r.condition for r in readings.values() if r.condition < worst]
