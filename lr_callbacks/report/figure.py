@@ -157,7 +157,10 @@ def _dress(panels: Mapping[str, Axes]) -> None:
         if axes.lines and axes.dataLim.y0 > 0:
             axes.set_yscale("log")
         if len(axes.lines) > (panel != "rate"):
-            axes.legend(loc="best", framealpha=0.8, edgecolor="none", fontsize=FONT - 1)
+            # Rates cross their panel, so that their legend stands above it.
+            place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 4, "borderaxespad": 0}
+            style = {"framealpha": 0.8, "edgecolor": "none", "fontsize": FONT - 1}
+            axes.legend(**style, **(place if panel == "rate" else {"loc": "best"}))
     axes.set_xlabel("optimizer step", fontsize=FONT)
 
 
