@@ -126,10 +126,6 @@ def _ui(folder: Path, port: int) -> int:
     Unless `MLFLOW_SERVER_ENABLE_JOB_EXECUTION` asks for them, without the seven processes that look
     for jobs of language models: they take two cores for half a minute, and show nothing of a run.
     """
-    import contextlib
-    import signal
-    import subprocess
-
     from lr_callbacks.tracking import store
 
     _, about = next(newest(folder), (None, None))
@@ -144,7 +140,15 @@ def _ui(folder: Path, port: int) -> int:
     print(f"{base}/#/experiments{_newest(uri)}?workflowType=machine_learning", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--port", str(port), "--workers", "1"]
-    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
+    return _served(command, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ})
+
+
+def _served(command: list[str], environment: dict[str, str]) -> int:
+    """Run a server until it ends, or this process is to end; return its exit code."""
+    import contextlib
+    import signal
+    import subprocess
+
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # In a group of its own, since it has children that must end with it.
     server = subprocess.Popen(command, env=environment, start_new_session=True)

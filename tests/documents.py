@@ -11,9 +11,9 @@ from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from lr_callbacks import cli
 from lr_callbacks.app import command as lr_train
 from lr_callbacks.app import train
-from lr_callbacks.cli import main as lr_callbacks
 
 ROOT = Path(__file__).parent.parent
 SHORT = ["trainer.max_steps=2", "trainer.enable_progress_bar=false", "test=false"]
@@ -45,8 +45,8 @@ def run(command, patch):
     if program.endswith("lr-train"):
         return _train(arguments, patch)
     if program.endswith("lr-callbacks"):
-        patch.setattr(subprocess, "call", lambda *_, **__: 0)  # the server
-        return lr_callbacks(arguments)
+        patch.setattr(cli, "_served", lambda *_: 0)
+        return cli.main(arguments)
     patch.setattr("sys.argv", arguments)
     patch.setattr(argparse.ArgumentParser, "parse_args", _taking)
     try:

@@ -191,7 +191,7 @@ def test_one_for_all_beside_one_for_one_is_refused():
     [({"per": "epoch"}, '`per` must be "step" or "validation"'),
      ({"per": "validation"}, "`monitor` must be the name of a logged value"),
      ({"optimizer": -1}, "`optimizer` must be 0 or more"),
-     ({"snapshots": "disk"}, '`snapshots` must be "device", "cpu" or "auto"')],
+     ({"snapshots": "tape"}, '`snapshots` must be "device", "cpu", "disk" or "auto"')],
 )  # fmt: skip
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
