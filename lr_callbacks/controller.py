@@ -71,7 +71,8 @@ class Controller:
 
     def opening(self) -> Decision:
         """Return what holds before the first decision: what the policy wants to have measured."""
-        return Decision(measure=getattr(self.policy, "opening", ()))
+        measured = getattr(self.policy, "opening", ())
+        return Decision(measure=measured, probing=bool(measured))
 
     def update(
         self, state: ControllerState, observation: Observation

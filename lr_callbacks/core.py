@@ -61,8 +61,9 @@ class Observation(NamedTuple):
             weights and optimizer state are as they were before it.
         horizon: optimizer steps that the whole training will take; infinite where unbounded.
         norm: Euclidean norm of all weights; NaN unless the last decision asked for it.
-        descent: sign of ⟨gradient, −last update⟩, +1 while the last update still points downhill;
-            NaN unless the last two decisions asked for it, and after a rollback.
+        descent: sign of ⟨gradient, −last update⟩, +1 while the last update still points downhill,
+            0 where there is none; NaN unless the last two decisions asked for it, and after a
+            rollback.
         scheduled: the scheduled rate over the rate with which the schedule began, or its peak.
         held: the update was withheld because a decision said `Decision.hold`.
         saved: the step after which the last `Decision.save` was really carried out, where that was

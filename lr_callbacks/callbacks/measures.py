@@ -131,4 +131,4 @@ class Measures:
         if before is None or not (products or self._share.apart):
             return math.nan
         total = float(self._share.total(products))
-        return math.nan if math.isnan(total) else math.copysign(1.0, total)
+        return total if not total or math.isnan(total) else math.copysign(1.0, total)

@@ -27,7 +27,7 @@ def test_the_norm_is_that_of_all_trainable_weights():
     assert observed(measures, 0).norm == pytest.approx(float(flat.norm()), rel=1e-6)
 
 
-@pytest.mark.parametrize(("gradient", "sign"), [(1.0, 1.0), (-1.0, -1.0)])
+@pytest.mark.parametrize(("gradient", "sign"), [(1.0, 1.0), (-1.0, -1.0), (0.0, 0.0)])
 def test_the_sign_says_whether_the_last_update_still_points_downhill(gradient, sign):
     weight = nn.Linear(1, 1, bias=False)
     measures = Measures(weight, 100)
