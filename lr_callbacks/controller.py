@@ -71,8 +71,7 @@ class Controller:
 
     def opening(self) -> Decision:
         """Return what holds before the first decision: what the policy wants to have measured."""
-        measured = getattr(self.policy, "opening", ())
-        return Decision(measure=measured, probing=bool(measured))
+        return Decision(measure=getattr(self.policy, "opening", ()))
 
     def update(
         self, state: ControllerState, observation: Observation

@@ -213,7 +213,7 @@ def counted(folder):
     for name, callback in (("bare", None), ("guarded", AdaptiveLearningRate(read_every=16))):
         counting = Counting()
         fit = trainer([*([callback] if callback else []), counting], strategy=sharded(),
-                      devices=2, max_steps=64)  # fmt: skip
+                      devices=2, max_steps=96)  # fmt: skip
         fit.fit(Sharded(make=gentle), loader(2048, 8))
         seen[name] = [b - a for a, b in zip(counting.counts, counting.counts[1:], strict=False)]
     return seen

@@ -96,17 +96,14 @@ def test_what_carries_a_decision_out_is_asked_at_once_and_tells_the_next_observa
 
     def carried(decision):
         told.append(decision.save or "")
-        return {"saved": 199} if decision.save else {}
+        return {"saved": 99} if decision.save else {}
 
-    seen = [Observation(step, 1.0 + 0.01 * (step % 7), 1.0) for step in range(120)]
-    state = controller.init()
-    for observation in seen[:60]:  # of which each is judged alone
-        state, _ = controller.update(state, observation)
-    state, decisions = controller.judge(state, seen[60:], carried)
+    seen = [Observation(step, 1.0 + 0.01 * (step % 7), 1.0) for step in range(60)]
+    state, decisions = controller.judge(controller.init(), seen, carried)
     assert len(decisions) == 60
     assert told == [decision.save or "" for decision in decisions]
     assert any(told[:40])
-    assert state.policy.candidate.step == 199
+    assert state.policy.candidate.step == 99
 
 
 def test_no_observations_and_no_detectors_are_judged_too():

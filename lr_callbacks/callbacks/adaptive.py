@@ -33,9 +33,8 @@ class AdaptiveLearningRate(Callback):
         policy: what to do about an alarm: `Guard` acts, `Hold` only reports; None for `Guard()`.
         detectors: what to watch, by name; None for the default ones.
         read_every: steps whose losses are read from the device and judged together, at least 1; one
-            while a policy probes or measures the first steps. None for 16; a single process on the
-            CPU then judges urgent ones at once, and records each after 0.05 s at the latest;
-            several there judge each step.
+            while a policy probes. None for 16; a single process on the CPU then judges urgent ones
+            at once, and records each after 0.05 s at the latest; several there judge each step.
         monitor: the loss to follow, by its name in what `training_step` returns or logs (recorded
             as ``watched/<monitor>``); None for the loss that it returns.
         per: ``"step"``; or ``"validation"`` for a value that validation logs, once each.

@@ -72,6 +72,9 @@ class Measures:
         step, loss, rates, scale, skipped, _, held, _ = record
         nothing = (math.nan,) * 3
         norm, descent, distance = self._of.get(step, nothing) if self._of else nothing
+        if isinstance(descent, Tensor):
+            self._signs()
+            descent = self._of[step][1]
         if self._of:  # also what was measured of steps that are never judged
             self._of = {later: known for later, known in self._of.items() if later > step}
         scheduled = 1.0 if self._rates is None else self._rates.scheduled(rates, scale)
@@ -130,5 +133,14 @@ class Measures:
         ]
         if before is None or not (products or self._share.apart):
             return math.nan
-        total = float(self._share.total(products))
-        return total if not total or math.isnan(total) else math.copysign(1.0, total)
+        return self._share.here(products)
+
+    def _signs(self) -> None:
+        """Turn the products of all steps that wait into signs, with one host sync."""
+        waiting = [s for s, (_, descent, _) in self._of.items() if isinstance(descent, Tensor)]
+        here = [descent for _, descent, _ in self._of.values() if isinstance(descent, Tensor)]
+        products = self._share.over_all(torch.stack(here)).tolist()
+        for step, product in zip(waiting, products, strict=True):
+            norm, _, distance = self._of[step]
+            sign = float((product > 0) - (product < 0)) if product == product else product
+            self._of[step] = norm, sign, distance

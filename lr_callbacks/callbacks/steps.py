@@ -15,7 +15,7 @@ from lr_callbacks.callbacks.rates import Rates
 from lr_callbacks.callbacks.recorder import Recorder
 from lr_callbacks.callbacks.settings import Settings
 from lr_callbacks.callbacks.step_loss import LossBlock, LossWindow, StepRecord
-from lr_callbacks.core import Decision
+from lr_callbacks.core import DESCENT, Decision
 from lr_callbacks.horizon import estimated_steps
 from lr_callbacks.optim.buffers import Buffers
 from lr_callbacks.optim.effective_rate import effective_rates
@@ -220,7 +220,9 @@ class Steps:
     def _before_step(self, optimizer: Optimizer) -> None:
         """Measure weights and gradients as they are before a step, where that is wanted."""
         decision = self._memory.decision
-        asked = () if decision is self._answered else decision.measure
+        asked = decision.measure
+        if decision is self._answered:  # but for signs, which are those of two steps in a row
+            asked = tuple(what for what in asked if what == DESCENT)
         if asked or self._asked:
             self.measures.take(asked, held=self.hold)
             self._asked = asked

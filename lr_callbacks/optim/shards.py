@@ -95,10 +95,18 @@ class Share:
 
     def total(self, numbers: Sequence[Tensor]) -> Tensor:
         """Return the sum of ``numbers``, one for each tensor, over all processes."""
+        return self.over_all(self.here(numbers))
+
+    def here(self, numbers: Sequence[Tensor]) -> Tensor:
+        """Return the sum of ``numbers``, one for each tensor, over those of this process."""
         if not self.apart:
             return torch.stack([n.to(self._device) for n in numbers]).sum()
         nothing = torch.zeros((), dtype=torch.float64, device=self._device)
-        return summed(torch.stack([nothing, *(n.double() for n in numbers)]).sum())
+        return torch.stack([nothing, *(n.double() for n in numbers)]).sum()
+
+    def over_all(self, sums: Tensor) -> Tensor:
+        """Return sums over all processes, of those that `here` gave."""
+        return summed(sums) if self.apart else sums
 
     def joined(self, norm: Tensor | None) -> Tensor | None:
         """Return the Euclidean norm over all processes, of that over the parts here."""

@@ -95,12 +95,13 @@ def test_in_a_training_the_policy_sees_what_it_asked_for_and_the_length(every):
     assert all(o.norm > 0 for o in policy.seen if o.step in measured)
 
 
-def test_of_a_block_only_the_first_step_is_measured():
+def test_of_a_block_only_the_first_step_is_measured_but_for_the_signs_of_each():
     policy = Asking(probing=False)
     training = trainer([AdaptiveLearningRate(policy, read_every=4)], max_steps=16)
     training.fit(Regression(), loader())
     assert [o.step for o in policy.seen] == list(range(16))
     assert [o.step for o in policy.seen if not math.isnan(o.norm)] == [4]
+    assert [o.step for o in policy.seen if not math.isnan(o.descent)] == [5, 6, 7]
 
 
 def test_what_was_measured_of_steps_that_are_never_judged_is_forgotten():

@@ -166,12 +166,14 @@ def test_weights_that_a_validation_left_whole_in_the_module_are_rolled_back_too(
 
 def test_a_step_takes_one_collective_more_than_without_and_losses_one_more_a_block(saw):
     for rank in saw["counted"]:
-        steps = range(1, 64)
+        steps = range(1, 96)
         bare, guarded = (dict(zip(steps, rank[n], strict=True)) for n in ("bare", "guarded"))
         more = {step: guarded[step] - bare[step] for step in steps}
         assert {more[step] for step in steps if (step + 1) % 16} == {1}
         # The losses, and whether all could save where a snapshot was due.
-        assert {more[step] for step in steps if (step + 1) % 16 == 0} <= {2, 3}
+        assert {more[step] for step in (79, 95)} <= {2, 3}
+        # And, of the first steps, which way their updates pointed, of a whole block together.
+        assert {more[step] for step in (15, 31, 47, 63)} <= {3, 4}
 
 
 @pytest.mark.parametrize(

@@ -154,15 +154,15 @@ class Guard:
             state, said = self._watch(state, observation)
         else:
             state, said = self._run(state, observation, readings, found)
-        held, measured = state.mode in (Mode.VERIFY, Mode.LOOK), race.asked(state)
+        held = state.mode in (Mode.VERIFY, Mode.LOOK)
         calm = state.mode == Mode.CRUISE and state.good.step >= 0 and state.clear >= self.quiet
         decision = Decision(
             scale=rate.scale(self, state, observation.scheduled),
             hold=held,
-            probing=held or bool(measured),  # a sign is that of two steps in a row
+            probing=held,
             urgent=state.level.mean + 4 * state.level.deviation if calm else -math.inf,
             settles=asked if said.get("outcome") else None,
-            measure=measured,
+            measure=race.asked(state),
             mode=state.mode,
             reason="; ".join(filter(None, map(said.get, ("seen", "done")))) if said else "",
             **{"condition": found[1].condition, **said},
