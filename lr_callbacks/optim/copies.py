@@ -1,7 +1,7 @@
 """Copying what an optimizer step changes, and putting it back in place."""
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -120,14 +120,21 @@ def put_back(weight: Tensor, saved: Tensor) -> None:
 
 def on_device(value: Any, device: torch.device) -> Any:
     """Bring weights and moments, which lie flat in a checkpoint, to where the training is."""
-    if isinstance(value, Tensor):
-        return value.to(device) if value.ndim else value
+    return mapped(lambda v: v.to(device) if isinstance(v, Tensor) and v.ndim else v, value)
+
+
+def mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    """Return nested lists, tuples and dicts with another value in the place of each.
+
+    >>> mapped(abs, {"a": [-1, (2, -3)]})
+    {'a': [1, (2, 3)]}
+    """
     if isinstance(value, Mapping):
-        return {key: on_device(item, device) for key, item in value.items()}
+        return {key: mapped(change, item) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        items = [on_device(item, device) for item in value]
+        items = [mapped(change, item) for item in value]
         return tuple(items) if isinstance(value, tuple) else items
-    return value
+    return change(value)
 
 
 def states_of(optimizer: Optimizer) -> dict[Tensor, dict[str, Any]]:

@@ -5,14 +5,15 @@ import shutil
 import tempfile
 import warnings
 import weakref
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lr_callbacks.optim.copies import mapped
 from lr_callbacks.optim.snapshot_memory import free_on_disk, size
 from lr_callbacks.optim.snapshot_store import copied
 
@@ -133,7 +134,8 @@ class OnDisk:
         return Path(self._made[0], f"{slot}.pt")
 
 
-class _Place(NamedTuple):
+@dataclass(frozen=True)
+class _Place:
     """Stands for a tensor in a container: its place in the file, and whether it was pinned."""
 
     at: int
@@ -142,28 +144,25 @@ class _Place(NamedTuple):
 
 def _outline(value: Any, tensors: list[Tensor]) -> Any:
     """Return nested containers with places instead of tensors, which are added to a list."""
-    if isinstance(value, Tensor):
-        tensors.append(value)
-        return _Place(len(tensors) - 1, value.is_pinned())
-    if isinstance(value, Mapping):
-        return {key: _outline(item, tensors) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        items = [_outline(item, tensors) for item in value]
-        return tuple(items) if isinstance(value, tuple) else items
-    return value
+
+    def placed(item: Any) -> Any:
+        if not isinstance(item, Tensor):
+            return item
+        tensors.append(item)
+        return _Place(len(tensors) - 1, item.is_pinned())
+
+    return mapped(placed, value)
 
 
 def _filled(value: Any, tensors: list[Tensor]) -> Any:
     """Return nested containers with the tensors that `_outline` has taken out."""
-    if isinstance(value, _Place):
-        tensor = tensors[value.at]
-        return tensor.pin_memory() if value.pinned else tensor
-    if isinstance(value, Mapping):
-        return {key: _filled(item, tensors) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        items = [_filled(item, tensors) for item in value]
-        return tuple(items) if isinstance(value, tuple) else items
-    return value
+
+    def found(item: Any) -> Any:
+        if not isinstance(item, _Place):
+            return item
+        return tensors[item.at].pin_memory() if item.pinned else tensors[item.at]
+
+    return mapped(found, value)
 
 
 def _remove(made: list[str], process: int) -> None:
