@@ -23,7 +23,7 @@ from ablate_rules import ALL, RULES, Rule
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from stability_cell import KEPT, TUNING, run_cell, tasks
 from stability_conditions import CONDITIONS
-from tables import markdown
+from tables import markdown, results
 
 #: A rule that changes the mean regret by less, and no cell by more than the second, goes.
 WORTH, WORST = 0.002, 0.2
@@ -74,15 +74,8 @@ def trained(cell: Cell, rows: Rows) -> dict[str, Any]:
 
 
 def read(path: Path) -> Rows:
-    """Return the rows of a results file by cell; half a last line is left out."""
-    rows: Rows = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        rows[row["rule"], row["task"], row["condition"], row["seed"]] = row
-    return rows
+    """Return the rows of a results file by cell."""
+    return {(row["rule"], row["task"], row["condition"], row["seed"]): row for row in results(path)}
 
 
 def train(options: argparse.Namespace) -> Rows:

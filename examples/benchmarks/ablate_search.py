@@ -13,7 +13,6 @@ goes on where it was interrupted.
 import argparse
 import json
 import multiprocessing
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -22,27 +21,16 @@ from unittest.mock import patch
 from ablate import interval, verdict
 from ablate_search_rules import ALL, RULES, Occasions, without
 from rich.progress import track
-from robustness import REFERENCES
+from robustness import REFERENCES, cells
 from robustness_methods import OPTIMIZERS, Cell, benches, run
 from robustness_report import judged
-from tables import markdown
+from tables import markdown, results
 
 from lr_callbacks.policies.probing import Probing
 
 #: A cell and the rule that is off.
 Key = tuple[str, str, str, float, int]
 Rows = dict[Key, dict[str, Any]]
-
-
-def cells(options: argparse.Namespace) -> Iterator[Cell]:
-    """Yield what is trained by each rule."""
-    references = json.loads(REFERENCES.read_text(encoding="utf-8"))
-    for seed in options.seeds:
-        for factor in options.factors:
-            for task in options.tasks:
-                for optimizer in options.optimizers:
-                    tuned = references[f"{task}/{optimizer}"]["rate"]
-                    yield Cell("search", task, optimizer, factor, seed, factor * tuned)
 
 
 def key(rule: str, cell: Cell) -> Key:
@@ -65,15 +53,11 @@ def trained(rule: str, cell: Cell) -> dict[str, Any]:
 
 
 def read(path: Path) -> Rows:
-    """Return the rows of a results file; half a last line is left out."""
-    rows: Rows = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        rows[key(row["rule"], Cell(**{name: row[name] for name in Cell._fields}))] = row
-    return rows
+    """Return the rows of a results file."""
+    return {
+        key(row["rule"], Cell(**{name: row[name] for name in Cell._fields})): row
+        for row in results(path)
+    }
 
 
 def train(todo: list[tuple[str, Cell]], options: argparse.Namespace, rows: Rows) -> None:
@@ -143,6 +127,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--report", action="store_true", help="only of what there is")
+    parser.set_defaults(methods=["search"])
     options = parser.parse_args()
     print(table(measured(options), options))
 

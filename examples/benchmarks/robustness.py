@@ -67,15 +67,10 @@ def key(cell: Cell) -> tuple[object, ...]:
 
 
 def read(path: Path) -> dict[tuple[object, ...], dict[str, Any]]:
-    """Return the rows of a results file by their cell; half a last line is left out."""
-    rows: dict[tuple[object, ...], dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        rows[key(Cell(**{name: row[name] for name in Cell._fields}))] = row
-    return rows
+    """Return the rows of a results file by their cell."""
+    return {
+        key(Cell(**{name: row[name] for name in Cell._fields})): row for row in tables.results(path)
+    }
 
 
 def train(todo: Sequence[Cell], processes: int, steps: int | None) -> Iterator[dict[str, Any]]:

@@ -49,15 +49,11 @@ def cells(options: argparse.Namespace) -> Iterator[Cell]:
 
 
 def read(path: Path) -> dict[Cell, dict[str, Any]]:
-    """Return the rows of a results file by their cell; half a last line is left out."""
-    rows: dict[Cell, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        rows[row["task"], row["condition"], row["method"], row["seed"], None] = row
-    return rows
+    """Return the rows of a results file by their cell."""
+    return {
+        (row["task"], row["condition"], row["method"], row["seed"], None): row
+        for row in tables.results(path)
+    }
 
 
 def train(todo: Sequence[Cell], processes: int) -> Iterator[tuple[Cell, dict[str, Any]]]:

@@ -1,9 +1,11 @@
-"""Writes a measured table into this folder's README between its two marker comments."""
+"""Reads results, and writes a table of them into this folder's README between two comments."""
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 README = Path(__file__).resolve().parent / "README.md"
 
@@ -12,6 +14,15 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return a Markdown table; columns after the first are aligned to the right."""
     rule = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, rule, *rows))
+
+
+def results(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a results file, none where there is none; half a last line is left out."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue
 
 
 def add_write(parser: argparse.ArgumentParser) -> None:
