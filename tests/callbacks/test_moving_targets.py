@@ -47,6 +47,10 @@ def trained(net: Any, *callbacks: pl.Callback, steps: int = 300) -> Any:
     return net
 
 
+def rollbacks(callback: AdaptiveLearningRate) -> int:
+    return callback.controller.restore(callback.state_dict()["controller"])[0].policy.rollbacks
+
+
 @pytest.mark.parametrize("copied", [0, 100])
 @pytest.mark.parametrize(("seed", "every"), [(0, None), (1, None), (0, 16)])
 def test_a_critic_learns_as_it_does_alone(copied, seed, every):
@@ -81,5 +85,34 @@ class Blocks(pl.LightningModule):
 def test_data_that_comes_back_does_not_bring_its_old_weights_back(seed):
     callback = AdaptiveLearningRate()
     trained(Blocks(seed), callback, steps=500)
-    guard = callback.controller.restore(callback.state_dict()["controller"])[0].policy
-    assert guard.rollbacks == 0
+    assert rollbacks(callback) == 0
+
+
+class Sums(pl.LightningModule):
+    """Adds up sequences that are twice as long from the middle of the training on."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.net, self.head = nn.GRU(1, 32, batch_first=True), nn.Linear(32, 1)
+        self.seed = seed
+
+    def loss(self, batch: int, length: int, size: int = 16) -> torch.Tensor:
+        states = torch.Generator().manual_seed(self.seed * 100003 + batch)
+        x = torch.randn(size, length, 1, generator=states)
+        return F.mse_loss(self.head(self.net(x)[0][:, -1]), x.sum(1))
+
+    def training_step(self, batch: int, batch_idx: int) -> torch.Tensor:
+        return self.loss(batch, 4 if batch < 120 else 8)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), 3e-3)
+
+
+@pytest.mark.parametrize("seed", [2, 4])
+def test_harder_data_brings_no_weights_back_that_are_no_better_on_it(seed):
+    callback = AdaptiveLearningRate()
+    alone, guarded = (trained(Sums(seed), *c, steps=240) for c in ([], [callback]))
+    loss, reached = (net.loss(10**6, 8, 512).item() for net in (alone, guarded))
+    assert reached < 1.1 * loss
+    assert rollbacks(callback) == 0

@@ -10,6 +10,7 @@ from lr_callbacks.policies.guard.modes import (
     CLEAR,
     DOUBTED,
     GRAVE,
+    LOOKED,
     MOST,
     POOL,
     SHIFT,
@@ -88,8 +89,9 @@ def begin(state: GuardState, observation: Observation) -> Said:
     test = wald(good.mean, max(good.deviation, state.level.deviation), excess)
     test = test._replace(highs=highs)
     return state._replace(
-        mode=Mode.VERIFY.value, present=free(state), test=test, asked=observation.step
-    ), said
+        mode=Mode.VERIFY.value, present=free(state), test=test, asked=observation.step,
+        level=Level(state.test.level),
+    ), said  # fmt: skip
 
 
 def verify(guard: "Guard", state: GuardState, observation: Observation) -> Said:
@@ -100,16 +102,18 @@ def verify(guard: "Guard", state: GuardState, observation: Observation) -> Said:
         test = test._replace(highs=test.highs + 1)
     state = state._replace(test=test)
     grave = state.good.step < 0 and test.total > GRAVE * BACK
+    # Nearer to what the present weights gave: where their level was noisy, it is no evidence.
+    alike = 2 * test.level > test.mean + state.level.mean
     if test.back and not grave:
         # In doubt their level was not that of the data: now it is again.
         if (test.highs > 0 or state.doubt) and not changed(test, state.aside):
             return bad_data(state, observation, state.aside.slot)
-        return harmed(guard, state, observation)
+        return (_new_normal if alike else harmed)(guard, state, observation)
     if not math.isfinite(observation.loss):  # nothing is lost by waiting for what can be applied
         state = state._replace(test=test._replace(total=0.0, highs=test.highs + 1))
         return state, _silent(guard, test.highs + 1)
     # Undecided for so long, it changes nothing: each step that is held is lost.
-    told = test.high or test.looked - test.highs >= guard.quiet
+    told = test.high or test.looked - test.highs >= (LOOKED if alike else guard.quiet)
     return _new_normal(guard, state, observation) if told else (state, {})
 
 
