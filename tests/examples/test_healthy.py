@@ -38,8 +38,8 @@ def test_every_kind_of_training_has_a_change_that_applies(healthy):
 
 
 def test_a_table_puts_the_worst_first(healthy):
-    rows = [healthy.Row("a", "healthy", 1.0, 1.1, 1.0, 0, ()),
-            healthy.Row("b", "x", -1.0, -1.0, -0.9, 0, ())]  # fmt: skip
+    rows = [healthy.Row("a", "healthy", 1.0, (1.1,), 1.0, 0, ()),
+            healthy.Row("b", "x", -1.0, (-1.0,), -0.9, 0, ())]  # fmt: skip
     lines = healthy.table(rows).splitlines()
     assert lines[2] == "| b | x | -1 | -0.9 | 1.100 | 0.000 | 0 | no |"
     assert lines[-1] == "1 of 2 trainings keep the promise"
