@@ -4,6 +4,9 @@ A real sqlite store of MLflow for each test that asks for one, copied from one t
 once.
 """
 
+import functools
+import gc
+import importlib.metadata
 import os
 import shutil
 import sqlite3
@@ -14,6 +17,9 @@ import pytest
 from filelock import FileLock
 
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# Each Trainer asks for the entry points of every package: read once, they do not change.
+importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
 
 #: Programs that other tests start.
 collect_ignore = ["ranks.py", "foreign"]
@@ -32,6 +38,10 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.stem in SHARING:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what was imported is not searched for garbage
 
 
 @pytest.fixture(autouse=True)
