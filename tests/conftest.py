@@ -27,9 +27,9 @@ collect_ignore = ["ranks.py", "foreign"]
 
 #: Modules whose tests share what takes seconds to make: one worker of a parallel run makes it.
 SHARING = (
-    "test_addresses", "test_bad_inputs", "test_commands", "test_errors", "test_examples",
-    "test_explain", "test_faults", "test_guarded", "test_resuming", "test_run_report",
-    "test_sweeps", "test_train", "test_unified", "test_wheel",
+    "test_addresses", "test_bad_inputs", "test_commands", "test_errors", "test_estimated",
+    "test_examples", "test_explain", "test_faults", "test_guarded", "test_resuming",
+    "test_run_report", "test_sweeps", "test_unified", "test_wheel",
 )  # fmt: skip
 
 
