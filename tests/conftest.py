@@ -4,6 +4,9 @@ A real sqlite store of MLflow for each test that asks for one, copied from one t
 once.
 """
 
+import functools
+import gc
+import importlib.metadata
 import os
 import shutil
 import sqlite3
@@ -15,15 +18,18 @@ from filelock import FileLock
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# Each Trainer asks for the entry points of every package: read once, they do not change.
+importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
+
 #: Programs that other tests start.
 collect_ignore = ["ranks.py", "foreign"]
 
 
 #: Modules whose tests share what takes seconds to make: one worker of a parallel run makes it.
 SHARING = (
-    "test_addresses", "test_bad_inputs", "test_commands", "test_errors", "test_examples",
-    "test_explain", "test_faults", "test_guarded", "test_resuming", "test_run_report",
-    "test_sweeps", "test_train", "test_unified", "test_wheel",
+    "test_addresses", "test_bad_inputs", "test_commands", "test_errors", "test_estimated",
+    "test_examples", "test_explain", "test_faults", "test_guarded", "test_resuming",
+    "test_run_report", "test_sweeps", "test_unified", "test_wheel",
 )  # fmt: skip
 
 
@@ -32,6 +38,10 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.stem in SHARING:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what was imported is not searched for garbage
 
 
 @pytest.fixture(autouse=True)

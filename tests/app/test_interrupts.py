@@ -2,41 +2,37 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
+import preloaded
 import pytest
 from mlflow.tracking import MlflowClient
-from signals import interruptible
 
 from lr_callbacks.cli import main
 from lr_callbacks.report.history import history
 from lr_callbacks.tracking.journal import SUFFIX
 
-BIN = Path(sys.executable).parent
+COMMAND = """
+import signal, sys
+from lr_callbacks.app.command import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests ignore it
+sys.argv[0] = "lr-train"
+sys.exit(main())
+"""
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_an_interrupted_training_says_so_and_keeps_every_step(tmp_path, capsys):
-    command = ["lr-train", "trainer.max_steps=1000000", "trainer.enable_progress_bar=false"]
-    process = subprocess.Popen(
-        [BIN / command[0], *command[1:]],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=interruptible,
-    )
+    settings = ["trainer.max_steps=1000000", "trainer.enable_progress_bar=false"]
+    process = preloaded.Process("-c", COMMAND, *settings, cwd=tmp_path)
     try:
         deadline = time.monotonic() + 400
-        while time.monotonic() < deadline and process.poll() is None:
+        while time.monotonic() < deadline:
             journals = list(tmp_path.rglob(f"*{SUFFIX}"))
             if journals and journals[0].stat().st_size > 20_000:
                 break
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
+        os.kill(process.pid, signal.SIGINT)
         _, told = process.communicate(timeout=200)
     finally:
         process.kill()

@@ -78,6 +78,12 @@ def test_a_resumed_sweep_runs_only_what_is_not_finished(swept, store):
     assert {c.data.tags["mlflow.parentRunId"] for c in children} == {parents[0].info.run_id}
     assert sorted(c.info.status for c in children) == ["FAILED"] * 2 + ["FINISHED"] * 6
     assert told.stdout.count("already FINISHED in MLflow, not run again") == 4
+    failed = {k: v for k, v in parents[0].data.tags.items() if "failed_job" in k}
+    assert failed
+    for name, said in failed.items():
+        assert name.startswith("lr_callbacks.failed_job.")
+        assert "optimizer.lr=-1" in said
+    assert "Traceback" not in told.stderr
 
 
 def test_a_search_outlives_trials_that_raise_or_diverge(swept):

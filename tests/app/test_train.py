@@ -143,64 +143,26 @@ def test_the_metric_is_that_of_the_last_weights():
     assert once < again  # an epoch has 20 steps: the last ten count too
 
 
-GOOD = [
-    "-m", "optimizer=sgd,adamw", "schedule=constant,cosine", "hydra/launcher=joblib",
-    "trainer=debug", "logger.mlflow.tracking_uri=sqlite:///good.db", "hydra.sweep.dir=good", *QUIET,
-]  # fmt: skip
-FAILING = [
-    "-m", "optimizer.lr=-1,0.1,900", "schedule=constant,cosine", "hydra/launcher=joblib",
-    "optimizer=sgd", "trainer=debug", "callbacks=guard", *QUIET,
-]  # fmt: skip
-
-RUNNER = """
-import os, sys
-from lr_callbacks.app.command import main
-for arguments in {sweeps!r}:
-    sys.argv = ["lr-train", *arguments]
-    os.environ.pop("HYDRA_FULL_ERROR", None)
-    main()
-    print("exit code 0", flush=True)
-"""
-
-
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory):
-    """A folder after two sweeps of one process, whose joblib starts its own processes once."""
-    folder = tmp_path_factory.mktemp("swept")
-    return folder, preloaded.run("-c", RUNNER.format(sweeps=[GOOD, FAILING]), cwd=folder)
-
-
-def test_a_sweep_on_a_store_that_does_not_exist_makes_one_parent_and_a_child_for_each_job(swept):
-    folder, told = swept
+def test_a_sweep_on_a_store_that_does_not_exist_makes_one_parent_and_a_child_for_each_job(
+    tmp_path,
+):
+    told = command("-m", "optimizer.lr=-1,0.1,900", "hydra/launcher=joblib", "optimizer=sgd",
+                   "trainer=debug", *QUIET, folder=tmp_path)  # fmt: skip
     assert told.returncode == 1
     assert "lr-train: `optimizer.lr` must be a positive finite number, got -1." in told.stderr
-    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     (experiment,) = [e for e in client.search_experiments() if e.name == "lr_callbacks"]
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [r for r in runs if r.data.tags.get("lr_callbacks.sweep") == "parent"]
     children = [r for r in runs if r is not parent]
     assert {r.data.tags["mlflow.parentRunId"] for r in children} == {parent.info.run_id}
-    assert len({r.info.run_name for r in children}) == 6
+    assert len({r.info.run_name for r in children}) == 3
     status = {
         (r.info.run_name.split("optimizer.lr=")[1].split(",")[0], r.info.status) for r in children
     }
     assert status == {("-1", "FAILED"), ("0.1", "FINISHED"), ("900", "FINISHED")}
     assert parent.info.status == "FAILED"
-    assert (folder / "multirun").is_dir()
-
-
-def test_a_good_sweep_is_finished_with_all_its_children(swept):
-    folder, told = swept
-    assert told.stdout.splitlines().count("exit code 0") == 1, told.stderr
-    client = MlflowClient(f"sqlite:///{folder}/good.db")
-    experiments = [e.experiment_id for e in client.search_experiments()]
-    runs = client.search_runs(experiments)
-    assert [r.info.status for r in runs] == ["FINISHED"] * 5
-    (parent,) = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
-    for optimizer in ("sgd", "adamw"):
-        for schedule in ("constant", "cosine"):
-            job = f"optimizer={optimizer}, schedule={schedule}"
-            assert job in parent.data.tags["mlflow.note.content"]
+    assert (tmp_path / "multirun").is_dir()
 
 
 def test_help_and_the_configuration_are_shown(tmp_path):

@@ -48,10 +48,15 @@ def policy_state(callback):
     return callback._memory.state.policy
 
 
-def test_the_first_rate_means_nothing_where_the_distance_is_estimated():
+@pytest.fixture(scope="module")
+def fitted():
+    """What was recorded, and the callback, by the first rate."""
+    return {rate: fit(rate)[2:] for rate in (1e-6, 1.0)}
+
+
+def test_the_first_rate_means_nothing_where_the_distance_is_estimated(fitted):
     found, ends = [], []
-    for rate in (1e-6, 1.0):
-        _, _, kept, callback = fit(rate)
+    for rate, (kept, callback) in fitted.items():
         state = policy_state(callback)
         assert state.way == "estimate"
         assert state.estimate.guard.rollbacks == 0
@@ -62,9 +67,9 @@ def test_the_first_rate_means_nothing_where_the_distance_is_estimated():
     assert max(ends) < 1.1 * min(ends)
 
 
-def test_what_is_in_force_is_the_estimate_times_the_share_of_the_schedule():
-    _, _, kept, callback = fit(1e-3)
-    found = 1e-3 * policy_state(callback).estimate.ratio
+def test_what_is_in_force_is_the_estimate_times_the_share_of_the_schedule(fitted):
+    kept, callback = fitted[1e-6]
+    found = 1e-6 * policy_state(callback).estimate.ratio
     rates = kept.values("lr/AdamW")
     middle = rates[500]
     assert middle == pytest.approx(found / 2, rel=0.01)

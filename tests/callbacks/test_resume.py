@@ -1,9 +1,9 @@
 """Resuming: train 2N steps = train N, save, load in a new process, train N."""
 
-import subprocess
-import sys
 import textwrap
+from pathlib import Path
 
+import preloaded
 import pytest
 import torch
 from trainers import Kept, Regression, loader, trainer
@@ -13,10 +13,8 @@ from lr_callbacks import AdaptiveLearningRate, Guard, Hold
 SCRIPT = """
     import sys, warnings
     warnings.simplefilter("ignore")
-    import torch
-    from trainers import Regression, loader, trainer
-    from lr_callbacks import AdaptiveLearningRate, Guard
-    from lr_callbacks.core import Condition, Reading
+    sys.path[:0] = sys.argv[4:]
+    from trainers import loader, trainer
     from test_resume import parts
 
     epochs, load, save = int(sys.argv[1]), sys.argv[2] or None, sys.argv[3]
@@ -48,19 +46,11 @@ def parts():
 
 
 def run(tmp_path, epochs, load, save):
-    code = textwrap.dedent(SCRIPT)
-    folder = str(tmp_path / save)
-    path = [p for p in sys.path if "tests" in p]
-    code = f"import sys; sys.path[:0] = {path!r}\n{code}"
-    result = subprocess.run(
-        [sys.executable, "-c", code, str(epochs), load, folder],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
+    saved, here = str(tmp_path / save), Path(__file__).parent
+    words = ["-c", textwrap.dedent(SCRIPT), epochs, load, saved, here, here.parent]
+    result = preloaded.run(*words, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    return folder, result.stdout + result.stderr
+    return saved, result.stdout + result.stderr
 
 
 def test_training_2n_steps_is_training_n_resuming_in_a_new_process_and_training_n(tmp_path):

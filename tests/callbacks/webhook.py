@@ -1,4 +1,4 @@
-"""A webhook on the loopback that answers, fails, or hangs until it is let go."""
+"""A webhook on the loopback that answers, fails, fails once, or hangs until it is let go."""
 
 import json
 import threading
@@ -21,9 +21,12 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.messages.append(told)
-        if self.server.mode == "hangs":
+        mode = self.server.mode
+        if mode == "hangs":
             self.server.free.wait()
-        self.send_response(500 if self.server.mode == "fails" else 200)
+        if mode == "fails once":
+            self.server.mode = "answers"
+        self.send_response(500 if mode.startswith("fails") else 200)
         self.end_headers()
 
     def log_message(self, *_):

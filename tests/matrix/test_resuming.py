@@ -66,15 +66,16 @@ class Doubtful(Harmed):
         return loss * {30: 300.0, 45: float("nan")}.get(step, 1.0 if step < 80 else 1000.0)
 
 
-class Killed(pl.Callback):
-    """Writes a checkpoint after so many steps, and ends the training there."""
+class Saves(pl.Callback):
+    """Writes a checkpoint after each of some numbers of steps; the last may end the training."""
 
-    def __init__(self, steps, path):
-        self.steps, self.path = steps, path
+    def __init__(self, folder, stops, killed=False):
+        self.folder, self.stops, self.killed = folder, stops, killed
 
     def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == self.steps:
-            trainer.save_checkpoint(self.path)
+        if trainer.global_step in self.stops:
+            trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
+        if self.killed and trainer.global_step == self.stops[-1]:
             raise OSError("killed")
 
 
@@ -85,10 +86,41 @@ def guarded(logger, others=(), ckpt_path=None, snapshots="device"):
                ckpt_path=ckpt_path)  # fmt: skip
 
 
+def recorded(*parts, since=0):
+    """What trainings recorded of the steps from one on, one after the other, as text."""
+    names = ("train/loss", "lr/SGD", "events/held", "events/clipped")
+    rows = [[row for kept in parts for row in kept.series(name)] for name in names]
+    rows.append([row for kept in parts for row in kept.decisions])
+    return repr([[row for row in each if row[0] >= since] for each in rows])
+
+
 @pytest.fixture(scope="module")
 def watched():
     kept = Kept()
     return guarded(kept), kept
+
+
+#: Before anything, at and after the outlier, the poisoned batch, the harm, the change of the data.
+STOPS = {
+    "device": [1, 20, 30, 31, 32, 45, 46, 47, *range(60, 70), *range(80, 90), 95],
+    "disk": [20, 32, 62, 66, 85],
+}
+
+
+@pytest.fixture(scope="module")
+def saved(watched, tmp_path_factory):
+    """Folders with the checkpoints of two trainings that went on, by where the snapshots lay."""
+    folders = {}
+    for place, stops in STOPS.items():
+        folders[place] = folder = tmp_path_factory.mktemp(place)
+        kept = Kept()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            ran = guarded(kept, [Saves(folder, stops)], snapshots=place)
+        assert ran.end() == watched[0].end()
+        assert recorded(kept) == recorded(watched[1])
+        assert {path.name for path in folder.iterdir()} == {f"{stop}.ckpt" for stop in stops}
+    return folders
 
 
 def test_the_guarded_training_goes_through_each_of_its_ways(watched):
@@ -98,39 +130,35 @@ def test_the_guarded_training_goes_through_each_of_its_ways(watched):
     assert {d["outcome"] for d in told} >= outcomes
 
 
-# before anything, at and after the outlier, the poisoned batch, the harm, the change of the data
-@pytest.mark.parametrize(
-    "stop", [1, 20, 30, 31, 32, 45, 46, 47, *range(60, 70), *range(80, 90), 95]
-)
-def test_a_guard_resumed_at_any_step_is_one_uninterrupted(watched, tmp_path, stop):
-    ran, kept = watched
+@pytest.mark.parametrize("stop", STOPS["device"])
+def test_a_guard_resumed_at_any_step_is_one_uninterrupted(watched, saved, stop):
+    kept = Kept()
+    resumed = guarded(kept, ckpt_path=saved["device"] / f"{stop}.ckpt")
+    assert resumed.end() == watched[0].end()
+    assert recorded(kept) == recorded(watched[1], since=stop)
+
+
+@pytest.mark.parametrize("stop", [30, 47, 66, 88])
+def test_a_training_that_is_killed_and_resumed_records_each_step_once(watched, tmp_path, stop):
     first, second = Kept(), Kept()
     with pytest.raises(OSError, match="killed"):
-        guarded(first, [Killed(stop, tmp_path / "half.ckpt")])
-    resumed = guarded(second, ckpt_path=tmp_path / "half.ckpt")
-    assert resumed.end() == ran.end()
-    for name in ("train/loss", "lr/SGD", "events/held", "events/clipped"):
-        assert repr(first.series(name) + second.series(name)) == repr(kept.series(name))
-    assert repr(first.decisions + second.decisions) == repr(kept.decisions)
+        guarded(first, [Saves(tmp_path, [stop], killed=True)])
+    resumed = guarded(second, ckpt_path=tmp_path / f"{stop}.ckpt")
+    assert resumed.end() == watched[0].end()
+    assert recorded(first, second) == recorded(watched[1])
 
 
-@pytest.mark.parametrize("stop", [20, 32, 62, 66, 85])
+@pytest.mark.parametrize("stop", STOPS["disk"])
 @pytest.mark.parametrize("then", ["device", "disk"])
 def test_so_is_one_whose_snapshots_lie_on_the_disk_wherever_they_go_then(
-    watched, tmp_path, monkeypatch, stop, then
+    watched, saved, tmp_path, monkeypatch, stop, then
 ):
     monkeypatch.chdir(tmp_path)  # where they lie
-    ran, kept = watched
-    first, second = Kept(), Kept()
-    with pytest.raises(OSError, match="killed"):
-        guarded(first, [Killed(stop, "half.ckpt")], snapshots="disk")
-    resumed = guarded(second, ckpt_path="half.ckpt", snapshots=then)
-    assert resumed.end() == ran.end()
-    assert repr(first.series("train/loss") + second.series("train/loss")) == repr(
-        kept.series("train/loss")
-    )
-    assert repr(first.decisions + second.decisions) == repr(kept.decisions)
-    assert [path.name for path in tmp_path.iterdir()] == ["half.ckpt"]
+    kept = Kept()
+    resumed = guarded(kept, ckpt_path=saved["disk"] / f"{stop}.ckpt", snapshots=then)
+    assert resumed.end() == watched[0].end()
+    assert recorded(kept) == recorded(watched[1], since=stop)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_without_the_snapshots_a_guard_compares_with_the_weights_it_resumed_with(tmp_path):
@@ -190,21 +218,31 @@ def test_resumed_in_the_middle_of_a_probe_is_uninterrupted(tmp_path, stop):
     assert resumed.end() == whole.end()
 
 
-@pytest.mark.parametrize("stop", [1, 2, 40, 75, 100])
-def test_resumed_while_an_estimate_grows_is_uninterrupted(tmp_path, stop):
-    def run(steps, ckpt_path=None):
-        callback = AdaptiveLearningRate(Search(probe="never"))
-        module = Model(
-            lambda weights: torch.optim.AdamW(weights, lr=1e-3),
-            schedule=lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 120),
-        )
-        ran = Ran(module, data(), callback=callback, max_steps=steps, ckpt_path=ckpt_path)
-        return ran, callback._memory.state.policy.estimate.ratio
+GROWN = [1, 2, 40, 75, 100]
 
-    (whole, ratio), (half, _) = run(120), run(stop)
-    half.trainer.save_checkpoint(tmp_path / "half.ckpt")
-    resumed, again = run(120, tmp_path / "half.ckpt")
-    assert half.watcher.rates + resumed.watcher.rates == whole.watcher.rates
+
+def growing(others=(), ckpt_path=None):
+    callback = AdaptiveLearningRate(Search(probe="never"))
+    module = Model(
+        lambda weights: torch.optim.AdamW(weights, lr=1e-3),
+        schedule=lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 120),
+    )
+    ran = Ran(module, data(), callback=callback, max_steps=120, others=others,
+              ckpt_path=ckpt_path)  # fmt: skip
+    return ran, callback._memory.state.policy.estimate.ratio
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("grown")
+    return folder, *growing([Saves(folder, GROWN)])
+
+
+@pytest.mark.parametrize("stop", GROWN)
+def test_resumed_while_an_estimate_grows_is_uninterrupted(grown, stop):
+    folder, whole, ratio = grown
+    resumed, again = growing(ckpt_path=folder / f"{stop}.ckpt")
+    assert resumed.watcher.rates == whole.watcher.rates[stop:]
     assert again == ratio > 0.005  # it has grown
     assert resumed.end() == whole.end()
 
