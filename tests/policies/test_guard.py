@@ -267,6 +267,24 @@ def test_an_oscillation_that_a_lower_rate_ends_keeps_it_and_another_is_left_alon
         assert (scale < 1) is falls
 
 
+def test_an_oscillation_soon_after_an_alarm_is_its_echo_and_one_that_lasts_is_tried():
+    data, rings = between(300, 302), lambda t: 305 <= t < 345
+    run = Training(Guard(), data=data, rings=rings).run(500)
+    tried = [t for t, d in run.decisions if "; trying" in d.reason]
+    assert len(tried) == 1
+    assert tried[0] > 300 + Guard().quiet
+
+
+def test_weights_that_had_learnt_more_are_compared_before_those_that_bear_any_data():
+    run = Training(Guard(), change=lambda t: 2.0 * (t >= 70)).run(70)
+    state = run.state.policy
+    assert (state.good.step, state.candidate.step) == (24, 51)
+    assert state.candidate.mean < state.good.mean
+    run.run(30)
+    compared = [d.done for _, d in run.decisions if d.done.startswith("comparing")]
+    assert compared[0] == "comparing with the weights of step 51"
+
+
 @pytest.mark.parametrize(("exhausted", "stops"), [("continue", False), ("stop", True)])
 def test_when_the_rollbacks_are_used_up_the_guard_says_so_and_does_as_told(exhausted, stops):
     policy = Guard(rollbacks=2, exhausted=exhausted)

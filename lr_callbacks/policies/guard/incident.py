@@ -13,7 +13,6 @@ from lr_callbacks.policies.guard.modes import (
     LOOKED,
     MOST,
     POOL,
-    SHIFT,
     SILENT,
     UNTRAINED,
     YOUNG,
@@ -69,8 +68,9 @@ def begin(state: GuardState, observation: Observation) -> Said:
     good, test, candidate = state.good, state.test, state.candidate
     if state.doubt and state.aside.step > good.step:
         good = state.aside  # older ones may suit data that has come back, and have learnt less
-    if good.step < 0 and candidate.mean + SHIFT * candidate.deviation < good.mean:
-        good = candidate  # on probation, but better than the untrained ones
+    proving = state.aside.step - candidate.step >= YOUNG
+    if proving and candidate.mean < good.mean - good.deviation:
+        good = candidate  # on probation, but who has learnt little would bear any data
     state = state._replace(good=good, candidate=Kept())
     mean = good.mean if good.mean == good.mean else state.level.mean
     finite = math.isfinite(observation.loss)

@@ -40,17 +40,17 @@ class Guard:
     """Trusts the user's rate until an experiment on the present batches speaks against it.
 
     Weights are *held* when older ones are loaded and every update is withheld, so that losses can
-    be compared (a target network stays as it is). A snapshot is *good* after ``quiet`` steps
-    without an alarm, and the rate in force has then *proved* good. An *alarm* is what is not
-    finite; a detector's, but a drift only at a rate above those that proved good, or after one has
-    failed; a loss back above a level it had left; and, before anything is good, a drift or a loss
-    above that of the first weights, unless updates still point downhill. Losses are *high* or
-    *back* as against their level before the alarm. An *incident* is a roll-back. It leaves a *cap*
-    on the rate in force: what had proved good; ``cut`` times that at a second one in 6 × ``quiet``
-    steps, or where the good weights did not reach their old level either; from the first weights a
-    tenth, but for the first time; after a raise of more than tenfold in one step, the rate before.
-    What the schedule then lowers is lowered by the same share. 12 × ``quiet`` steps without an
-    alarm raise a cap by half, up to 0.7 times what failed.
+    be compared. A snapshot is *good* after ``quiet`` steps without an alarm, or on the way there
+    and better; its rate has then *proved* good. An *alarm* is what is not finite; a detector's, but
+    a drift only at a rate above those that proved good, or after one has failed; a loss back above
+    a level it had left; and, before anything is good, a drift or a loss above that of the first
+    weights, unless updates point downhill. Losses are *high* or *back* as against their level
+    before the alarm. An *incident* is a roll-back. It leaves a *cap* on the rate in force: what had
+    proved good; ``cut`` times that at a second one in 6 × ``quiet`` steps, or where the good
+    weights did not reach their old level either; from the first weights a tenth, but for the first
+    time; after a raise of more than tenfold in one step, the rate before. What the schedule then
+    lowers is lowered by the same share. 12 × ``quiet`` steps without an alarm raise a cap by half,
+    up to 0.7 times what failed.
 
     ```
     from      to         when
@@ -114,8 +114,8 @@ class Guard:
         require(self.snapshot_every >= self.quiet, "snapshot_every", rule, self.snapshot_every)
         require(self.rollbacks >= 1, "rollbacks", "at least 1", self.rollbacks)
         require(0 < self.floor <= 1, "floor", "above 0 and at most 1", self.floor)
-        known = self.exhausted in ("continue", "stop")
-        require(known, "exhausted", '"continue" or "stop"', self.exhausted)
+        allowed = ("continue", "stop")
+        require(self.exhausted in allowed, "exhausted", '"continue" or "stop"', self.exhausted)
 
     def init(self) -> GuardState:
         """Return the state before any observation."""
@@ -223,8 +223,6 @@ class Guard:
             return state._replace(clear=0), {"seen": seen} if new else {}
         if reading.condition is Condition.OSCILLATING and not observation.skipped:
             state = state._replace(level=state.level.follow(observation.loss))
-            if state.good.step < 0 or state.mode not in (Mode.CRUISE, Mode.RECOVER):
-                return state, {}
             return trial.begin(self, state, observation, symptom(name, reading))
         if state.mode == Mode.TRIAL:
             if race.racing(state):

@@ -18,7 +18,13 @@ WORTH = 19
 
 
 def begin(guard: "Guard", state: GuardState, observation: Observation, seen: str) -> Said:
-    """Cut the rate in place; weights stay as they are."""
+    """Cut the rate in place; weights stay as they are.
+
+    But not for an oscillation that may be the echo of an alarm before it.
+    """
+    calm = min(state.good.step, state.clear - guard.quiet) >= 0
+    if not calm or state.mode not in (Mode.CRUISE, Mode.RECOVER):
+        return state._replace(clear=state.clear + 1), {}
     level, at = state.level, rate.in_force(observation)
     aside = Kept("", observation.step, level.mean, level.deviation, state.cap.rate)
     lower = state.cap._replace(rate=max(guard.floor, guard.cut * at))
