@@ -9,7 +9,6 @@ from unittest.mock import patch
 from lr_callbacks.policies import (
     blame,
     probing,
-    raising,
     ramp,
     running,
     stage,
@@ -103,8 +102,6 @@ RULES: dict[str, Off] = {
     "slight": put(Evidence, slight=_never_slight),
     "fitted": put(stage, fitted=lambda scale, growth, limit: scale),
     "settle": put(stage, started=_at_once),
-    "raise": put(running, standing=lambda clock, ran, count, norm: ran),
-    "little": put(raising, _little=lambda *known: False),
     "excused": put(running, _excused=lambda clock, run, noise, norm, readings: (run, readings)),
     "down": put(running, _alarmed=_cut),
     "blind": put(unproven, _blind_raise=lambda ran, scale, why, step: ran),

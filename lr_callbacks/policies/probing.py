@@ -71,9 +71,6 @@ class Probing:
             scale = best.scale if best.slot else state.trials.scale
             state = state._replace(note="resumed; the trials begin again from here")
             return self._open(state, scale, Base(), state.trials.limit, strong=True, moved=True)
-        if state.run.trial.slot:
-            trial = state.run.trial._replace(slot=START)
-            return state._replace(run=state.run._replace(trial=trial))
         return state
 
     def update(

@@ -6,11 +6,10 @@ from typing import NamedTuple
 from lr_callbacks.core import Decision
 from lr_callbacks.policies.guard.keeping import trusted
 from lr_callbacks.policies.guard.modes import GuardState
-from lr_callbacks.policies.lift import Raise
 from lr_callbacks.policies.noise import Noise, mean
 from lr_callbacks.policies.plan import Base, Plan
 
-#: Shares of the training after which no rate is raised: by trial or restart, and while unproven.
+#: Shares of the training after which no run is begun afresh, and no unproven rate is raised.
 #: Where nothing has moved the schedule waits until the second.
 LAST_RAISE, LAST_DOUBT = 0.5, 0.85
 
@@ -31,11 +30,8 @@ class RunState(NamedTuple):
     since: int = 0  # steps since the unproven rate was chosen
     top: float = math.inf  # rate that raised an alarm while unproven
     restarts: int = 0
-    wait: int = 3  # trial lengths without progress before a raise by trial
-    trial: Raise = Raise()
     settling: int = 0  # steps of warm-in left
     norm: float = math.nan  # of the untrained weights
-    first: float = math.nan  # their loss
     mark: float = math.nan  # norm of the weights when it last changed
     frozen: int = 0  # steps since
 
@@ -85,12 +81,12 @@ def fitted(scale: float, growth: float, limit: float) -> float:
 
 def started(
     scale: float, slot: str, *, proven: bool, moved: bool, losses: tuple[float, ...], step: int,
-    rollbacks: int, settle: int, norm: float, first: float,
+    rollbacks: int, settle: int, norm: float,
 ) -> RunState:  # fmt: skip
     """Return a run about to go on from ``slot`` at ``scale``; the budget of rollbacks goes on.
 
-    An unproven one is followed from the level of ``losses``; ``norm`` and ``first`` are those of
-    the untrained weights.
+    An unproven one is followed from the level of ``losses``; ``norm`` is that of the
+    untrained weights.
 
     A rate that was proved early, from weights that a lower one has trained, is warmed in over
     ``settle`` steps.
@@ -100,7 +96,7 @@ def started(
     settling = settle if proven and not moved else 0
     return RunState(
         scale=scale, guard=guard, proven=proven, moved=moved, level=level, settling=settling,
-        norm=norm, first=first,
+        norm=norm,
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """The last part of the search: guarded running on the user's schedule, with later doubts.
 
-A rate is *proven* when its trial made significant progress; how others are doubted is said in
-`unproven`. A proven one is raised by trial with rollback when the loss stands still.
+A rate is *proven* when its trial made significant progress, and then left to the guard; how others
+are doubted is said in `unproven`.
 """
 
 import math
@@ -13,8 +13,7 @@ from lr_callbacks.policies.guard.keeping import trusted
 from lr_callbacks.policies.guard.modes import Mode
 from lr_callbacks.policies.noise import Noise, follow, mean, rebased
 from lr_callbacks.policies.plan import GRID
-from lr_callbacks.policies.raising import follow_raise, standing
-from lr_callbacks.policies.run import FITTING, LAST_RAISE, Clock, Ran, RunState, warmed
+from lr_callbacks.policies.run import FITTING, Clock, Ran, RunState, warmed
 from lr_callbacks.policies.unproven import unproven
 
 
@@ -29,11 +28,8 @@ def go_on(
         clock, run, noise: the time, where the run stands, and the loss so far.
         observation: newest; its scale is relative to the search, not to the run.
     """
-    spike = True
     if math.isfinite(observation.loss) and not observation.held:
-        noise, spike = follow(noise, observation.loss)
-    if run.trial.slot:
-        return follow_raise(clock, run, noise, observation, lost=spike)
+        noise, _ = follow(noise, observation.loss)
     if not run.proven:
         run, readings = _excused(clock, run, noise, observation.norm, readings)
     relative = observation._replace(scale=observation.scale / run.scale)
@@ -45,6 +41,8 @@ def go_on(
     decision = decision._replace(scale=decision.scale * run.scale * warmed(clock.plan, run))
     if state.mode not in (Mode.CRUISE, Mode.RECOVER, Mode.EXHAUSTED):
         return Ran(run, noise, decision, excused=True)
+    if run.proven:
+        return Ran(run, noise, decision)
     block, descents = run.block, run.descents
     if math.isfinite(observation.loss) and not observation.held:
         block = (*block, observation.loss)
@@ -55,13 +53,12 @@ def go_on(
     idle = not decision.save and not decision.reason and state.mode != Mode.EXHAUSTED
     if len(block) >= clock.plan.trial // 2 and idle:
         ran = _doubt(clock, ran, observation)
-    return ran._replace(decision=_asking(ran.decision, clock, ran.run))
+    return ran._replace(decision=_asking(ran.decision, ran.run))
 
 
-def _asking(decision: Decision, clock: Clock, run: RunState) -> Decision:
+def _asking(decision: Decision, run: RunState) -> Decision:
     """Ask for the gradient's sign and the weights' norm while a doubt may depend on them."""
-    due = run.proven and len(run.means) >= 2 * run.wait - 2 and clock.done < LAST_RAISE
-    if (run.proven and not due) or run.guard.mode == Mode.EXHAUSTED:
+    if run.proven or run.guard.mode == Mode.EXHAUSTED:
         return decision
     return decision._replace(probing=True, measure=(DESCENT, NORM))
 
@@ -105,11 +102,7 @@ def _doubt(clock: Clock, ran: Ran, observation: Observation) -> Ran:
     """Judge a block: has the loss begun to move, does it stand still?"""
     losses = ran.run.block
     run = ran.run._replace(block=())
-    keep = 1 if not run.proven else 2 * run.wait
-    run = run._replace(means=(*run.means[-keep:], mean(losses)))
+    run = run._replace(means=(*run.means[-1:], mean(losses)))
     if not run.level[1]:
         return ran._replace(run=run._replace(level=(mean(losses), len(losses))))
-    ran = ran._replace(run=run)
-    if run.proven:
-        return standing(clock, ran, len(losses), observation.norm)
-    return unproven(clock, ran, losses, observation)
+    return unproven(clock, ran._replace(run=run), losses, observation)

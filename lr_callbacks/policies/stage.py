@@ -51,7 +51,6 @@ def unkept(state: ProbingState) -> ProbingState:
     trials, run, guard = state.trials, state.run, state.run.guard
     if slot == guard.good.slot:
         guard = guard._replace(good=Kept(START))
-    lifted = guard.good.slot if run.trial.slot == slot else run.trial.slot
     marks = tuple(mark for mark in state.ramp.marks if mark[0] != slot)
     return state._replace(
         ages=tuple(ages),
@@ -60,7 +59,7 @@ def unkept(state: ProbingState) -> ProbingState:
             slot="" if trials.slot == slot else trials.slot,
             base=START if trials.base == slot else trials.base,
         ),
-        run=run._replace(guard=guard, trial=run.trial._replace(slot=lifted)),
+        run=run._replace(guard=guard),
         suspect=state.suspect._replace(slot="") if state.suspect.slot == slot else state.suspect,
     )
 
@@ -84,7 +83,6 @@ def handed(
         max(floor, scale), trial.restore or START, proven=trial.proven,
         moved=trial.trials.moved, losses=trial.known, step=step,
         rollbacks=state.run.guard.rollbacks, settle=divided.settle, norm=state.norm,
-        first=state.first,
     )  # fmt: skip
     state = state._replace(phase=RUN, run=run, trials=TrialsState())
     reason = trial.reason if scale == best.scale else f"{trial.reason}, as {scale:.3g}"

@@ -122,7 +122,7 @@ def _afresh(ran: Ran) -> Ran:
     guard = trusted(START, -1, (), 1.0)._replace(rollbacks=run.guard.rollbacks)
     fresh = RunState(
         scale=scale, guard=guard, proven=False, level=run.level, restarts=run.restarts + 1,
-        top=run.scale, norm=run.norm, first=run.first,
+        top=run.scale, norm=run.norm,
     )  # fmt: skip
     decision = Decision(
         scale=scale, restore=START, condition=ran.decision.condition,

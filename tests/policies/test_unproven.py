@@ -1,4 +1,4 @@
-"""What is done about a rate that goes on unproven, and about one whose proof was no proof."""
+"""What is done about a rate that goes on unproven."""
 
 import math
 
@@ -9,7 +9,6 @@ from lr_callbacks.policies import Guard
 from lr_callbacks.policies.guard.keeping import trusted
 from lr_callbacks.policies.noise import Noise
 from lr_callbacks.policies.plan import plan
-from lr_callbacks.policies.raising import standing
 from lr_callbacks.policies.run import Clock, Ran, RunState
 from lr_callbacks.policies.running import go_on
 from lr_callbacks.policies.stage import RUN, ProbingState, waiting
@@ -75,37 +74,6 @@ def test_weights_that_grew_and_no_longer_move_are_given_up_for_the_first_ones(
     growth, since, mark, restored
 ):
     assert doubted(1.0, growth=growth, since=since, mark=mark).restore == restored
-
-
-def settled(fallen, *, norm=1.1, moved=False):
-    """Return the run after a proven rate's loss of 1 fell by ``fallen`` and stood still."""
-    level = 1.0 - fallen
-    run = RunState(
-        guard=trusted(START, 0, (), 1.0),
-        means=(level,) * 6,
-        norm=1.0,
-        first=1.0,
-        moved=moved,
-        since=200,
-    )
-    clock = Clock(plan(1000, 0.15), done=0.2, spare=100.0)
-    ran = standing(clock, Ran(run, Noise(sd=0.01), Decision()), 13, norm)
-    assert ran.run.proven == (ran.run.trial.slot != "")
-    return ran.run
-
-
-def test_the_proof_of_a_rate_is_withdrawn_where_the_loss_stands_still_and_little_was_learnt():
-    run = settled(0.1)
-    assert not run.proven
-    assert run.level == (pytest.approx(0.9), 39)
-    assert run.since == 0
-
-
-@pytest.mark.parametrize(
-    ("fallen", "norm", "moved"), [(0.2, 1.1, False), (0.1, 3.0, False), (0.1, 1.1, True)]
-)
-def test_elsewhere_a_rate_stays_proven_and_a_higher_one_is_tried(fallen, norm, moved):
-    assert settled(fallen, norm=norm, moved=moved).proven
 
 
 @pytest.mark.parametrize(
