@@ -22,8 +22,8 @@ def begin(guard: "Guard", state: GuardState, observation: Observation, seen: str
 
     But not for an oscillation that may be the echo of an alarm before it.
     """
-    calm = min(state.good.step, state.clear - guard.quiet) >= 0
-    if not calm or state.mode not in (Mode.CRUISE, Mode.RECOVER):
+    echo = state.asked >= 0 and state.clear < guard.quiet
+    if state.good.step < 0 or echo or state.mode not in (Mode.CRUISE, Mode.RECOVER):
         return state._replace(clear=state.clear + 1), {}
     level, at = state.level, rate.in_force(observation)
     aside = Kept("", observation.step, level.mean, level.deviation, state.cap.rate)
