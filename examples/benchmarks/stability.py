@@ -157,11 +157,12 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=["all"], help="names, or all/tuning/held_out")
     parser.add_argument("--seeds", nargs="+", type=int)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--figure", type=Path, default=Path("stability.png"))
+    parser.add_argument("--figure", type=Path, help="beside the results, if not given")
     parser.add_argument("--mlflow", metavar="URI", help="a store to record the tables in")
     parser.add_argument("--markers", default="stability", help="where --write puts the table")
     tables.add_write(parser)
     options = parser.parse_args()
+    options.figure = options.figure or options.out.with_suffix(".png")
     groups = {"all": list(tasks()), "tuning": TUNING, "held_out": HELD_OUT}
     options.tasks = [name for given in options.tasks for name in groups.get(given, [given])]
     if options.what == "tune":

@@ -1,5 +1,6 @@
 """``lr-train``: what needs no torch is answered without it, all else is handed to `train`."""
 
+import math
 import sys
 from collections.abc import Iterator
 from importlib import resources
@@ -15,6 +16,7 @@ from omegaconf import DictConfig
 from lr_callbacks.app import schema  # noqa: F401 - it registers the schemas
 from lr_callbacks.app.errors import EXPECTED, sentence
 from lr_callbacks.app.versions import VERSION_BASE, prepare_hydra
+from lr_callbacks.core import require
 
 #: What Hydra answers from the files of a configuration, whatever their targets take.
 FROM_FILES = ("--help", "-h", "--hydra-help", "--version")
@@ -52,6 +54,8 @@ def refusal(arguments: list[str]) -> str:
     'unknown key `modle`; did you mean `model`?'
     >>> refusal(["-m", "optimizer=sgd,adamw", "optimizer.lrr=1"])
     'unknown key `optimizer.lrr`; did you mean `optimizer.lr`?'
+    >>> refusal(["optimizer.lr=-1"])
+    '`optimizer.lr` must be a positive finite number, got -1.0.'
     >>> refusal(["optimizer=adam", "optimizer.amsgrad=true"])
     ''
     """
@@ -60,7 +64,10 @@ def refusal(arguments: list[str]) -> str:
     try:
         overrides = list(_first_values([a for a in arguments if not a.startswith("-")]))
         with initialize_config_module("lr_callbacks.conf", **VERSION_BASE):
-            compose("train", overrides)
+            config = compose("train", overrides)
+        rate = (config.optimizer or {}).get("lr")
+        valid = not isinstance(rate, int | float) or 0 < rate < math.inf
+        require(valid, "optimizer.lr", "a positive finite number", rate)
     except EXPECTED as error:
         return sentence(error)
     finally:

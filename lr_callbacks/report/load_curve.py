@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from lr_callbacks.report.find_run import some, stored
+from lr_callbacks.report.find_run import find_journal, some, stored
 from lr_callbacks.report.history import whole
 from lr_callbacks.tracking.journal import header
 from lr_callbacks.tracking.metrics import LOSS
@@ -38,8 +38,9 @@ def load(curve: str, name: str | None = None, tracking_uri: str | None = None) -
 
     Args:
         curve: path of a CSV file with a header (``step,loss``, perhaps ``lr``; also of Lightning's
-            CSVLogger, of TensorBoard, of Weights & Biases), path of a journal, or id of an MLflow
-            run. A cell without content is no loss.
+            CSVLogger, of TensorBoard, of Weights & Biases), path of a journal, ``last`` for the
+            newest journal under the present folder, or id of an MLflow run. A cell without content
+            is no loss.
         name: column or metric of the losses; else ``train/loss`` or ``loss``.
         tracking_uri: MLflow's store for a run id; else what ``MLFLOW_TRACKING_URI`` says, or
             ``mlflow.db`` in the present folder.
@@ -51,6 +52,8 @@ def load(curve: str, name: str | None = None, tracking_uri: str | None = None) -
         ValueError: there is no such file, run or column, or it holds no losses; one sentence.
     """
     path = Path(curve)
+    if curve == "last" and not path.exists():
+        path = find_journal(curve, Path())
     if path.is_file():
         try:
             points = _journal(path, name) if header(path) else _table(path, name)

@@ -26,10 +26,10 @@ def _policies() -> dict[str, type]:
 
 EXAMPLES = f"""\
 CURVE is a CSV file with the columns step,loss (and lr, if known), also one of Lightning's CSVLogger
-or an export of TensorBoard or Weights & Biases; a journal; or the id of an MLflow run. Nothing is
-trained: the curve does not answer to what would have been decided. Where older weights would have
-been held on the present batches, what they give is unknown, and the replay goes on as if nothing
-had changed.
+or an export of TensorBoard or Weights & Biases; a journal; last, for the newest journal here; or
+the id of an MLflow run. Nothing is trained: the curve does not answer to what would have been
+decided. Where older weights would have been held on the present batches, what they give is unknown,
+and the replay goes on as if nothing had changed.
 
 settings:
   policy=NAME           {", ".join(_policies())}
@@ -40,6 +40,7 @@ settings:
 examples:
   lr-callbacks replay losses.csv
   lr-callbacks replay losses.csv policy=hold detectors=spike,drift spike.arl=3000
+  lr-callbacks replay last policy.quiet=50
   lr-callbacks replay journals/20250102-030405-1a2b3c4d/run.journal.jsonl policy.cut=0.3
   lr-callbacks replay 0f1e2d3c4b5a69788796a5b4c3d2e1f0 --tracking-uri sqlite:///mlflow.db
   lr-callbacks replay losses.csv --json"""

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -119,6 +120,13 @@ def test_a_journal_is_read_with_its_scheduled_rates(journal):
     assert [p.loss for p in points] == LOSSES
     assert points[59] == Point(59, LOSSES[59], 0.05)
     assert points[60] == Point(60, LOSSES[60], 0.1)
+
+
+def test_last_is_the_newest_journal_here(journal, monkeypatch):
+    monkeypatch.chdir(journal.parent)
+    assert load("last") == load(str(journal))
+    Path("last").write_text("step,loss\n0,1\n", encoding="utf-8")
+    assert load("last") == [Point(0, 1.0)]
 
 
 NAN = "nan"
