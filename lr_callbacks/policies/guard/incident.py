@@ -78,7 +78,7 @@ def begin(state: GuardState, observation: Observation) -> Said:
     said = {
         "save": free(state),
         "restore": good.slot,
-        "seen": f"still high, {observation.loss:.4g} after {state.level.mean:.4g}",
+        "seen": words.high(observation.loss, state.level),
         "done": f"comparing with {words.place(good)}",
         "expected": f"{mean:.4g} on the same batches, if the weights were harmed",
         "outcome": Verdict.STILL_HIGH.value,

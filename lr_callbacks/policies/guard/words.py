@@ -26,6 +26,18 @@ def alarm(level: Level, observation: Observation) -> str:
     return f"loss {loss:.4g}, {min(abs(z), 1e6):.0f} σ {side} {level.mean:.4g}"
 
 
+def high(loss: float, level: Level) -> str:
+    """Say that losses have not come back.
+
+    >>> high(2.5, Level(0.84)), high(2.5, Level()), high(math.nan, Level(0.84))
+    ('still high, 2.5 after 0.84', 'still high, 2.5', 'the loss is still not finite')
+    """
+    if not math.isfinite(loss):
+        return "the loss is still not finite"
+    after = f" after {level.mean:.4g}" if level.mean == level.mean else ""
+    return f"still high, {loss:.4g}{after}"
+
+
 def lost_ground(level: Level, where: str) -> str:
     """Say that the level of the loss is above an earlier one."""
     return f"the level of the loss, {level.mean:.4g}, is above {where}"
