@@ -119,6 +119,21 @@ def test_held_weights_that_are_better_but_not_as_before_show_that_the_rate_harms
     assert decision.scale == 0.5
 
 
+@pytest.mark.parametrize("exhausted", ["continue", "stop"])
+def test_held_weights_that_give_no_finite_loss_are_not_waited_for(exhausted):
+    policy = Guard(exhausted=exhausted)
+    state, decision, noise, said = policy.init(), Decision(), random.Random(0), []
+    for t in range(400):
+        loss = math.nan if decision.hold else 1 + noise.gauss(0, 0.01) + 5 * (t >= 200)
+        seen = Observation(t, loss, decision.scale, held=decision.hold)
+        readings = {"spike": Reading(5.0, 1.0, Condition.SPIKING)} if t == 200 else {}
+        state, decision = policy.update(state, seen, readings)
+        said += [decision]
+    assert not any(d.stop for d in said)
+    assert policy.quiet <= sum(d.hold for d in said) <= policy.quiet + 1
+    assert "those give no finite loss" in "".join(d.reason for d in said)
+
+
 def test_each_decision_says_what_was_seen_done_and_expected_and_its_outcome_comes_later():
     run = Training(Guard(), harms=lambda t: 5.0 * (t == 500)).run(900)
     (alarm, watch), (held, compare), (back, harmed), *_ = run.decisions

@@ -110,8 +110,11 @@ def verify(guard: "Guard", state: GuardState, observation: Observation) -> Said:
             return bad_data(state, observation, state.aside.slot)
         return (_new_normal if alike else harmed)(guard, state, observation)
     if not math.isfinite(observation.loss):  # nothing is lost by waiting for what can be applied
-        state = state._replace(test=test._replace(total=0.0, highs=test.highs + 1))
-        return state, _silent(guard, test.highs + 1)
+        count = test.highs + 1
+        state = state._replace(test=test._replace(total=0.0, highs=count))
+        if count >= guard.quiet and state.level.mean == state.level.mean:  # the present ones could
+            return _new_normal(guard, state, observation)
+        return state, _silent(guard, count)
     # Undecided for so long, it changes nothing: each step that is held is lost.
     told = test.high or test.looked - test.highs >= (LOOKED if alike else guard.quiet)
     return _new_normal(guard, state, observation) if told else (state, {})
@@ -186,7 +189,7 @@ def _new_normal(guard: "Guard", state: GuardState, observation: Observation) -> 
     test, aside = state.test, state.aside
     said = {
         "restore": state.present or None,
-        "seen": f"those give {test.level:.4g}",
+        "seen": f"those give {words.loss(test.level)}",
         "done": "the data or the objective changed; continuing as before",
         "expected": "a new level",
         "outcome": Verdict.NEW_NORMAL.value,

@@ -67,7 +67,7 @@ class Guard:
                          incident; or they were as high at first, or not finite, and then are back:
                          these batches were bad, training continues from the state set aside
     verify    doubt      they are as high: the data or the objective changed, or bad data began
-    verify    cruise     they are nearer to those of the present weights: training continues
+    verify    cruise     nearer to those of the present ones, or never finite: training continues
     verify    exhausted  the last of ``rollbacks`` was made; from now on alarms are recorded only
     doubt     look       at times, and where the losses have come half of the way back: the weights
                          from before the change are held

@@ -38,6 +38,11 @@ def high(loss: float, level: Level) -> str:
     return f"still high, {loss:.4g}{after}"
 
 
+def loss(mean: float) -> str:
+    """Say what weights give."""
+    return f"{mean:.4g}" if mean == mean else "no finite loss"
+
+
 def lost_ground(level: Level, where: str) -> str:
     """Say that the level of the loss is above an earlier one."""
     return f"the level of the loss, {level.mean:.4g}, is above {where}"
