@@ -98,13 +98,13 @@ def test_the_decisions_table_holds_what_was_decided(logger):
 
 
 def test_a_run_that_decides_at_every_step_has_a_report_of_bounded_size(logger):
-    script = Script(**{f"s{step}": TROUBLE for step in range(550)})
-    fit(logger, script, max_steps=550, max_epochs=-1)
+    script = Script(**{f"s{step}": TROUBLE for step in range(700)})
+    fit(logger, script, max_steps=700, max_epochs=-1)
     client, sizes = MlflowClient(logger.tracking_uri), {}
     for info in client.list_artifacts(logger.run_id, "report"):
         sizes[Path(info.path).name] = info.file_size
     with open(client.download_artifacts(logger.run_id, "report/decisions.csv")) as file:
-        assert len(list(csv.DictReader(file))) == 550
+        assert len(list(csv.DictReader(file))) == 700
     (name,) = (name for name in sizes if name.endswith(".html"))
     page = Path(client.download_artifacts(logger.run_id, f"report/{name}")).read_text()
     assert page.count('"action"') <= 500 + 5  # decisions, and the name of the column

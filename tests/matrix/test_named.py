@@ -78,7 +78,7 @@ faults = st.dictionaries(
 
 
 @pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     faults=faults,
     policy=st.sampled_from([guard, Hasty, Asking, Search]),

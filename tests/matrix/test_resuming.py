@@ -138,14 +138,21 @@ def test_a_guard_resumed_at_any_step_is_one_uninterrupted(watched, saved, stop):
     assert recorded(kept) == recorded(watched[1], since=stop)
 
 
-@pytest.mark.parametrize("stop", [30, 47, 66, 88])
-def test_a_training_that_is_killed_and_resumed_records_each_step_once(watched, tmp_path, stop):
+@pytest.mark.parametrize(
+    ("stop", "place"),
+    [(30, "device"), (47, "device"), (66, "device"), (88, "device"), (66, "disk")],
+)
+def test_a_training_that_is_killed_and_resumed_records_each_step_once(
+    watched, tmp_path, monkeypatch, stop, place
+):
+    monkeypatch.chdir(tmp_path)
     first, second = Kept(), Kept()
     with pytest.raises(OSError, match="killed"):
-        guarded(first, [Saves(tmp_path, [stop], killed=True)])
-    resumed = guarded(second, ckpt_path=tmp_path / f"{stop}.ckpt")
+        guarded(first, [Saves(tmp_path, [stop], killed=True)], snapshots=place)
+    resumed = guarded(second, ckpt_path=tmp_path / f"{stop}.ckpt", snapshots=place)
     assert resumed.end() == watched[0].end()
     assert recorded(first, second) == recorded(watched[1])
+    assert [path.name for path in tmp_path.iterdir()] == [f"{stop}.ckpt"]
 
 
 @pytest.mark.parametrize("stop", STOPS["disk"])
