@@ -67,8 +67,8 @@ def refusal(arguments: list[str]) -> str:
             config = compose("train", overrides)
         rate = (config.optimizer or {}).get("lr")
         swept = {"-m", "--multirun"} & {*arguments}  # its other jobs may run
-        valid = swept or not isinstance(rate, int | float) or 0 < rate < math.inf
-        require(bool(valid), "optimizer.lr", "a positive finite number", rate)
+        if not swept and isinstance(rate, int | float):
+            require(0 < rate < math.inf, "optimizer.lr", "a positive finite number", rate)
     except EXPECTED as error:
         return sentence(error)
     finally:
