@@ -37,9 +37,9 @@ def put(place: Any, **values: Any) -> Callable[[], list[AbstractContextManager[A
     return lambda: [patch.object(place, name, value) for name, value in values.items()]
 
 
-def _no_race(guard: Any, state: Any, observation: Any) -> Any:
-    windows = state.race.windows + 1
-    return state._replace(race=state.race._replace(steps=0, signs=0.0, windows=windows)), {}
+def _overshot(state: Any, given: Any = race._seen) -> str:
+    """Say what speaks for a lower rate, but nothing of a loss that stands still."""
+    return "" if race.over(state) else given(state)
 
 
 def _harmed(guard: Any, state: Any, observation: Any, given: Any = incident.harmed) -> Any:
@@ -62,12 +62,16 @@ def _unchanged(
     return given(guard, state, failed, scheduled)
 
 
-def _alone(guard: Any, state: Any, observation: Any, given: Any = race._begin) -> Any:
+def _alone(guard: Any, state: Any, observation: Any, seen: str, given: Any = race._begin) -> Any:
     """Race once: the lower rate that has won is raced by no lower one."""
     if state.cap.rate == math.inf or not state.cap.peak:
-        return given(guard, state, observation)
+        return given(guard, state, observation, seen)
     again = race.Race(state.race.first, windows=race.WINDOWS)
     return state._replace(race=again, mode=race.Mode.RECOVER.value), {"done": "", "expected": ""}
+
+
+def _lost(guard: Any, state: Any, observation: Any) -> Any:
+    return race.undone(state, "it blows up")
 
 
 def _untrained(state: Any, observation: Any, given: Any = incident.begin) -> Any:
@@ -79,6 +83,7 @@ def restarted(moment: Moment) -> float:
     return 0.02 + 0.49 * (1 + math.cos(math.pi * (4 * moment.share % 1)))
 
 
+CONDITIONS["rate1000"] = Condition(name="rate1000", rate=lambda moment: 1000.0)
 CONDITIONS["restarts"] = Condition(name="restarts", changed=True, rate=restarted)
 
 #: By name.
@@ -86,7 +91,11 @@ RULES = {
     "gate": Rule(
         list, ("healthy", "spike", "every", "burst"), method="guard:gate=None"
     ),
-    "race": Rule(put(race, _begin=_no_race), ("healthy", "rate10", "beta"), ("steps again",)),
+    "race": Rule(
+        put(race, _seen=lambda state: ""), ("healthy", "rate10", "beta"), ("steps again",)
+    ),
+    "stalled": Rule(put(race, _seen=_overshot), ("rate10", "rate1000"), ("stands still",)),
+    "race_lost": Rule(put(race, lost=_lost), ("rate10", "rate1000"), ("at it; the first",)),
     "trial": Rule(
         put(trial, begin=lambda guard, state, observation, seen: (state, {})),
         ("healthy", "rate10", "rate30", "restarts"), ("; trying ",),
@@ -110,14 +119,16 @@ RULES = {
         put(incident, harmed=_harmed), ("healthy", "rate10", "beta"),
         ("continuing from the first weights",),
     ),
-    "race_again": Rule(put(race, _begin=_alone), ("rate10",), ("rate is kept",)),
-    "warm_up": Rule(put(rate, WARM=1), ("rate10", "rising"), ("from the first weights",)),
+    "race_again": Rule(put(race, _begin=_alone), ("rate10", "rate1000"), ("rate is kept",)),
+    "warm_up": Rule(
+        put(rate, WARM=1), ("rate10", "rate1000", "rising"), ("from the first weights",)
+    ),
     "shape": Rule(
         put(rate, followed=lambda state, scheduled: state._replace(
             cap=state.cap._replace(peak=0.0, start=1.0))),
         ("rate10", "rising", "corrupt"), (HARMED, "rate is kept"),
     ),
-    "overshoot": Rule(put(rate, CATAPULT=-2.0), ("rate10", "rising"), (HARMED,)),
+    "overshoot": Rule(put(rate, CATAPULT=-2.0), ("rate10", "rate1000", "rising"), (HARMED,)),
     "probation": Rule(
         put(incident, begin=_untrained), ("healthy", "rate10", "beta"), ("comparing with",)
     ),

@@ -240,16 +240,42 @@ def test_a_rate_that_diverges_from_the_start_begins_anew_far_below(times):
 
 
 def test_where_updates_overshoot_the_first_steps_are_made_again_at_a_tenth_and_compared():
-    run = Training(Guard(), stuck=0.5).run(200)
+    run = Training(Guard(), stuck=0.5, speed=10.0).run(200)
     assert run.outcomes[0] == Verdict.KEPT
     assert run.steps[-1].decision.scale <= 0.15
     assert min(s.loss for s in run.steps[60:]) < 2.5
 
 
 def test_a_race_that_the_lower_rate_loses_is_undone_with_its_weights():
-    run = Training(Guard(), stuck=0.01).run(200)
+    run = Training(Guard(), stuck=0.01, speed=10.0).run(200)
     assert run.outcomes[0] == Verdict.UNDONE
     assert {s.decision.scale for s in run.steps[60:]} == {1.0}
+
+
+def test_weights_that_learn_nothing_after_a_restart_give_way_to_those_of_a_lower_rate():
+    run = Training(Guard(), limit=0.02, dead=0.005, speed=1e3).run(700)
+    assert any("the loss stands still" in d.seen for _, d in run.decisions)
+    assert not run.weights.dead
+    assert run.outcomes[-1] == Verdict.KEPT
+    assert run.steps[-1].loss < 1.3
+
+
+def test_a_loss_that_stands_still_at_any_rate_is_left_to_the_higher_one():
+    run = Training(Guard(), limit=0.02, dead=0.0).run(700)
+    stands = [t for t, d in run.decisions if "the loss stands still" in d.seen]
+    assert len(stands) == 1
+    assert Verdict.UNDONE in run.outcomes
+    assert all(s.mode != Mode.TRIAL for s in run.steps[stands[0] + 110 :])
+
+
+def test_a_lower_rate_that_blows_up_too_is_no_reason_for_the_higher_one():
+    run = Training(Guard(), stuck=0.5, limit=0.05, speed=100.0).run(300)
+    first, second = (d for _, d in run.decisions[:2])
+    assert "overshoot" in first.seen
+    assert second.seen.endswith("at it")
+    assert second.done.startswith("the first 24 steps again")
+    assert run.weights.harm == 0
+    assert run.steps[-1].decision.scale <= 0.05
 
 
 @pytest.mark.parametrize("spikes", [True, False])

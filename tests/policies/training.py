@@ -12,10 +12,11 @@ RINGING = {"oscillation": Reading(1.0, 0.72, Condition.OSCILLATING)}
 
 
 class Weights(NamedTuple):
-    """How many updates they have behind them, and what was done to them besides."""
+    """How many updates they have behind them, what was done to them, and whether they learn."""
 
     updates: float = 0.0
     harm: float = 0.0
+    dead: bool = False
 
 
 class Step(NamedTuple):
@@ -38,6 +39,8 @@ class Training:
         scheduled: the scheduled rate over the initial one.
         limit: the rate in force from which on each update harms.
         stuck: the rate in force from which on updates overshoot and the loss stands still.
+        dead: the rate in force from which on weights never learn again, without a sign.
+        speed: updates that one is worth at the initial rate, if it is at most one.
         rings: whether a detector sees an oscillation.
         noise: standard deviation of the loss.
     """
@@ -53,6 +56,8 @@ class Training:
         scheduled: Callable[[int], float] = lambda t: 1.0,
         limit: float = math.inf,
         stuck: float = math.inf,
+        dead: float = math.inf,
+        speed: float = 1.0,
         rings: Callable[[int], bool] = lambda t: False,
         noise: float = 0.05,
         seed: int = 0,
@@ -60,7 +65,7 @@ class Training:
         self.policy, self.controller = policy, Controller(policy=policy)
         self.data, self.harms, self.learns, self.change = data, harms, learns, change
         self.scheduled, self.limit, self.noise = scheduled, limit, noise
-        self.stuck, self.rings = stuck, rings
+        self.stuck, self.dead, self.speed, self.rings = stuck, dead, speed, rings
         self.random = random.Random(seed)
         self.weights = Weights()
         self.slots = {START: self.weights}
@@ -85,9 +90,10 @@ class Training:
         descent = (-1.0 if stands else 1.0) if self.decision.measure else math.nan
         if not held and not skipped:
             harm = weights.harm + self.learns * self.data(t)
-            harm = 1.5 * harm + 0.3 if rate > self.limit else harm
-            made = min(1.0, rate if self.stuck == math.inf else 10 * rate)
-            weights = Weights(weights.updates + (0.0 if stands else made), harm)
+            harm = 1.5 * harm + 0.3 if self.limit < rate <= self.stuck else harm
+            dead = weights.dead or rate > self.dead
+            made = 0.0 if stands or dead else min(1.0, self.speed * rate)
+            weights = Weights(weights.updates + made, harm, dead)
         self.weights = weights
         observation = Observation(
             t, loss, self.decision.scale, skipped and not held, horizon,

@@ -20,6 +20,7 @@ from lr_callbacks.policies.guard.modes import (
     Kept,
     Level,
     Mode,
+    Race,
     Said,
     Wald,
     wald,
@@ -150,6 +151,8 @@ def harmed(guard: "Guard", state: GuardState, observation: Observation) -> Said:
         good, state = good._replace(mean=held), state._replace(doubt=0)
     state = _at(state._replace(good=good), good)
     state = rate.capped(guard, state, failed, observation.scheduled, changed=new)
+    if good.step < 0:
+        state = state._replace(race=Race(state.race.first, overshot=state.race.overshot))
     if state.best.mean < good.mean:  # what these weights can do is the measure from now on
         best = state.best._replace(mean=good.mean, deviation=good.deviation)
         state = state._replace(best=best)

@@ -10,8 +10,8 @@ from lr_callbacks.policies.guard.modes import (
     LOST_GROUND,
     RISEN,
     SETTLED,
+    STALLED,
     UNTRAINED,
-    WINDOWS,
     YOUNG,
     Cap,
     GuardState,
@@ -98,7 +98,7 @@ def trusted(slot: str, step: int, losses: tuple[float, ...], at: float) -> Guard
     for loss in losses:
         level = level.follow(loss)
     good = Kept(slot, step, level.mean, level.deviation, at)
-    race = Race(losses[0] if losses else math.nan, windows=WINDOWS)
+    race = Race(losses[0] if losses else math.nan, windows=STALLED)
     return GuardState(good=good, best=good._replace(slot=""), race=race, cap=Cap(proved=(at, at)))
 
 

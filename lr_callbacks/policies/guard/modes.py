@@ -44,8 +44,9 @@ SETTLED = 8
 #: loss has doubled meanwhile (catapult, Lewkowycz et al. 2020). The first few differ at any rate.
 RACED, SKIPPED, OVERSHOOT, CATAPULT = 24, 4, -0.55, -0.2
 
-#: Such windows before anything may prove good.
-WINDOWS = 2
+#: Such windows before anything may prove good. Then, where a rate has already failed, two more in
+#: which the loss should fall: a blow-up may leave units that never learn again, without an alarm.
+WINDOWS, STALLED = 2, 4
 
 #: Mean sign of the next gradient along the last update, over some twenty steps, above which the
 #: updates are too short rather than too long: a rising loss then has another reason, such as a
@@ -205,7 +206,7 @@ class Race(NamedTuple):
     downhill: float = 0.0  # their running mean
     windows: int = 0  # looked at
     overshot: bool = False  # whether that is why there is a race
-    losses: tuple[float, ...] = ()  # of the first window
+    losses: tuple[float, ...] = ()  # the last ones of the first window
     rival: tuple[float, ...] = ()  # those at the higher rate, while the race is on
     ahead: tuple[float, ...] = ()  # by which the compared losses are below the rival's
 

@@ -56,8 +56,9 @@ class Guard:
     from      to         when
     cruise    watch      (the first mode) an alarm: the state is set aside, training continues
     cruise    trial      an oscillation: a lower rate from here on, compared with the losses before;
-                         or updates overshoot in the first steps: these again from the first
-                         weights, at a tenth of the rate, and of that again where it wins
+                         or updates overshoot in the first steps, or the loss stands still there
+                         at a rate that is cut already: these steps again from the first weights,
+                         at a tenth of the rate, and of that again where it wins or blows up too
     cruise    recover    the schedule rises above the cap, which holds from now on
     watch     cruise     the losses are back: nothing changes
     watch     recover    the losses are back, and a cap holds
@@ -128,7 +129,7 @@ class Guard:
         held = state.mode in (Mode.WATCH, Mode.VERIFY, Mode.LOOK, Mode.DOUBT)
         return state._replace(
             mode=Mode.CRUISE.value if held else state.mode, good=state.good._replace(slot=START),
-            candidate=Kept(), aside=Kept(), present="", doubt=0,
+            candidate=Kept(), aside=state.aside._replace(slot=""), present="", doubt=0,
         )  # fmt: skip
 
     def closing(self, state: GuardState) -> str:
@@ -145,7 +146,8 @@ class Guard:
             later = max(state.candidate.step, observation.saved)
             state = state._replace(candidate=state.candidate._replace(step=later))
         if observation.unsaved:
-            state = state._replace(candidate=Kept(), aside=Kept(), present="", doubt=0)
+            aside = state.aside._replace(slot="")
+            state = state._replace(candidate=Kept(), aside=aside, present="", doubt=0)
         if state.mode == Mode.VERIFY:
             state, said = incident.verify(self, state, observation)
         elif state.mode == Mode.LOOK:
@@ -173,10 +175,11 @@ class Guard:
         self, state: GuardState, observation: Observation, readings: _Readings, found: _Found
     ) -> Said:
         """Follow the loss, keep snapshots, forgive in time; watch after an alarm."""
-        if self._counts(state, observation, readings, found[1].condition):
+        finite, racing = math.isfinite(observation.loss), race.racing(state)
+        if racing and (observation.skipped or not finite):
+            return race.lost(self, state, observation)
+        if not racing and self._counts(state, observation, readings, found[1].condition):
             return self._alarm(state, observation, *found)
-        if not math.isfinite(observation.loss):
-            return state, {}
         state = state._replace(level=state.level.follow(observation.loss), clear=state.clear + 1)
         if state.level.seen <= OPENING and not (state.race.steps or state.race.windows):
             state = state._replace(
@@ -184,7 +187,7 @@ class Guard:
             )
         if state.mode == Mode.EXHAUSTED:
             return state, {}
-        if not race.over(state):
+        if racing or state.mode != Mode.TRIAL:
             state, said = race.follow(self, state, observation)
             if said or race.racing(state):
                 return state, said
@@ -225,8 +228,6 @@ class Guard:
             state = state._replace(level=state.level.follow(observation.loss))
             return trial.begin(self, state, observation, symptom(name, reading))
         if state.mode == Mode.TRIAL:
-            if race.racing(state):
-                return (state, {}) if finite else race.undone(state, "non-finite at it")
             state = trial.undone(state)
         condition = reading.condition if finite else Condition.NONFINITE
         return incident.alarmed(state, observation, seen, condition)

@@ -123,8 +123,9 @@ def capped(
         state, at, factor = warmed(state, scheduled), failed, RESTART_CUT
     elif failed > RISEN * highest:  # a range test by the schedule
         best, factor = min(failed, state.best.rate), 1.0
-        # Where nothing was learnt the lowest loss, and its rate, came by chance.
+        # Where nothing was learnt, or updates overshot, the lowest loss's rate came by chance.
         learnt = state.best.mean < state.race.first - SHIFT * state.best.deviation
+        learnt = learnt and not state.race.overshot
         at = min(best, max(lowest, best / RANGE)) if learnt else RESTART_CUT * failed
     else:
         at, factor = min(failed, good.rate), guard.cut
