@@ -128,7 +128,6 @@ RULES = {
             cap=state.cap._replace(peak=0.0, start=1.0))),
         ("rate10", "rising", "corrupt"), (HARMED, "rate is kept"),
     ),
-    "overshoot": Rule(put(rate, CATAPULT=-2.0), ("rate10", "rate1000", "rising"), (HARMED,)),
     "probation": Rule(
         put(incident, begin=_untrained), ("healthy", "rate10", "beta"), ("comparing with",)
     ),

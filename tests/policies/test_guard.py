@@ -453,3 +453,21 @@ def test_it_keeps_the_promises_of_every_policy():
 def test_what_cannot_be_is_refused_in_words(settings, said):
     with pytest.raises(ValueError, match=re.escape(said)):
         Guard(**settings)
+
+
+def test_a_training_that_stops_while_the_lower_rate_is_behind_ends_with_the_weights_before():
+    run = Training(Guard(), stuck=0.01)
+    for t in range(40):
+        run.one(t, 1000)
+    state = run.state.policy
+    behind, ahead = (
+        state._replace(level=state.level._replace(mean=state.aside.mean + by)) for by in (0.1, -0.1)
+    )
+    assert Guard().closing(behind) == state.aside.slot != ""
+    assert Guard().closing(ahead) == ""
+
+
+def test_no_race_begins_so_late_that_it_can_gain_nothing():
+    for steps, raced in ((400, True), (300, False)):
+        run = Training(Guard(), limit=0.02, dead=0.0).run(steps)
+        assert any("the loss stands still" in d.seen for _, d in run.decisions) is raced

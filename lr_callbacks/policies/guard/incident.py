@@ -135,6 +135,8 @@ def _silent(guard: "Guard", count: int) -> dict[str, Any]:
 
 def closing(state: GuardState) -> str:
     """Return the slot with which a training should end that ends in a comparison, or nothing."""
+    if state.race.rival:
+        return "" if state.level.mean < state.aside.mean else state.aside.slot
     if state.mode not in (Mode.VERIFY, Mode.LOOK) or state.test.total < 0:
         return ""
     return state.present if state.mode == Mode.LOOK else state.aside.slot or state.present
@@ -152,7 +154,9 @@ def harmed(guard: "Guard", state: GuardState, observation: Observation) -> Said:
     state = _at(state._replace(good=good), good)
     state = rate.capped(guard, state, failed, observation.scheduled, changed=new)
     if good.step < 0:
-        state = state._replace(race=Race(state.race.first, overshot=state.race.overshot))
+        race = state.race
+        again = Race(race.first, downhill=race.downhill, overshot=race.overshot)
+        state = state._replace(race=again)
     if state.best.mean < good.mean:  # what these weights can do is the measure from now on
         best = state.best._replace(mean=good.mean, deviation=good.deviation)
         state = state._replace(best=best)

@@ -45,8 +45,9 @@ SETTLED = 8
 RACED, SKIPPED, OVERSHOOT, CATAPULT = 24, 4, -0.55, -0.2
 
 #: Such windows before anything may prove good. Then, where a rate has already failed, two more in
-#: which the loss should fall: a blow-up may leave units that never learn again, without an alarm.
-WINDOWS, STALLED = 2, 4
+#: which the loss should fall, by this share of itself and of what it gained before: a blow-up may
+#: leave units that never learn again, without an alarm.
+WINDOWS, STALLED, STILL = 2, 4, 0.1
 
 #: Mean sign of the next gradient along the last update, over some twenty steps, above which the
 #: updates are too short rather than too long: a rising loss then has another reason, such as a

@@ -15,6 +15,7 @@ from lr_callbacks.policies.guard.modes import (
     RESTART_CUT,
     SKIPPED,
     STALLED,
+    STILL,
     TWENTY,
     WINDOWS,
     Cap,
@@ -67,7 +68,8 @@ def follow(guard: "Guard", state: GuardState, observation: Observation) -> Said:
     if race.steps < RACED:
         return state, {}
     seen = _seen(state)
-    if seen:
+    left = observation.horizon - observation.step
+    if seen and left > 2 * RACED * (race.windows + 1):  # else nothing is gained by it
         overshot, windows = not over(state), race.windows + 1
         state = state._replace(race=race._replace(windows=windows, overshot=overshot))
         return _begin(guard, state, observation, seen)
@@ -77,15 +79,14 @@ def follow(guard: "Guard", state: GuardState, observation: Observation) -> Said:
 def _counted(race: Race, observation: Observation) -> Race:
     """Return the race with one more step."""
     loss, sign, ahead, losses = observation.loss, observation.descent, race.ahead, race.losses
-    sign = sign if sign == sign else 0.0
+    if sign == sign:
+        downhill = race.downhill + TWENTY * (sign - race.downhill)
+        race = race._replace(signs=race.signs + sign, downhill=downhill)
     if race.rival and race.steps >= _length(race) - COMPARED:
         ahead = (*ahead, race.rival[len(ahead)] - loss)
     if race.rival or not race.windows:
         losses = (*losses, loss)[-COMPARED:]
-    return race._replace(
-        steps=race.steps + 1, signs=race.signs + sign, losses=losses, ahead=ahead,
-        downhill=race.downhill + TWENTY * (sign - race.downhill),
-    )  # fmt: skip
+    return race._replace(steps=race.steps + 1, losses=losses, ahead=ahead)
 
 
 def _seen(state: GuardState) -> str:
@@ -94,10 +95,11 @@ def _seen(state: GuardState) -> str:
     doubled = race.peak > race.first + abs(race.first)
     if not over(state) and race.signs <= (CATAPULT if doubled else OVERSHOOT) * RACED:
         return f"{(1 - race.signs / RACED) / 2:.0%} of the updates overshoot"
-    still = sum(race.losses) <= (level.mean + level.deviation) * len(race.losses)
     failed = state.cap.failed < math.inf and not state.doubt
-    if race.windows + 1 == STALLED and failed and still:
-        return f"the loss stands still at {level.mean:.4g}"
+    if race.windows + 1 == STALLED and failed and race.losses:
+        least = STILL * min(abs(race.first - level.mean), abs(level.mean))
+        if sum(race.losses) / len(race.losses) - level.mean <= max(least, level.deviation):
+            return f"the loss stands still at {level.mean:.4g}"
     return ""
 
 
@@ -146,7 +148,7 @@ def _compare(guard: "Guard", state: GuardState, observation: Observation) -> Sai
     state = state._replace(
         good=Kept(START, mean=race.first), best=Kept(), aside=Kept(),
         cap=state.cap._replace(proved=Cap().proved),
-        race=Race(race.first, windows=WINDOWS, losses=race.losses, overshot=True),
+        race=Race(race.first, windows=STALLED, overshot=True),
     )  # fmt: skip
     state = state._replace(mode=rate.mode(guard, state, observation.scheduled))
     return state, said | {"done": "the lower rate is kept"}

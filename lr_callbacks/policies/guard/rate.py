@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from lr_callbacks.core import Condition, Observation, Reading
 from lr_callbacks.policies.guard import words
 from lr_callbacks.policies.guard.modes import (
-    CATAPULT,
     DOWNHILL,
     FORGIVENESS,
     FORGIVING,
@@ -113,7 +112,7 @@ def capped(
     """Return the state after an incident at the rate ``failed``.
 
     The first one leaves the rate at which the good weights proved good, or the loss was lowest; a
-    sequel cuts it, and so do updates that overshot, and a change: nothing proved good since.
+    sequel cuts it, and so does a change: nothing proved good since.
     """
     good = state.good
     lowest, highest = min(good.rate, state.cap.proved[0]), max(good.rate, state.cap.proved[1])
@@ -129,8 +128,8 @@ def capped(
         at = min(best, max(lowest, best / RANGE)) if learnt else RESTART_CUT * failed
     else:
         at, factor = min(failed, good.rate), guard.cut
-    cap, race = state.cap, state.race
-    if changed or cap.incidents or (good.step < 0 and race.signs <= CATAPULT * race.steps < 0):
+    cap = state.cap
+    if changed or cap.incidents:
         return cut(guard, state, factor * at, failed, scheduled)
     peak = scheduled if cap.peak else 0.0
     cap = cap._replace(rate=max(guard.floor, at), failed=failed, peak=peak, incidents=1)
