@@ -81,7 +81,7 @@ class Guard:
     doubt     recover    the same, and a cap holds
     recover   cruise     the schedule is below the cap
     recover   watch      an alarm
-    recover   trial      an oscillation
+    recover   trial      as from cruise
     trial     recover    the lower rate has won, and is the cap
     trial     cruise     it has not, and is undone
     trial     watch      another alarm: the trial is undone
