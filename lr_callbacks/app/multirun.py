@@ -6,7 +6,9 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -33,6 +35,20 @@ NOT_UPDATED = "The parent run of the sweep could not be updated"
 
 #: Children that the parent's link compares.
 COMPARED = 20
+
+#: What closes the parents that are left open, while a command runs; see `closing`.
+_ENDING: ContextVar[ExitStack | None] = ContextVar("ending", default=None)
+
+
+@contextmanager
+def closing() -> Iterator[None]:
+    """Close the parent of a sweep that raises: Hydra then calls no `on_multirun_end`."""
+    with ExitStack() as ending:
+        before = _ENDING.set(ending)
+        try:
+            yield
+        finally:
+            _ENDING.reset(before)
 
 
 class MultirunParent(Callback):
@@ -61,7 +77,8 @@ class MultirunParent(Callback):
         """Create the parent; without a store that answers, the jobs run without one."""
         if self.experiment_name:
             _guarded(NO_PARENT, self._create, config, self.experiment_name)
-            atexit.register(self._close)
+            ending = _ENDING.get()
+            (ending.callback if ending else atexit.register)(self._close)
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         """Name its parent to the job; this runs in the job's own process."""

@@ -14,7 +14,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from lr_callbacks import verdict
-from lr_callbacks.app import skip_finished
+from lr_callbacks.app import multirun, skip_finished
 from lr_callbacks.app.assemble import (
     build_loggers,
     build_model,
@@ -184,11 +184,13 @@ def main() -> None:
     prepare_hydra()
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         os.environ[_FULL] = "shown"
-        _app()
+        with multirun.closing():
+            _app()
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands the error over instead of printing it
     try:
-        _app()
+        with multirun.closing():
+            _app()
     except _EXPECTED as error:
         sys.exit(f"lr-train: {sentence(error)}")
     except KeyboardInterrupt:

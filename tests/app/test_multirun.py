@@ -2,6 +2,7 @@
 
 import sys
 
+import pytest
 from hydra.core.global_hydra import GlobalHydra
 from mlflow.tracking import MlflowClient
 from recorded import series
@@ -41,3 +42,21 @@ def test_one_parent_and_a_child_for_each_job_in_one_store(uri, monkeypatch):
     assert parent.data.tags["mlflow.note.content"].startswith(link)
     paths = {a.path for a in client.list_artifacts(parent.info.run_id)}
     assert paths == {"children.md", "multirun.yaml", "sweep.png"}
+
+
+@pytest.mark.parametrize("shown", ["0", "1"])
+def test_a_sweep_with_a_job_that_fails_has_ended_failed_when_the_command_returns(
+    shown, uri, monkeypatch
+):
+    monkeypatch.setattr(sys, "argv", ["lr-train", "-m", "optimizer.lr=-1,0.1", *SMALL])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", shown)
+    monkeypatch.setenv("LR_TRAIN_FULL_ERROR", "")  # the command sets it; this puts it back
+    try:
+        with pytest.raises((SystemExit, ValueError)):
+            train.main()
+    finally:
+        GlobalHydra.instance().clear()
+    _, (parent,), children = runs_of(uri)
+    assert sorted(child.info.status for child in children) == ["FAILED", "FINISHED"]
+    assert (parent.info.status, parent.info.end_time is None) == ("FAILED", False)
+    assert parent.data.tags["mlflow.note.content"].count("FINISHED") == 1
