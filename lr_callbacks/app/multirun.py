@@ -20,6 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from omegaconf import DictConfig, OmegaConf
 
+from lr_callbacks.callbacks.run_address import VIEW, page_of
 from lr_callbacks.report.sweep import figure, jobs_of
 from lr_callbacks.tracking import store
 from lr_callbacks.tracking.conversion import first_line
@@ -149,8 +150,9 @@ class MultirunParent(Callback):
         best = [child.info.run_id for child in sorted(children, key=self._final)[:COMPARED]]
         compared = quote(json.dumps(best)), quote(json.dumps([experiment]))
         return (
-            f"[All {len(children)} children](#/experiments/{experiment}?searchFilter={search}) · "
-            f"[compare the best](#/compare-runs?runs={compared[0]}&experiments={compared[1]})"
+            f"[All {len(children)} children]"
+            f"(#/experiments/{experiment}/runs?{VIEW}&searchFilter={search}) · [compare the best]"
+            f"(#/compare-runs?{VIEW}&runs={compared[0]}&experiments={compared[1]})"
         )
 
     def _final(self, run: Run) -> float:
@@ -165,8 +167,8 @@ class MultirunParent(Callback):
         for child in sorted(children, key=self._final):
             parts = [p for p in str(child.info.run_name).split(",") if p not in shared]
             verdict = child.data.tags.get("lr_callbacks.verdict", "")
-            address = f"#/experiments/{child.info.experiment_id}/runs/{child.info.run_id}"
-            run = f"[{', '.join(parts) or child.info.run_name}]({address})"
+            page = page_of(child.info.experiment_id, child.info.run_id)
+            run = f"[{', '.join(parts) or child.info.run_name}]({page})"
             rows.append(f"| {self._final(child):.5g} | {child.info.status} | {verdict} | {run} |")
         return "\n".join(rows)
 

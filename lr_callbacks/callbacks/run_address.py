@@ -8,17 +8,20 @@ from pathlib import Path
 from lr_callbacks.tracking.logger import JournaledMLFlowLogger
 from lr_callbacks.tracking.store import local_database
 
+#: Without it the UI shows a run among those of language models, and drops a filter of runs.
+VIEW = "workflowType=machine_learning"
 
-def place(logger: JournaledMLFlowLogger) -> str | None:
-    """Return the run's address within MLflow's UI, None while MLflow has not answered."""
-    run = logger.run_id
-    return f"#/experiments/{logger.experiment_id}/runs/{run}" if run else None
+
+def page_of(experiment: str, run: str, artifact: str = "") -> str:
+    """Return the address of a run, or of the path of one of its artifacts, in MLflow's UI."""
+    shown = f"/artifacts/{artifact}" if artifact else ""
+    return f"#/experiments/{experiment}/runs/{run}{shown}?{VIEW}"
 
 
 def where(logger: JournaledMLFlowLogger) -> str:
     """Return the command that opens the UI, and the run's address in it."""
-    if page := place(logger):
-        return _opened(logger, page)
+    if run := logger.run_id:
+        return _opened(logger, str(logger.experiment_id), run)
     later = f"{command('lr-callbacks')} sync {logger.journal_dir}"
     return f"MLflow has not answered yet; later: {later}"
 
@@ -29,18 +32,17 @@ def at_hand(logger: JournaledMLFlowLogger) -> str:
     sent = recording.sender.outbox if recording else None
     if sent is None or sent.run_id is None or sent.experiment_id is None:
         return f"its journal: {logger.journal_path or logger.journal_dir}"
-    return _opened(logger, f"#/experiments/{sent.experiment_id}/runs/{sent.run_id}")
+    return _opened(logger, sent.experiment_id, sent.run_id)
 
 
-def _opened(logger: JournaledMLFlowLogger, page: str) -> str:
-    uri, address = logger.tracking_uri, f"{page}?workflowType=machine_learning"
+def _opened(logger: JournaledMLFlowLogger, experiment: str, run: str) -> str:
+    uri, page = logger.tracking_uri, page_of(experiment, run)
     if uri.startswith("http"):
-        return f"{uri}/{address}"
+        return f"{uri}/{page}"
     if not local_database(uri):
-        _, _, experiment, _, run = page.split("/")
         return f"run {run} of experiment {experiment} at {uri}"
     viewer = f"{command('mlflow')} ui --backend-store-uri {shlex.quote(uri)}"
-    return f"{viewer}\nthen open http://127.0.0.1:5000/{address}"
+    return f"{viewer}\nthen open http://127.0.0.1:5000/{page}"
 
 
 def command(name: str) -> str:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lr_callbacks.callbacks.run_address import place, where
+from lr_callbacks.callbacks.run_address import page_of, where
 from lr_callbacks.report.figure import draw
 from lr_callbacks.report.history import COLUMNS, History, sentence, whole
 from lr_callbacks.report.page import page
@@ -121,7 +121,7 @@ def report(logger: JournaledMLFlowLogger, journal: Path) -> None:
         tags["lr_callbacks.first_alarm"] = f"step {step}: {sentence(row)}"
     content = written(summary(run, tags["lr_callbacks.verdict"]))
     tags["lr_callbacks.summary"] = content
-    tags["mlflow.note.content"] = _note(run, tags, place(logger))
+    tags["mlflow.note.content"] = _note(run, tags, logger)
     logger.log_tags(tags)
     folder = companion(journal, ".report")
     folder.mkdir(exist_ok=True)
@@ -151,12 +151,13 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _note(run: History, tags: dict[str, str], page: str | None) -> str:
+def _note(run: History, tags: dict[str, str], logger: JournaledMLFlowLogger) -> str:
     """Sum up the run in five lines of Markdown, with links once the run has a page."""
     loss = run.series[run.loss]
     figure, table = "report/figure.html", "report/decisions.md"
-    if page:
-        figure, table = (f"[{path}]({page}/artifacts/{path})" for path in (figure, table))
+    if run_id := logger.run_id:
+        known = str(logger.experiment_id), run_id
+        figure, table = (f"[{path}]({page_of(*known, path)})" for path in (figure, table))
     story = [
         f"**{tags['lr_callbacks.verdict']}** after {run.steps} steps in {_seconds(run):.0f} s"
         f"{_since(loss[0][0])}.",

@@ -38,8 +38,13 @@ def test_one_parent_and_a_child_for_each_job_in_one_store(uri, monkeypatch):
     for child in children:
         assert len(series(uri, child.info.run_id, "train/loss")) == 6
     assert parent.data.tags["mlflow.note.content"].count("FINISHED") == 4
-    link = f"[All 4 children](#/experiments/{parent.info.experiment_id}?searchFilter="
-    assert parent.data.tags["mlflow.note.content"].startswith(link)
+    note, experiment = parent.data.tags["mlflow.note.content"], parent.info.experiment_id
+    view = "?workflowType=machine_learning"  # without it MLflow's UI drops the filter
+    filtered = f"[All 4 children](#/experiments/{experiment}/runs{view}&searchFilter=tags."
+    assert note.startswith(filtered)
+    assert f"[compare the best](#/compare-runs{view}&runs=" in note
+    for child in children:
+        assert f"](#/experiments/{experiment}/runs/{child.info.run_id}{view}) |" in note
     paths = {a.path for a in client.list_artifacts(parent.info.run_id)}
     assert paths == {"children.md", "multirun.yaml", "sweep.png"}
 

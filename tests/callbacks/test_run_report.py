@@ -48,9 +48,9 @@ def test_a_run_with_trouble_explains_itself_in_mlflow_and_on_the_terminal(logger
     assert tags["lr_callbacks.first_alarm"] == "step 5: spike (9.1 > 6.7)"
     assert "step 5: spike (9.1 > 6.7)" in tags["mlflow.note.content"]
     page = f"#/experiments/{logger.experiment_id}/runs/{logger.run_id}"
-    assert (
-        f"[report/figure.html]({page}/artifacts/report/figure.html)" in tags["mlflow.note.content"]
-    )
+    for path in ("report/figure.html", "report/decisions.md"):
+        link = f"[{path}]({page}/artifacts/{path}?workflowType=machine_learning)"
+        assert link in tags["mlflow.note.content"]
     assert tags["mlflow.note.content"].count("\n") == 4  # five lines
     names = (
         "decisions.csv",
