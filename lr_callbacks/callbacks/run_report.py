@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lr_callbacks.callbacks.run_address import page_of, where
+from lr_callbacks.report.alarms import NONE, first_alarm, kind
 from lr_callbacks.report.figure import draw
 from lr_callbacks.report.history import COLUMNS, History, sentence, whole
 from lr_callbacks.report.page import page
@@ -113,12 +114,12 @@ def report(logger: JournaledMLFlowLogger, journal: Path) -> None:
     run = whole(journal)
     if not run.series.get(run.loss):
         return
-    kinds = Counter(f"{row['condition']}: {row['action']}" for _, row in run.decisions)
+    kinds = Counter(kind(row) for _, row in run.decisions)
     tags = {"lr_callbacks.verdict": run.verdict}
     if run.decisions:
-        step, row = run.decisions[0]
-        tags["lr_callbacks.decisions"] = ", ".join(f"{n} × {kind}" for kind, n in kinds.items())
-        tags["lr_callbacks.first_alarm"] = f"step {step}: {sentence(row)}"
+        tags["lr_callbacks.decisions"] = ", ".join(f"{n} × {what}" for what, n in kinds.items())
+    if alarm := first_alarm(run.decisions):
+        tags["lr_callbacks.first_alarm"] = f"step {alarm[0]}: {sentence(alarm[1])}"
     content = written(summary(run, tags["lr_callbacks.verdict"]))
     tags["lr_callbacks.summary"] = content
     tags["mlflow.note.content"] = _note(run, tags, logger)
@@ -153,7 +154,7 @@ def _short(value: Any) -> str:
 
 def _note(run: History, tags: dict[str, str], logger: JournaledMLFlowLogger) -> str:
     """Sum up the run in five lines of Markdown, with links once the run has a page."""
-    loss = run.series[run.loss]
+    loss, alarm = run.series[run.loss], tags.get("lr_callbacks.first_alarm")
     figure, table = "report/figure.html", "report/decisions.md"
     if run_id := logger.run_id:
         known = str(logger.experiment_id), run_id
@@ -162,7 +163,7 @@ def _note(run: History, tags: dict[str, str], logger: JournaledMLFlowLogger) -> 
         f"**{tags['lr_callbacks.verdict']}** after {run.steps} steps in {_seconds(run):.0f} s"
         f"{_since(loss[0][0])}.",
         f"Loss from {loss[0][1]:.4g} to {loss[-1][1]:.4g}.",
-        f"First alarm: {tags.get('lr_callbacks.first_alarm', 'none')}.",
+        f"First alarm: {alarm}." if alarm else f"There was {NONE}.",
         f"Decisions: {tags.get('lr_callbacks.decisions', 'none')}.",
         f"See {figure} and {table}.",
     ]
@@ -184,7 +185,7 @@ def _print(logger: JournaledMLFlowLogger, run: History, kinds: Counter[str], sai
     title = escape(f"{logger._run_name}: {said}")
     table = Table(show_header=False)
     table.add_row("final loss", f"{loss[-1][1]:.4g} (first {loss[0][1]:.4g})")
-    table.add_row("decisions", "\n".join(f"{n} × {kind}" for kind, n in kinds.items()) or "none")
+    table.add_row("decisions", "\n".join(f"{n} × {what}" for what, n in kinds.items()) or "none")
     if rates:
         table.add_row("learning rate", f"{min(rates):.3g} to {max(rates):.3g}")
     table.add_row("steps, time", f"{run.steps} in {_seconds(run):.1f} s")

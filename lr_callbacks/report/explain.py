@@ -2,15 +2,15 @@
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lr_callbacks.report.alarms import NONE, Decisions, first_alarm
 from lr_callbacks.report.find_run import Found, find
 from lr_callbacks.report.sentences import sentences
 from lr_callbacks.terminal import show, show_json
 from lr_callbacks.tracking.decimation import Points
-from lr_callbacks.verdict import ALARMS
 
 #: Steps to either side that are reported, and that the table shows.
 NEAR, SHOWN = 25, 8
@@ -131,17 +131,14 @@ def table(explained: Explained) -> tuple[list[str], list[list[Any]]]:
     return ["step", *names, "events"], rows
 
 
-def _chosen(
-    decisions: Sequence[tuple[int, Mapping[str, Any]]], losses: Points, around: int | None
-) -> tuple[int, str]:
+def _chosen(decisions: Decisions, losses: Points, around: int | None) -> tuple[int, str]:
     if around is not None:
         if not losses[0][0] <= around <= losses[-1][0]:
             made = f"it made the steps {losses[0][0]} to {losses[-1][0]}"
             raise ValueError(f"`--around` must be a step of the run, got {around}; {made}.")
         return around, "as asked"
-    for step, row in decisions:
-        if row.get("condition") in ALARMS:
-            return step, "the first alarm"
+    if alarm := first_alarm(decisions):
+        return alarm[0], "the first alarm"
     if decisions:
-        return decisions[0][0], "the first decision; there was no alarm"
-    return losses[-1][0], "the end; nothing was decided"
+        return decisions[0][0], f"the first decision; there was {NONE}"
+    return losses[-1][0], f"the end; there was {NONE} and no decision"

@@ -12,6 +12,7 @@ from trainers import Regression, Script, loader, trainer
 
 from lr_callbacks import AdaptiveLearningRate, Hold, JournaledMLFlowLogger, RunReport
 from lr_callbacks.callbacks.run_address import command
+from lr_callbacks.cli import main
 from lr_callbacks.core import Condition, Decision
 from lr_callbacks.report.history import History
 
@@ -133,6 +134,25 @@ def test_the_decisions_table_tells_what_came_of_each(logger):
     first = "step 5: loss 9; watching the next losses → recovered"
     assert run.data.tags["lr_callbacks.first_alarm"] == first
     assert f"First alarm: {first}." in run.data.tags["mlflow.note.content"]
+
+
+def test_a_decision_without_an_alarm_is_no_first_alarm_in_the_note_the_digest_and_the_explanation(
+    logger, capsys
+):
+    calm = Decision(scale=0.5, reason="half the rate")
+    tags = fit(logger, Script(s5=calm), max_steps=12).data.tags
+    assert "lr_callbacks.first_alarm" not in tags
+    assert "There was no alarm." in tags["mlflow.note.content"]
+    assert tags["lr_callbacks.decisions"] == "1 × no alarm: cut"
+    assert "1 × no alarm: cut" in capsys.readouterr().out
+    assert main(["explain", str(logger.journal_path)]) == 0
+    assert "around step 5, the first decision; there was no alarm" in capsys.readouterr().out
+
+
+def test_an_alarm_after_other_decisions_is_the_first_alarm(logger):
+    calm = Decision(scale=0.5, reason="half the rate")
+    tags = fit(logger, Script(s3=calm, s5=TROUBLE), max_steps=12).data.tags
+    assert tags["lr_callbacks.first_alarm"] == "step 5: spike (9.1 > 6.7)"
 
 
 def test_the_journal_among_the_artifacts_holds_every_step(logger):

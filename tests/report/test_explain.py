@@ -123,5 +123,5 @@ def test_a_run_without_losses_or_trouble_is_told_as_it_is(tmp_path, monkeypatch,
     journal.close()
     assert main(["explain", "last"]) == 0
     said = capsys.readouterr().out
-    assert "around step 0, the end; nothing was decided (steps 0 to 0):" in said
+    assert "around step 0, the end; there was no alarm and no decision (steps 0 to 0):" in said
     assert said.splitlines()[-1].split() == ["0", "2", "0.1"]
