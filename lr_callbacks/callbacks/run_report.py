@@ -4,6 +4,7 @@ import csv
 import gzip
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lr_callbacks.callbacks.run_address import page_of, where
-from lr_callbacks.report.alarms import NONE, first_alarm, kind
+from lr_callbacks.report.alarms import NONE, first_alarm, kind, parted, tried
 from lr_callbacks.report.figure import draw
 from lr_callbacks.report.history import COLUMNS, History, sentence, whole
 from lr_callbacks.report.page import page
@@ -153,7 +154,7 @@ def _short(value: Any) -> str:
 
 
 def _note(run: History, tags: dict[str, str], logger: JournaledMLFlowLogger) -> str:
-    """Sum up the run in five lines of Markdown, with links once the run has a page."""
+    """Sum up the run in a few lines of Markdown, with links once the run has a page."""
     loss, alarm = run.series[run.loss], tags.get("lr_callbacks.first_alarm")
     figure, table = "report/figure.html", "report/decisions.md"
     if run_id := logger.run_id:
@@ -164,10 +165,21 @@ def _note(run: History, tags: dict[str, str], logger: JournaledMLFlowLogger) -> 
         f"{_since(loss[0][0])}.",
         f"Loss from {loss[0][1]:.4g} to {loss[-1][1]:.4g}.",
         f"First alarm: {alarm}." if alarm else f"There was {NONE}.",
+        *_tried(run),
         f"Decisions: {tags.get('lr_callbacks.decisions', 'none')}.",
         f"See {figure} and {table}.",
     ]
     return "  \n".join(story)  # Markdown's line break: MLflow folds long notes
+
+
+def _tried(run: History) -> Iterator[str]:
+    """Say which rates a search tried, and when."""
+    for first, last in tried(run.decisions):
+        rates = [v for name, s in run.series.items() if name.startswith("lr/") for t, v in s
+                 if first < t <= last]  # fmt: skip
+        if rates:
+            span = f"{min(rates):.3g} to {max(rates):.3g}"
+            yield f"The search tried rates of {span} in steps {first} to {last}."
 
 
 def _since(step: int) -> str:
@@ -181,13 +193,16 @@ def _seconds(run: History) -> float:
 
 def _print(logger: JournaledMLFlowLogger, run: History, kinds: Counter[str], said: str) -> None:
     loss = run.series[run.loss]
-    rates = [v for name, s in run.series.items() if name.startswith("lr/") for _, v in s]
+    series = [points for name, points in run.series.items() if name.startswith("lr/")]
+    rates = [v for s in series for _, v in parted(s, run.decisions)[0] or s]
     title = escape(f"{logger._run_name}: {said}")
     table = Table(show_header=False)
     table.add_row("final loss", f"{loss[-1][1]:.4g} (first {loss[0][1]:.4g})")
     table.add_row("decisions", "\n".join(f"{n} × {what}" for what, n in kinds.items()) or "none")
     if rates:
         table.add_row("learning rate", f"{min(rates):.3g} to {max(rates):.3g}")
+    for line in _tried(run):
+        table.add_row("search", line)
     table.add_row("steps, time", f"{run.steps} in {_seconds(run):.1f} s")
     console = Console()
     console.print(title, soft_wrap=True, highlight=False)

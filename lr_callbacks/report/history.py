@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lr_callbacks.core import Verdict
+from lr_callbacks.report.alarms import own
 from lr_callbacks.tracking.decimation import WINDOWS, Series
 from lr_callbacks.tracking.journal import beside, header, read
 from lr_callbacks.tracking.metrics import LOSS, Names
@@ -52,8 +54,15 @@ class History(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """How the run went, in a few words; see `lr_callbacks.verdict.verdict`."""
-        return verdict(self.series[self.loss], self.decisions, watched=self.watched)
+        """How the run went, in a few words; see `lr_callbacks.verdict.verdict`.
+
+        A run whose only alarms are those of a search that tried rates needed no recovery.
+        """
+        losses = self.series[self.loss]
+        said = verdict(losses, self.decisions, watched=self.watched)
+        if said != Verdict.RECOVERED:
+            return said
+        return verdict(losses, own(self.decisions), watched=self.watched)
 
     @property
     def steps(self) -> int:

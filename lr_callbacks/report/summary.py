@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lr_callbacks.report.alarms import parted
 from lr_callbacks.report.history import History
 from lr_callbacks.tracking.conversion import public, text
 from lr_callbacks.tracking.journal import OVERRIDES
@@ -28,7 +29,8 @@ def summary(run: History, verdict: str) -> dict[str, Any]:
     Returns:
         Whose JSON has at most `LONGEST` bytes: ``run`` (its name), ``verdict``, ``steps``,
         ``seconds``, ``loss`` (its name, the first, last, lowest and highest value), ``rates`` (the
-        same of the rates in force, by optimizer, with the last ``scale``), ``decided`` (how many
+        same of the rates in force, by optimizer, with the last ``scale``; the lowest and the
+        highest are those of the training, without what a search tried), ``decided`` (how many
         decisions there were), ``decisions`` (of the first and last of them ``step``, ``action``,
         ``condition`` and ``outcome``), ``command``. A number that is not finite is null.
     """
@@ -63,13 +65,16 @@ def command(run: History) -> str:
 
 def _rate(run: History, name: str) -> dict[str, Any]:
     scales = run.series.get(f"scale/{name.removeprefix('lr/')}", [])
-    return _extremes(run.series[name]) | {"scale": _short(scales[-1][1] if scales else 1.0)}
+    extremes = _extremes(run.series[name], parted(run.series[name], run.decisions)[0])
+    return extremes | {"scale": _short(scales[-1][1] if scales else 1.0)}
 
 
-def _extremes(series: Sequence[tuple[int, float]]) -> dict[str, float | None]:
-    values = [value for _, value in series]
-    finite = [value for value in values if math.isfinite(value)]
-    ends = {"first": values[0], "last": values[-1]}
+def _extremes(
+    series: Sequence[tuple[int, float]], of: Sequence[tuple[int, float]] = ()
+) -> dict[str, float | None]:
+    """Return the first and the last value of a series, and the extremes, of a part if any."""
+    finite = [value for _, value in of or series if math.isfinite(value)]
+    ends = {"first": series[0][1], "last": series[-1][1]}
     if finite:
         ends |= {"lowest": min(finite), "highest": max(finite)}
     return {name: _short(value) for name, value in ends.items()}

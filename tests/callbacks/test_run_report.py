@@ -7,14 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mlflow.tracking import MlflowClient
 from trainers import Regression, Script, loader, trainer
 
-from lr_callbacks import AdaptiveLearningRate, Hold, JournaledMLFlowLogger, RunReport
+from lr_callbacks import AdaptiveLearningRate, Hold, JournaledMLFlowLogger, RunReport, Search
 from lr_callbacks.callbacks.run_address import command
 from lr_callbacks.cli import main
 from lr_callbacks.core import Condition, Decision
-from lr_callbacks.report.history import History
+from lr_callbacks.report.alarms import first_alarm, tried
+from lr_callbacks.report.history import History, whole
+from lr_callbacks.report.summary import summary
+from lr_callbacks.verdict import ALARMS
 
 TROUBLE = Decision(scale=0.5, condition=Condition.SPIKING, reason="spike (9.1 > 6.7)")
 
@@ -153,6 +157,46 @@ def test_an_alarm_after_other_decisions_is_the_first_alarm(logger):
     calm = Decision(scale=0.5, reason="half the rate")
     tags = fit(logger, Script(s3=calm, s5=TROUBLE), max_steps=12).data.tags
     assert tags["lr_callbacks.first_alarm"] == "step 5: spike (9.1 > 6.7)"
+
+
+def test_what_a_search_provokes_is_neither_an_alarm_nor_a_rate_of_the_training(logger, capsys):
+    module = Regression(lambda parameters: torch.optim.SGD(parameters, lr=20.0, momentum=0.9))
+    callbacks = [AdaptiveLearningRate(Search()), RunReport()]
+    made = trainer(callbacks, logger, max_steps=300, max_epochs=-1)
+    made.fit(module, loader())
+    run = whole(logger.journal_path)
+    ((first, last),) = tried(run.decisions)
+    assert any(row["condition"] in ALARMS for step, row in run.decisions if step <= last)
+    rates = dict(run.series["lr/SGD"])
+    own = [rate for step, rate in rates.items() if step > last]
+    told = summary(run, run.verdict)["rates"]["SGD"]
+    assert (told["first"], told["last"]) == (20.0, pytest.approx(rates[299], rel=1e-5))
+    assert told["lowest"] == pytest.approx(min(own), rel=1e-5)
+    assert told["highest"] == pytest.approx(max(own), rel=1e-5)
+    tags = MlflowClient(logger.tracking_uri).get_run(logger.run_id).data.tags
+    assert tags["lr_callbacks.verdict"] == "healthy"
+    assert "lr_callbacks.first_alarm" not in tags
+    assert "There was no alarm." in tags["mlflow.note.content"]
+    probed = [rate for step, rate in rates.items() if first < step <= last]
+    span = f"{min(probed):.3g} to {max(probed):.3g}"
+    said = f"The search tried rates of {span} in steps {first} to {last}."
+    assert said in tags["mlflow.note.content"]
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"{min(own):.3g} to {max(own):.3g}" in printed
+
+
+def test_an_alarm_after_a_search_is_the_first_alarm():
+    back = {"condition": "stable", "action": "roll back", "mode": ""}
+    jump = {"condition": "spiking", "action": "compare", "mode": ""}
+    alarm = {"condition": "spiking", "action": "watch", "mode": "watch"}
+    rows = [(0, back), (9, jump), (30, back)]
+    assert tried([*rows, (70, alarm)]) == [(0, 30)]
+    assert first_alarm([*rows, (70, alarm)]) == (70, alarm)
+    assert first_alarm(rows) is None
+    assert first_alarm(rows[1:]) == rows[1]  # no search began there
+    run = History({}, {"train/loss": [(t, 1.0) for t in range(99)]}, rows, 0, 1)
+    assert run.verdict == "healthy"
+    assert run._replace(decisions=[*rows, (70, alarm)]).verdict == "recovered"
 
 
 def test_the_journal_among_the_artifacts_holds_every_step(logger):
