@@ -8,10 +8,12 @@ import math
 from importlib.resources import files
 from typing import Any
 
+from lr_callbacks.report.alarms import NONE
 from lr_callbacks.report.figure import COLOURS, NORM, OTHER, SPANS, scheduled
-from lr_callbacks.report.figure_marks import marks
+from lr_callbacks.report.figure_marks import Marks, marks
 from lr_callbacks.report.history import COLUMNS, History, sentence
 from lr_callbacks.tracking.decimation import drawable
+from lr_callbacks.verdict import ALARMS
 
 #: Decisions that are listed; a run with more has other worries.
 DECISIONS = 500
@@ -38,6 +40,7 @@ def page(run: History, title: str) -> str:
             "norm": {n: drawable(run.series[n]) for n in run.series if n.startswith(NORM)},
         },
         "spans": {"mode": found.bands, "check": found.checks, "gate": found.gates},
+        "legend": _legend(found),
         "colours": {**SPANS, **COLOURS},
         "other": OTHER,
         "decisions": [
@@ -52,6 +55,18 @@ def page(run: History, title: str) -> str:
     for place, file in (("STYLE", "uPlot.min.css"), ("LIBRARY", "uPlot.iife.min.js")):
         html = html.replace(f"/*{place}*/", home.joinpath("uplot", file).read_text("utf-8"))
     return html.replace("/*RUN*/null", text)
+
+
+def _legend(found: Marks) -> dict[str, list[str]]:
+    """List what the colours of bands and of marked decisions stand for."""
+    conditions = (str(mark.row.get("condition") or "") for mark in found.decisions)
+    shown = {
+        "mode": [span.what for span in found.bands],
+        "check": [span.what for span in found.checks],
+        "gate": [span.what for span in found.gates],
+        "decision": [word if word in ALARMS else NONE for word in conditions],
+    }
+    return {kind: list(dict.fromkeys(words)) for kind, words in shown.items() if words}
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,10 @@
 import json
 import math
 import re
+import shutil
+import subprocess
+
+import pytest
 
 from lr_callbacks.report.history import History, settled
 from lr_callbacks.report.page import page
@@ -77,3 +81,89 @@ def test_of_very_many_decisions_no_more_are_marked_than_in_the_figure():
     row = {"condition": "spiking", "action": "watch", "reason": "r"}
     told = content(page(run([(t, 1.0) for t in range(900)], [(t, row) for t in range(900)]), "n"))
     assert sum(decision["marked"] for decision in told["decisions"]) <= 60
+
+
+#: What a browser would give the page's own script, and what is printed of what it makes.
+STUB = """
+const element = kind => ({
+  kind, style: {}, children: [], textContent: "",
+  append(...all) { this.children.push(...all); },
+  insertRow() { return this.children[this.children.push(element("tr")) - 1]; },
+});
+const byId = {}, panels = [];
+const document = {
+  title: "", body: { clientWidth: 1000 }, createElement: element,
+  getElementById: id => byId[id] ??= element(id), querySelector: element,
+};
+class uPlot {
+  static join(data) { return data; }
+  constructor(options) { panels.push(options); }
+}
+"""
+
+ASK = """
+const text = node => node.textContent === undefined ? node
+  : node.textContent + node.children.map(text).join(" ");
+console.log(JSON.stringify({
+  legend: byId.legend?.children.map(text) ?? [],
+  axes: RANGES.map(([low, high]) => {
+    const range = panels[0].scales.y.range(null, low, high), axis = panels[0].axes[1];
+    return { range, labels: axis.values(null, axis.splits(null, 1, ...range)) };
+  }),
+}));
+"""
+
+
+def shown(html, ranges):
+    """Run the page's own script; return its legend, and how its first panel marks ranges."""
+    script = html[html.index("const run = ") : html.rindex("</script>")]
+    script = STUB + script + ASK.replace("RANGES", json.dumps(ranges))
+    told = subprocess.run(
+        ["node", "-"], input=script, capture_output=True, text=True, check=True, timeout=60
+    )
+    return json.loads(told.stdout)
+
+
+needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="runs the page's script")
+
+RANGES = [
+    [0.02, 0.02], [0.1, 50.0], [2.3010, 2.3019], [1e-9, 3.0], [1e5, 1.2e5], [1e-7, 9e-7],
+    [0.09, 1.1], [3.0, 30.0], [149_990.0, 150_010.0],
+]  # fmt: skip
+
+
+@needs_node
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_axis_has_some_marks_each_with_its_own_label_that_says_where_it_is(sign):
+    ranges = [sorted((sign * low, sign * high)) for low, high in RANGES]
+    told = shown(page(run([(0, sign * 1.0), (1, sign * 2.0)]), "n"), ranges)
+    for (low, high), axis in zip(ranges, told["axes"], strict=True):
+        bottom, top = axis["range"]
+        assert bottom < low <= high < top
+        labels = axis["labels"]
+        assert 2 <= len(labels) <= 8
+        assert len(set(labels)) == len(labels)
+        at = [float(label) for label in labels]
+        assert at == sorted(at)
+        assert bottom <= at[0] < at[-1] <= top
+        assert max(map(len, labels)) <= 8
+
+
+@needs_node
+def test_an_axis_that_nothing_is_to_be_seen_on_has_a_range():
+    (axis,) = shown(page(run([(0, 1.0)]), "n"), [[None, None]])["axes"]
+    assert axis["range"] == [1, 10]
+
+
+@needs_node
+def test_a_legend_says_what_the_colours_of_bands_and_decisions_stand_for():
+    row = {"condition": "spiking", "action": "watch", "mode": "watch", "reason": "r"}
+    calm = {**row, "condition": "stable", "mode": "cruise", "outcome": "recovered", "settles": 1}
+    found = run([(t, 1.0) for t in range(5)], settled([(1, row), (3, calm)]))
+    found = found._replace(series=found.series | {"events/clipped": [(2, 1.0)]})
+    words = [line.split() for line in shown(page(found, "n"), [])["legend"]]
+    assert [line[0] for line in words] == ["mode:", "check:", "gate:", "decision:"]
+    assert {"watch", "cruise"} <= set(words[0])
+    assert words[1][1:] + words[2][1:] == ["recovered", "clipped"]
+    assert words[3][1:] == ["spiking", "no", "alarm"]
+    assert not shown(page(run([(0, 1.0)]), "n"), [])["legend"]
