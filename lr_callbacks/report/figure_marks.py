@@ -1,15 +1,20 @@
 """What a figure marks on a run: modes, checks and their outcomes, gates, decisions; at most 200."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from lr_callbacks.policies.guard.modes import Mode
+from lr_callbacks.report.alarms import tried, within
 from lr_callbacks.report.history import History
 from lr_callbacks.tracking.decimation import spread
 
 #: Marks at most, 200 together: a reader distinguishes no more.
 BANDS, CHECKS, GATES, DECISIONS = 40, 40, 60, 60
+
+#: The band of the steps in which a search tries rates, whose decisions name no mode.
+TRIED = "trying rates"
 
 #: Events of steps that a gate did not let through as they were.
 KINDS = ("skipped", "clipped", "held", "abandoned")
@@ -68,19 +73,39 @@ def marks(run: History) -> Marks:
 
 
 def _bands(run: History) -> list[Span]:
-    """Return the modes from decision to decision; none where several policies decide."""
-    if len({row.get("of") for _, row in run.decisions}) > 1:
+    """Return the modes from decision to decision; none where several policies decide, or none."""
+    if len({row.get("of") for _, row in run.decisions}) != 1:
         return []
-    ends = [step for step, _ in run.decisions[1:]]
+    begun = list(_modes(run))
+    ends = [step for step, _ in begun[1:]]
     ends.append(max([s for s, _ in run.series.get(run.loss, [])[-1:]] + ends, default=0))
     bands: list[Span] = []
-    for (step, row), end in zip(run.decisions, ends, strict=False):
-        mode = str(row.get("mode") or "")
+    for (step, mode), end in zip(begun, ends, strict=True):
         if bands and bands[-1].what == mode:
             bands[-1] = bands[-1]._replace(last=end)
         else:
             bands.append(Span(step, end, mode))
     return [band for band in bands if band.what]
+
+
+def _modes(run: History) -> Iterator[tuple[int, str]]:
+    """Yield the mode from each decision on, and before the first the one that a guard begins in.
+
+    A guard names its mode with decisions only; where a search tries rates, no mode is named.
+    """
+    stretches = tried(run.decisions)
+    guarded = stretches or any(row.get("mode") in tuple(Mode) for _, row in run.decisions)
+    started = run.series.get(run.loss, [])[:1]
+    if guarded and started and started[0][0] == 0 < run.decisions[0][0]:
+        yield 0, Mode.CRUISE.value  # a run that is known from its start only
+    for step, row in run.decisions:
+        mode = str(row.get("mode") or "")
+        if not mode and within(step, stretches):
+            ended = any(step == last for _, last in stretches)
+            mode = Mode.CRUISE.value if ended else TRIED
+        elif not mode and guarded and step == 0:  # a search that estimates has set the rate
+            mode = Mode.CRUISE.value
+        yield step, mode
 
 
 def _checks(run: History) -> list[Span]:

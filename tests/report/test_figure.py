@@ -127,11 +127,37 @@ def incident(**gates):
 def test_modes_are_bands_and_a_check_lasts_until_its_outcome_is_known():
     found = marks(incident())
     assert found.bands == [
-        Span(20, 26, "watch"), Span(26, 29, "verify"), Span(29, 33, "watch"), Span(33, 99, "cruise")
+        Span(0, 20, "cruise"), Span(20, 26, "watch"), Span(26, 29, "verify"),
+        Span(29, 33, "watch"), Span(33, 99, "cruise"),
     ]  # fmt: skip
     assert found.checks == [
         Span(20, 26, "still high"), Span(26, 29, "weights harmed"), Span(29, 33, "recovered")
     ]  # fmt: skip
+
+
+def test_the_first_mode_is_a_band_only_where_it_is_known():
+    rows = explained((20, "watch", "watch", "", None))
+    whole = run([(t, 1.0) for t in range(30)], rows)
+    assert marks(whole).bands == [Span(0, 20, "cruise"), Span(20, 29, "watch")]
+    resumed = run([(t, 1.0) for t in range(10, 30)], rows)
+    assert marks(resumed).bands == [Span(20, 29, "watch")]
+    other = run([(t, 1.0) for t in range(30)], explained((20, "mine", "watch", "", None)))
+    assert marks(other).bands == [Span(20, 29, "mine")]
+    at_once = run([(t, 1.0) for t in range(30)], explained((0, "watch", "watch", "", None)))
+    assert marks(at_once).bands == [Span(0, 29, "watch")]
+
+
+def test_the_steps_in_which_a_search_tries_rates_are_a_band_and_the_guard_begins_after_it():
+    back = {"condition": "stable", "action": "roll back", "mode": "", "reason": "r"}
+    rows = [(0, back), (9, back), (30, back)]
+    found = run([(t, 1.0) for t in range(60)], rows)
+    assert marks(found).bands == [Span(0, 30, "trying rates"), Span(30, 59, "cruise")]
+    watch = explained((50, "watch", "watch", "", None))
+    assert marks(found._replace(decisions=[*rows, *watch])).bands == [
+        Span(0, 30, "trying rates"), Span(30, 50, "cruise"), Span(50, 59, "watch")
+    ]  # fmt: skip
+    estimated = run([(t, 1.0) for t in range(60)], [(0, back), *watch])
+    assert marks(estimated).bands == [Span(0, 50, "cruise"), Span(50, 59, "watch")]
 
 
 def test_steps_that_a_gate_held_back_are_joined_with_their_neighbours():

@@ -69,7 +69,7 @@ def test_the_page_shows_modes_checks_gates_and_norms_as_the_figure_does():
     extra = {"events/clipped": [(2, 1.0)], "grad_norm/SGD": [(t, 0.5) for t in range(5)]}
     told = content(page(found._replace(series=found.series | extra), "n"))
     assert told["spans"] == {
-        "mode": [[1, 3, "watch"], [3, 4, "cruise"]],
+        "mode": [[0, 1, "cruise"], [1, 3, "watch"], [3, 4, "cruise"]],
         "check": [[1, 3, "recovered"]],
         "gate": [[2, 2, "clipped"]],
     }
