@@ -144,7 +144,10 @@ class MultirunParent(Callback):
         client.set_terminated(parent, status)
 
     def _links(self, parent: Run, children: list[Run]) -> str:
-        """Link to the children in the list of runs, and to their comparison."""
+        """Link to the children in the list of runs, and to their comparison.
+
+        The page of the comparison wants ``runs`` to come first, and knows no view.
+        """
         experiment, sweep = parent.info.experiment_id, parent.info.run_id
         search = quote(f"tags.`mlflow.parentRunId` = '{sweep}'")
         best = [child.info.run_id for child in sorted(children, key=self._final)[:COMPARED]]
@@ -152,7 +155,7 @@ class MultirunParent(Callback):
         return (
             f"[All {len(children)} children]"
             f"(#/experiments/{experiment}/runs?{VIEW}&searchFilter={search}) · [compare the best]"
-            f"(#/compare-runs?{VIEW}&runs={compared[0]}&experiments={compared[1]})"
+            f"(#/compare-runs?runs={compared[0]}&experiments={compared[1]})"
         )
 
     def _final(self, run: Run) -> float:
