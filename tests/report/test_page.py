@@ -105,6 +105,15 @@ ASK = """
 const text = node => node.textContent === undefined ? node
   : node.textContent + node.children.map(text).join(" ");
 console.log(JSON.stringify({
+  drawn: VIEWS.map(([min, max]) => {
+    const filled = [], chart = {
+      bbox: { left: 0, top: 0, width: 100, height: 100 }, scales: { x: { min, max } },
+      valToPos: step => 100 * (step - min) / (max - min),
+      ctx: { save() {}, restore() {}, fillRect(...box) { filled.push(box); } },
+    };
+    panels[0].hooks.drawClear[0](chart);
+    return filled.length;
+  }),
   legend: byId.legend?.children.map(text) ?? [],
   axes: RANGES.map(([low, high]) => {
     const range = panels[0].scales.y.range(null, low, high), axis = panels[0].axes[1];
@@ -114,10 +123,17 @@ console.log(JSON.stringify({
 """
 
 
-def shown(html, ranges):
-    """Run the page's own script; return its legend, and how its first panel marks ranges."""
+def shown(html, ranges=(), views=()):
+    """Run the page's own script; return its legend, and how its first panel is marked.
+
+    Args:
+        html: the page.
+        ranges: of values, for which the labels of the axis are asked.
+        views: first and last steps, in which the bands are counted.
+    """
     script = html[html.index("const run = ") : html.rindex("</script>")]
-    script = STUB + script + ASK.replace("RANGES", json.dumps(ranges))
+    script = STUB + script + ASK
+    script = script.replace("RANGES", json.dumps(ranges)).replace("VIEWS", json.dumps(views))
     told = subprocess.run(
         ["node", "-"], input=script, capture_output=True, text=True, check=True, timeout=60
     )
@@ -161,9 +177,17 @@ def test_a_legend_says_what_the_colours_of_bands_and_decisions_stand_for():
     calm = {**row, "condition": "stable", "mode": "cruise", "outcome": "recovered", "settles": 1}
     found = run([(t, 1.0) for t in range(5)], settled([(1, row), (3, calm)]))
     found = found._replace(series=found.series | {"events/clipped": [(2, 1.0)]})
-    words = [line.split() for line in shown(page(found, "n"), [])["legend"]]
+    words = [line.split() for line in shown(page(found, "n"))["legend"]]
     assert [line[0] for line in words] == ["mode:", "check:", "gate:", "decision:"]
     assert {"watch", "cruise"} <= set(words[0])
     assert words[1][1:] + words[2][1:] == ["recovered", "clipped"]
     assert words[3][1:] == ["spiking", "no", "alarm"]
-    assert not shown(page(run([(0, 1.0)]), "n"), [])["legend"]
+    assert not shown(page(run([(0, 1.0)]), "n"))["legend"]
+
+
+@needs_node
+def test_what_lies_outside_of_the_steps_in_view_is_not_marked_at_their_edge():
+    found = run([(t, 1.0) for t in range(100)])
+    found = found._replace(series=found.series | {"events/clipped": [(20, 1.0), (60, 1.0)]})
+    told = shown(page(found, "n"), views=[[0, 99], [0, 40], [30, 50], [60, 61]])
+    assert told["drawn"] == [2, 1, 0, 1]
