@@ -7,7 +7,7 @@ from itertools import pairwise
 from operator import mul, sub
 from typing import NamedTuple
 
-from lr_callbacks.core import Condition, Reading, require
+from lr_callbacks.core import CALM, Condition, Reading, require
 from lr_callbacks.detectors.baseline import FLOOR
 
 
@@ -89,49 +89,42 @@ class Oscillation:
 
     def update(self, state: OscillationState, loss: float) -> tuple[OscillationState, Reading]:
         """Fold in one finite loss."""
-        state, readings = self.fold(state, (loss,))
-        return state, readings[0]
-
-    def fold(
-        self, state: OscillationState, losses: Sequence[float]
-    ) -> tuple[OscillationState, list[Reading]]:
-        """Fold in finite losses, one after the other."""
-        rows, first, lowest, highest, turns, extreme, at, way, size, strikes, past, n = state[1:]
-        window, usual, readings = list(state.window), _usual(past, n), []
-        for loss in losses:
-            loss = loss if -_FAR < loss < _FAR else math.copysign(_FAR, loss)
-            if not rows:
-                first, extreme, turns = loss, loss, ((0, loss),)
-            if len(window) == _SPAN:
-                del window[0]
-            window.append(loss)
-            rows, statistic, said = rows + 1, 0.0, ""
-            reversal = (extreme - loss) * way
-            if reversal <= 0:  # the swing goes on; or it begins
-                if loss != extreme:
-                    way = way or (1 if loss > extreme else -1)
-                    extreme, at = loss, rows - 1
-            elif reversal > size and reversal > (swing := _TURN * abs(extreme - turns[-1][1])):
-                size = max(swing, usual)
-                turns, extreme, at, way = (*turns[-4:], (at, extreme)), loss, rows - 1, -way
-                if len(turns) == 5 and rows - turns[0][0] <= _SPAN:
-                    spanned = window[turns[0][0] - rows :]
-                    if _zigzag(turns, spanned, first - lowest, highest - lowest, usual):
-                        said = _swings(spanned, (turns[-1][0] - turns[0][0]) / 2)
-            lowest = loss if loss < lowest else lowest
-            highest = loss if loss > highest else highest
-            if not rows % _EVERY:
-                if rows - turns[-1][0] > _SPAN:  # a swing so long ago says nothing of the next
-                    size = max(0.0, usual)
-                if len(window) >= self.width:
-                    statistic, lag, past, n = self._wave(window, first - lowest, past, n)
-                    strikes, usual = (strikes + 1 if statistic > self.peak else 0), _usual(past, n)
-                    if strikes >= 2:
-                        said = said or _swings(window[-self.width :], lag)
-            shown = max(1.0, statistic) if said else min(statistic, self.peak)
-            readings.append(Reading.judge(shown, self.peak, Condition.OSCILLATING, said))
+        window, rows, first, lowest, highest, turns, extreme, at, way, size, strikes, past, n = (
+            state
+        )
+        loss = loss if -_FAR < loss < _FAR else math.copysign(_FAR, loss)
+        if not rows:
+            first, extreme, turns = loss, loss, ((0, loss),)
+        window, rows, statistic, said = (*window[1 - _SPAN :], loss), rows + 1, 0.0, ""
+        reversal = (extreme - loss) * way
+        if reversal <= 0:  # the swing goes on; or it begins
+            if loss != extreme:
+                way = way or (1 if loss > extreme else -1)
+                extreme, at = loss, rows - 1
+        elif reversal > size and reversal > (swing := _TURN * abs(extreme - turns[-1][1])):
+            usual = _usual(past, n)
+            size = max(swing, usual)
+            turns, extreme, at, way = (*turns[-4:], (at, extreme)), loss, rows - 1, -way
+            if len(turns) == 5 and rows - turns[0][0] <= _SPAN:
+                spanned = window[turns[0][0] - rows :]
+                if _zigzag(turns, spanned, first - lowest, highest - lowest, usual):
+                    said = _swings(spanned, (turns[-1][0] - turns[0][0]) / 2)
+        lowest = loss if loss < lowest else lowest
+        highest = loss if loss > highest else highest
+        if not rows % _EVERY:
+            if rows - turns[-1][0] > _SPAN:  # a swing so long ago says nothing of the next
+                size = max(0.0, _usual(past, n))
+            if len(window) >= self.width:
+                statistic, lag, past, n = self._wave(window, first - lowest, past, n)
+                strikes = strikes + 1 if statistic > self.peak else 0
+                if strikes >= 2:
+                    said = said or _swings(window[-self.width :], lag)
         run = rows, first, lowest, highest, turns, extreme, at, way, size, strikes, past, n
-        return OscillationState(tuple(window), *run), readings
+        state = OscillationState(window, *run)
+        if not said:
+            statistic = min(statistic, self.peak)
+            return state, Reading(statistic, self.peak, Condition.STABLE) if statistic else CALM
+        return state, Reading(max(1.0, statistic), self.peak, Condition.OSCILLATING, said)
 
     def _wave(
         self, window: Sequence[float], gain: float, past: float, known: int
@@ -169,7 +162,7 @@ def _usual(past: float, windows: int) -> float:
 
 def _zigzag(
     turns: tuple[tuple[int, float], ...],
-    losses: list[float],
+    losses: Sequence[float],
     gain: float,
     span: float,
     usual: float,
