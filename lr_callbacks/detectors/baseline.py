@@ -44,7 +44,7 @@ class Baseline(NamedTuple):
     @property
     def level(self) -> float:
         """The level of the loss."""
-        return self.level_in(self.scale) if len(self.window) >= LEAST else 0.0
+        return level(*self.medians, self.scale) if len(self.window) >= LEAST else 0.0
 
     @property
     def scale(self) -> float:
@@ -58,14 +58,9 @@ class Baseline(NamedTuple):
             spread = _SPREAD * step
         return max(spread, step, FLOOR * abs(ordered[n // 2]))
 
-    def level_in(self, scale: float) -> float:
-        """Return the level of the loss, whose noise has this scale, after at least one."""
-        middle, short = self.medians
-        return short if middle - short > _CLIFF * scale else middle
-
     @property
     def medians(self) -> tuple[float, float]:
-        """The median of the window, and that of its last losses."""
+        """The median of the window, and that of its last losses; there is at least one."""
         last = sorted(self.window[-SHORT:])
         return self.ordered[len(self.ordered) // 2], last[len(last) // 2]
 
@@ -84,6 +79,11 @@ class Baseline(NamedTuple):
             insort(steps, abs(loss - window[-1]))
         insort(ordered, loss)
         return Baseline((*window, loss), tuple(ordered), tuple(steps))
+
+
+def level(middle: float, short: float, scale: float) -> float:
+    """Return the level of a loss with these medians and this noise scale."""
+    return short if middle - short > _CLIFF * scale else middle
 
 
 def excess(loss: float, level: float, scale: float) -> float:

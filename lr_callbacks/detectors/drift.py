@@ -173,7 +173,7 @@ def _midway(first: float, stir: float, blocks: Blocks) -> float:
 
 
 def _learn(blocks: Blocks, mean: float, cusum: float) -> Blocks:
-    """Fold a block mean into the noise at three lengths, the slow mean and the reference."""
+    """Fold a block mean into the noise at four lengths, the slow mean and the reference."""
     means, seen = (*blocks.means[1 - 2 * _TOWER[-1] :], mean), blocks.seen + 1
     noise = list(blocks.noise)
     for i, length in enumerate(_TOWER):

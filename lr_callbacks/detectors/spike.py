@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import gt
 from typing import NamedTuple
 
 from lr_callbacks.core import CALM, Condition, Reading, require
-from lr_callbacks.detectors.baseline import LEAST, SHORT, Baseline, excess
+from lr_callbacks.detectors.baseline import LEAST, SHORT, Baseline, excess, level
 
 
 class SpikeState(NamedTuple):
@@ -82,18 +83,18 @@ class Spike:
         n, after = len(baseline.window), baseline.add(loss)
         if n < LEAST and not (n and kept):
             return SpikeState(after, kept, usual, known, six, before, tails), CALM
-        z, level, usual = _excess(baseline, loss, kept, usual)
+        z, middle, usual = _excess(baseline, loss, kept, usual)
         six, step = (*six[1:], z), _STEP if known > _KNOWN else min(0.1, _LEARN / (known or 1))
-        down, reading = 1 - step / 99, CALM
-        if not z:
+        down = 1 - step / 99
+        known += z > 0 and known <= _KNOWN
+        values = (z, _both(z, before[0]), sum(sorted(six)[:4]) / 4) if z else _NONE
+        if not any(map(gt, values, tails)):
             tails = tuple([tail * down for tail in tails])
-            return SpikeState(after, kept, usual, known, six, _NONE, tails), CALM
-        known += known <= _KNOWN
-        values = z, _both(z, before[0]), sum(sorted(six)[:4]) / 4
+            return SpikeState(after, kept, usual, known, six, values, tails), CALM
         share, which = self._greatest(values, tails)
-        share /= 1 + _DOUBT / (known + _PRIOR)
+        share, reading = share / (1 + _DOUBT / (known + _PRIOR)), CALM
         if share > 1:
-            said = _said(which, values[which], loss, level, baseline.window)
+            said = _said(which, values[which], loss, middle, baseline.window)
             reading = Reading(share, 1.0, Condition.SPIKING, said)
         moved = []
         for tail, value, last in zip(tails, values, before, strict=True):
@@ -153,8 +154,8 @@ def _excess(
     if own:
         usual = (usual or noise) * (1 + _FOLLOW if noise > usual else 1 - _FOLLOW)
         noise = min(noise, _MASKED * usual)
-    level = baseline.level_in(noise)
-    return excess(loss, level, noise), level, usual
+    middle = level(middle, short, noise)
+    return excess(loss, middle, noise), middle, usual
 
 
 def _both(z: float, before: float) -> float:
