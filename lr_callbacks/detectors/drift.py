@@ -1,5 +1,6 @@
 """Drift: the loss has settled at a higher level, or has lost what it had gained."""
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -128,7 +129,7 @@ class Drift:
     def _close(self, blocks: Blocks, mean: float) -> tuple[Blocks, float]:
         """Close a block: CUSUM first, then the estimates that the next block is judged by."""
         cusum, share = 0.0, 0.0
-        if blocks.closed >= self.warm_up and blocks.seen >= self.warm_up:
+        if blocks.closed >= self.warm_up:
             sd = max(*blocks.noise, FLOOR / math.sqrt(self.block) * abs(mean), 1e-300)
             z = mean / sd - blocks.reference / sd
             cusum = max(0.0, blocks.cusum + z - _bias(blocks.closed) - 0.5)
@@ -143,6 +144,7 @@ class Drift:
 _ALPHA, _MEMORY = 0.25, 0.04
 
 
+@functools.cache
 def _limit(arl: float) -> float:
     """Siegmund's control limit for an expected ``arl`` samples to a false alarm, with k = 1/2."""
     b = 1.0
@@ -180,16 +182,12 @@ def _learn(blocks: Blocks, mean: float, cusum: float) -> Blocks:
         if seen % length or len(means) < 2 * length:
             break
         step = sum(means[-length:]) - sum(means[-2 * length : -length])
-        noise[i] = _noise(noise[i], 0.8862 * abs(step) / math.sqrt(length), seen // length - 1)
+        sample, count = 0.8862 * abs(step) / math.sqrt(length), seen // length - 1
+        sample = min(sample, 3 * noise[i]) if count > 4 else sample
+        noise[i] += max(_MEMORY, 1.0 / count) * (sample - noise[i])
     level = blocks.level + _ALPHA * (mean - blocks.level)
     weight = blocks.weight + _ALPHA * (1.0 - blocks.weight)
     closed, reference = blocks.closed + 1, blocks.reference
     if closed >= 3:
         reference = min(reference, level / weight)
     return Blocks(closed, seen, means, tuple(noise), level, weight, reference, cusum)
-
-
-def _noise(sd: float, sample: float, count: int) -> float:
-    if count > 4:
-        sample = min(sample, 3 * sd)
-    return sd + max(_MEMORY, 1.0 / count) * (sample - sd)

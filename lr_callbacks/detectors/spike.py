@@ -85,10 +85,10 @@ class Spike:
             return SpikeState(after, kept, usual, known, six, before, tails), CALM
         z, middle, usual = _excess(baseline, loss, kept, usual)
         six, step = (*six[1:], z), _STEP if known > _KNOWN else min(0.1, _LEARN / (known or 1))
-        down = 1 - step / 99
         known += z > 0 and known <= _KNOWN
         values = (z, _both(z, before[0]), sum(sorted(six)[:4]) / 4) if z else _NONE
         if not any(map(gt, values, tails)):
+            down = 1 - step / 99
             tails = tuple([tail * down for tail in tails])
             return SpikeState(after, kept, usual, known, six, values, tails), CALM
         share, which = self._greatest(values, tails)
@@ -96,14 +96,8 @@ class Spike:
         if share > 1:
             said = _said(which, values[which], loss, middle, baseline.window)
             reading = Reading(share, 1.0, Condition.SPIKING, said)
-        moved = []
-        for tail, value, last in zip(tails, values, before, strict=True):
-            if value <= tail:
-                tail *= down
-            elif last <= tail < 1e6:  # an excursion counts once, at its first loss
-                tail = max(tail, _LOWEST) * (1 + step)
-            moved.append(tail)
-        return SpikeState(after, kept, usual, known, six, values, tuple(moved)), reading
+        tails = tuple(map(_moved, tails, values, before, (step,) * 3))
+        return SpikeState(after, kept, usual, known, six, values, tails), reading
 
     def _greatest(self, values: Sequence[float], tails: Sequence[float]) -> tuple[float, int]:
         """Return which statistic is the greatest part of its limit, and which part."""
@@ -156,6 +150,13 @@ def _excess(
         noise = min(noise, _MASKED * usual)
     middle = level(middle, short, noise)
     return excess(loss, middle, noise), middle, usual
+
+
+def _moved(tail: float, value: float, last: float, step: float) -> float:
+    """Return a running quantile after a value; an excursion counts once, at its first loss."""
+    if value <= tail:
+        return tail * (1 - step / 99)
+    return max(tail, _LOWEST) * (1 + step) if last <= tail < 1e6 else tail
 
 
 def _both(z: float, before: float) -> float:

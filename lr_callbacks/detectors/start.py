@@ -74,14 +74,12 @@ class Start:
         # After a `rebase` few losses are no beginning.
         leap = _leap(losses) if len(losses) == rows else (0.0, "")
         lasting = _above(losses), _rising(losses)
-        new = [sign for sign, told in zip(lasting, state.reported, strict=True) if not told]
-        share, said = max(new, default=(0.0, ""))
+        signs = list(zip(lasting, state.reported, strict=True))
+        share, said = max([sign for sign, told in signs if not told], default=(0.0, ""))
         condition = Condition.DIVERGING
         if share <= 1:
             (share, said), condition = leap, Condition.SPIKING
-        reported = tuple(
-            sign[0] > 1 or told for sign, told in zip(lasting, state.reported, strict=True)
-        )
+        reported = tuple(told or sign[0] > 1 for sign, told in signs)
         state = StartState(losses if rows < self.rows else (), rows, reported)
         return state, Reading.judge(min(share, 1e9), 1.0, condition, said)
 
