@@ -45,14 +45,12 @@ class Drift:
     """Watches for a loss that leaves its lowest level for good.
 
     One-sided CUSUM (Page 1954) of the means y of ``block`` losses above the running minimum m of
-    their slow mean: ``C = max(0, C + (y - m)/s - b - 1/2)``, alarm at ``C > h``. s is the
-    moving-range estimate of an individuals chart, mean absolute difference × √π/2, blind to trend,
-    the largest of those over 1, 2, 4 and 8 blocks, which allows for autocorrelation; no less
-    than 0.07 % of the level over √``block``. ``b = √(α/(2-α)) √(2 ln(nα/2))`` bounds the depth of a
-    minimum of n slow means: without it alarms never end. It grows with the run, so that the least
-    lasting rise that is reported grows from 0.4 standard deviations of a loss after 40 losses to
-    0.7 after 100,000. h is 1.3 times Siegmund's limit (1985) for one alarm in ``arl``: a starting
-    point, since m and s are estimated; what ``arl`` gives is measured by the command below.
+    their slow mean: ``C = max(0, C + (y - m)/s - b - 1/2)``, alarm at ``C > h``. s is the mean
+    absolute difference × √π/2 of an individuals chart, blind to trend, the largest of those over 1,
+    2, 4 and 8 blocks, which allows for autocorrelation; no less than 0.07 % of the level over
+    √``block``. ``b = √(α/(2-α)) √(2 ln(nα/2))`` bounds the depth of a minimum of n slow means, so
+    that the least lasting rise that is reported grows from 0.4 standard deviations of a loss after
+    40 losses to 0.7 after 100,000. h is 1.3 times Siegmund's limit (1985) for one alarm in ``arl``.
 
     *Lost* needs no estimate of the noise: two blocks' worth of losses in a row above the middle
     between the first loss and m, once that gain is six times the usual difference of successive
