@@ -471,3 +471,10 @@ def test_no_race_begins_so_late_that_it_can_gain_nothing():
     for steps, raced in ((400, True), (300, False)):
         run = Training(Guard(), limit=0.02, dead=0.0).run(steps)
         assert any("the loss stands still" in d.seen for _, d in run.decisions) is raced
+
+
+def test_a_loss_that_rises_from_a_low_start_at_any_rate_is_no_blow_up_of_a_race():
+    run = Training(Guard(), stuck=0.01, change=lambda t: 5.0 * min(t, 6) / 6).run(200)
+    raced = [t for t, d in run.decisions if "steps again" in d.done]
+    assert len(raced) == 1
+    assert {s.decision.scale for s in run.steps[raced[0] + 40 :]} == {1.0}

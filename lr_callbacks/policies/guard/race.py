@@ -132,7 +132,8 @@ def _again(guard: "Guard", state: GuardState, observation: Observation) -> Said:
 
 def _compare(guard: "Guard", state: GuardState, observation: Observation) -> Said:
     race, at = state.race, state.cap.rate
-    if state.level.mean > race.first + abs(race.first):
+    worst = max(race.first, *race.rival)  # a loss that starts low may rise at any rate
+    if state.level.mean > worst + abs(worst):
         return lost(guard, state, observation)
     below, order = sum(d > 0 for d in race.ahead), sorted(race.ahead, key=abs)
     ranks = sum(rank for rank, d in enumerate(order, 1) if d > 0)
