@@ -478,3 +478,14 @@ def test_a_loss_that_rises_from_a_low_start_at_any_rate_is_no_blow_up_of_a_race(
     raced = [t for t, d in run.decisions if "steps again" in d.done]
     assert len(raced) == 1
     assert {s.decision.scale for s in run.steps[raced[0] + 40 :]} == {1.0}
+
+
+def test_no_race_takes_the_place_of_the_weights_from_before_a_change_in_doubt():
+    run, doubted = Training(Guard(), stuck=0.01, change=lambda t: 5.0 * (t >= 22)), 0
+    for t in range(400):
+        run.one(t, 400)
+        state = run.state.policy
+        doubted += state.doubt > 0
+        assert not (state.doubt and state.race.rival)
+        assert not state.doubt or state.aside.slot
+    assert doubted

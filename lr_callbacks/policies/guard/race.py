@@ -1,6 +1,7 @@
 """A rate far too high from the start: the first steps again, from the same weights, at a tenth."""
 
 import math
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from lr_callbacks.core import DESCENT, START, Observation, Verdict
@@ -92,13 +93,14 @@ def _counted(race: Race, observation: Observation) -> Race:
 def _seen(state: GuardState) -> str:
     """Say what speaks for a lower rate at the end of a window, if anything does."""
     race, level = state.race, state.level
+    if state.doubt:  # what is set aside is still needed
+        return ""
     doubled = race.peak > race.first + abs(race.first)
     if not over(state) and race.signs <= (CATAPULT if doubled else OVERSHOOT) * RACED:
         return f"{(1 - race.signs / RACED) / 2:.0%} of the updates overshoot"
-    failed = state.cap.failed < math.inf and not state.doubt
-    if race.windows + 1 == STALLED and failed and race.losses:
+    if race.windows + 1 == STALLED and race.losses and state.cap.failed < math.inf:
         least = STILL * min(abs(race.first - level.mean), abs(level.mean))
-        if sum(race.losses) / len(race.losses) - level.mean <= max(least, level.deviation):
+        if fmean(race.losses) - level.mean <= max(least, level.deviation):
             return f"the loss stands still at {level.mean:.4g}"
     return ""
 

@@ -123,8 +123,8 @@ def capped(
     elif failed > RISEN * highest:  # a range test by the schedule
         best, factor = min(failed, state.best.rate), 1.0
         # Where nothing was learnt, or updates overshot, the lowest loss's rate came by chance.
-        learnt = state.best.mean < state.race.first - SHIFT * state.best.deviation
-        learnt = learnt and not state.race.overshot
+        reached = state.best.mean + SHIFT * state.best.deviation
+        learnt = reached < state.race.first and not state.race.overshot
         at = min(best, max(lowest, best / RANGE)) if learnt else RESTART_CUT * failed
     else:
         at, factor = min(failed, good.rate), guard.cut
