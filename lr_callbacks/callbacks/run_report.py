@@ -179,7 +179,8 @@ def _tried(run: History) -> Iterator[str]:
                  if first < t <= last]  # fmt: skip
         if rates:
             span = f"{min(rates):.3g} to {max(rates):.3g}"
-            yield f"The search tried rates of {span} in steps {first} to {last}."
+            end = min(last, run.series[run.loss][-1][0])
+            yield f"The search tried rates of {span} in steps {first} to {end}."
 
 
 def _since(step: int) -> str:

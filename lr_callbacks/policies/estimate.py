@@ -44,14 +44,15 @@ def begun(guard: Guard, observation: Observation) -> tuple[Estimate, Decision]:
     ratio, loss = observation.distance, observation.loss
     if ratio != ratio:
         reason = "no distance is estimated for this optimizer; at its own rate"
-        said = Decision(restore=START, measure=guard.opening, reason=reason)
-        return Estimate(guard.init()), said
+        state = guard.init()
+        said = Decision(restore=START, measure=guard.opening, reason=reason, mode=state.mode)
+        return Estimate(state), said
     known = (loss,) if math.isfinite(loss) else ()
     state = guard.trusting(START, observation.step, known, ratio) if known else guard.init()
     reason = f"the estimated distance sets the rate, from {ratio:.3g} of yours"
     measure = (*guard.opening, DISTANCE)
     return Estimate(state, ratio, ratio), Decision(
-        scale=ratio, restore=START, measure=measure, probing=True, reason=reason
+        scale=ratio, restore=START, measure=measure, probing=True, reason=reason, mode=state.mode
     )
 
 

@@ -236,9 +236,12 @@ class Probing:
         if before.phase != RUN:
             decision = decision._replace(condition=condition)
         if state.phase != RUN:
-            decision = decision._replace(probing=True, suspend_schedule=True, measure=(NORM,))
-        if state.phase == RUN:
+            decision = decision._replace(
+                probing=True, suspend_schedule=True, measure=(NORM,), mode=state.phase
+            )
+        else:
             done = state.seen / self._plan(state, observation).horizon
+            decision = decision._replace(mode=decision.mode or state.run.guard.mode)
             state, decision = waiting(state, decision, done)
         behind = observation.scale if decision.restore is None else scale
         note = before.note if decision.hold else ""

@@ -1,14 +1,18 @@
-"""The alarms of a training, apart from those that a search provokes. Standard library only."""
+"""The alarms of a training, apart from those that a search provokes."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lr_callbacks.policies.stage import RAMP, TRIALS
 from lr_callbacks.verdict import ALARMS
 
 Point = tuple[int, float]
 Points = Sequence[Point]
 Decisions = Sequence[tuple[int, dict[str, Any]]]
+
+#: Modes of a search that tries rates.
+TRYING = (RAMP, TRIALS)
 
 #: What is said where there was no alarm.
 NONE = "no alarm"
@@ -30,21 +34,26 @@ def first_alarm(decisions: Decisions) -> tuple[int, dict[str, Any]] | None:
 
 
 def own(decisions: Decisions) -> list[tuple[int, dict[str, Any]]]:
-    """Return the decisions but those made while a search tried rates."""
+    """Return the decisions but those made while a search tried rates; that to try them is one."""
     stretches = tried(decisions)
-    return [pair for pair in decisions if not within(pair[0], stretches)]
+    return [p for p in decisions if not any(first < p[0] <= last for first, last in stretches)]
 
 
-def tried(decisions: Decisions) -> list[tuple[int, int]]:
-    """Return the first and the last step of each stretch in which a search tried rates.
+def tried(decisions: Decisions) -> list[tuple[int, float]]:
+    """Return each stretch in which a search tried rates: from which step on, and its last step.
 
-    A guard names its mode in each of its decisions, a search none in those of its own. It begins by
-    going back with no alarm, and ends by saying which rate has won; one decision alone is no trial.
-    Of several policies in one run none is told apart.
+    It is infinite where the run ended first. Of several policies in one run none is told apart.
     """
     if len({row.get("of") for _, row in decisions}) > 1:
         return []
-    return list(_stretches(decisions))
+    stretches: list[tuple[int, float]] = []
+    for step, row in decisions:
+        if row.get("mode") in TRYING:
+            if not stretches or stretches[-1][1] < math.inf:
+                stretches.append((step, math.inf))
+        elif stretches and stretches[-1][1] == math.inf:
+            stretches[-1] = stretches[-1][0], step
+    return stretches
 
 
 def parted(points: Points, decisions: Decisions) -> tuple[list[Point], list[Point]]:
@@ -52,19 +61,5 @@ def parted(points: Points, decisions: Decisions) -> tuple[list[Point], list[Poin
     stretches = tried(decisions)
     sides: tuple[list[Point], list[Point]] = [], []
     for point in points:
-        sides[within(point[0], stretches)].append(point)
+        sides[any(first <= point[0] <= last for first, last in stretches)].append(point)
     return sides
-
-
-def within(step: int, stretches: Sequence[tuple[int, int]]) -> bool:
-    """Whether a step is in one of the stretches."""
-    return any(first <= step <= last for first, last in stretches)
-
-
-def _stretches(decisions: Decisions) -> Iterator[tuple[int, int]]:
-    for modeless, group in groupby(decisions, key=lambda pair: not pair[1].get("mode")):
-        made = list(group)
-        (first, begin), (last, _) = made[0], made[-1]
-        calm = begin.get("action") == "roll back" and begin.get("condition") not in ALARMS
-        if modeless and calm and last > first:
-            yield first, last

@@ -10,7 +10,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from lr_callbacks.report.figure_marks import TRIED, Mark, Marks, Span, marks
+from lr_callbacks.report.figure_marks import Mark, Marks, Span, marks
 from lr_callbacks.report.history import History, sentence, short
 from lr_callbacks.tracking.decimation import Points, drawable
 
@@ -30,7 +30,7 @@ SPANS = {
     "exhausted": "#737373", "recovered": "#41ab5d", "kept": "#41ab5d", "undone": "#969696",
     "still high": "#fc9272", "weights harmed": "#cb181d", "recovered to a worse level": "#ef6548",
     "bad data": "#8c6d31", "new normal": "#3182bd", "skipped": "#7f0000", "clipped": "#e08214",
-    "held": "#6baed6", "abandoned": "#969696", TRIED: "#dfc27d",
+    "held": "#6baed6", "abandoned": "#969696", "ramp": "#dfc27d", "trials": "#bf812d",
 }  # fmt: skip
 OTHER = "#d9d9d9"
 HATCHES = {"verify": "////", "recover": "....", "weights harmed": "xxxx", "new normal": "////"}

@@ -6,15 +6,11 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from lr_callbacks.policies.guard.modes import Mode
-from lr_callbacks.report.alarms import tried, within
 from lr_callbacks.report.history import History
 from lr_callbacks.tracking.decimation import spread
 
 #: Marks at most, 200 together: a reader distinguishes no more.
 BANDS, CHECKS, GATES, DECISIONS = 40, 40, 60, 60
-
-#: The band of the steps in which a search tries rates, whose decisions name no mode.
-TRIED = "trying rates"
 
 #: Events of steps that a gate did not let through as they were.
 KINDS = ("skipped", "clipped", "held", "abandoned")
@@ -89,23 +85,13 @@ def _bands(run: History) -> list[Span]:
 
 
 def _modes(run: History) -> Iterator[tuple[int, str]]:
-    """Yield the mode from each decision on, and before the first the one that a guard begins in.
-
-    A guard names its mode with decisions only; where a search tries rates, no mode is named.
-    """
-    stretches = tried(run.decisions)
-    guarded = stretches or any(row.get("mode") in tuple(Mode) for _, row in run.decisions)
+    """Yield the mode from each decision on, and before the first the one that a guard begins in."""
+    guarded = any(row.get("mode") in tuple(Mode) for _, row in run.decisions)
     started = run.series.get(run.loss, [])[:1]
     if guarded and started and started[0][0] == 0 < run.decisions[0][0]:
         yield 0, Mode.CRUISE.value  # a run that is known from its start only
     for step, row in run.decisions:
-        mode = str(row.get("mode") or "")
-        if not mode and within(step, stretches):
-            ended = any(step == last for _, last in stretches)
-            mode = Mode.CRUISE.value if ended else TRIED
-        elif not mode and guarded and step == 0:  # a search that estimates has set the rate
-            mode = Mode.CRUISE.value
-        yield step, mode
+        yield step, str(row.get("mode") or "")
 
 
 def _checks(run: History) -> list[Span]:

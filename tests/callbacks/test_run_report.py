@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -186,14 +187,16 @@ def test_what_a_search_provokes_is_neither_an_alarm_nor_a_rate_of_the_training(l
 
 
 def test_an_alarm_after_a_search_is_the_first_alarm():
-    back = {"condition": "stable", "action": "roll back", "mode": ""}
-    jump = {"condition": "spiking", "action": "compare", "mode": ""}
+    back = {"condition": "stable", "action": "roll back", "mode": "ramp"}
+    jump = {"condition": "spiking", "action": "compare", "mode": "trials"}
+    found = {"condition": "stable", "action": "roll back", "mode": "cruise"}
     alarm = {"condition": "spiking", "action": "watch", "mode": "watch"}
-    rows = [(0, back), (9, jump), (30, back)]
+    rows = [(0, back), (9, jump), (30, found)]
     assert tried([*rows, (70, alarm)]) == [(0, 30)]
+    assert tried(rows[:2]) == [(0, math.inf)]
     assert first_alarm([*rows, (70, alarm)]) == (70, alarm)
     assert first_alarm(rows) is None
-    assert first_alarm(rows[1:]) == rows[1]  # no search began there
+    assert first_alarm([(9, {**jump, "mode": ""})]) == (9, {**jump, "mode": ""})  # of no search
     run = History({}, {"train/loss": [(t, 1.0) for t in range(99)]}, rows, 0, 1)
     assert run.verdict == "healthy"
     assert run._replace(decisions=[*rows, (70, alarm)]).verdict == "recovered"

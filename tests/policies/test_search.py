@@ -76,6 +76,8 @@ def test_the_schedule_is_suspended_while_the_rate_is_searched_and_only_then():
     assert not probing[-1]
     assert probing == sorted(probing, reverse=True)
     assert all(d.probing and "norm" in d.measure for d in decisions if d.suspend_schedule)
+    assert all((d.mode in ("ramp", "trials")) is d.suspend_schedule for d in decisions)
+    assert all(d.mode for d in decisions)
 
 
 def test_the_step_made_at_the_users_rate_is_undone():

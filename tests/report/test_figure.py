@@ -147,17 +147,13 @@ def test_the_first_mode_is_a_band_only_where_it_is_known():
     assert marks(at_once).bands == [Span(0, 29, "watch")]
 
 
-def test_the_steps_in_which_a_search_tries_rates_are_a_band_and_the_guard_begins_after_it():
-    back = {"condition": "stable", "action": "roll back", "mode": "", "reason": "r"}
-    rows = [(0, back), (9, back), (30, back)]
-    found = run([(t, 1.0) for t in range(60)], rows)
-    assert marks(found).bands == [Span(0, 30, "trying rates"), Span(30, 59, "cruise")]
-    watch = explained((50, "watch", "watch", "", None))
-    assert marks(found._replace(decisions=[*rows, *watch])).bands == [
-        Span(0, 30, "trying rates"), Span(30, 50, "cruise"), Span(50, 59, "watch")
+def test_the_steps_in_which_a_search_tries_rates_are_bands_and_the_guard_begins_after_them():
+    back = {"condition": "stable", "action": "roll back", "reason": "r"}
+    modes = ((0, "ramp"), (9, "trials"), (30, "cruise"))
+    found = run([(t, 1.0) for t in range(60)], [(t, back | {"mode": mode}) for t, mode in modes])
+    assert marks(found).bands == [
+        Span(0, 9, "ramp"), Span(9, 30, "trials"), Span(30, 59, "cruise")
     ]  # fmt: skip
-    estimated = run([(t, 1.0) for t in range(60)], [(0, back), *watch])
-    assert marks(estimated).bands == [Span(0, 50, "cruise"), Span(50, 59, "watch")]
 
 
 def test_steps_that_a_gate_held_back_are_joined_with_their_neighbours():
